@@ -1,0 +1,101 @@
+"""The configuration that all of `configs/` start from, and what belongs to a frozen one."""
+
+import json
+
+from ml_collections import ConfigDict
+
+from kdjax.errors import UserError
+
+# What a run may be resumed with in another value: it changes no step already made.
+RESUMABLE = ("epochs", "steps_per_dispatch", "parallel", "evaluation", "checkpoint", "data.workers")
+
+
+def base() -> ConfigDict:
+    """Every setting of kdjax, with the defaults that are no paper's in particular."""
+    config = ConfigDict()
+    config.method = "cross_entropy"
+    config.networks = ("resnet32",)
+    config.shared_stages = 0  # stages, stem included, that the networks have in common
+    config.dtype = "float32"  # of the computation; parameters are float32 always
+    config.sync_batch_norm = True  # statistics over the global batch, not the device's
+    config.seed = 0
+    config.batch_size = 128  # global, over all devices
+    config.epochs = 200
+    config.steps_per_dispatch = 0  # 0: as fits the device (1 on CPU, up to 100 elsewhere)
+    config.parallel = "auto"  # 'pmap', 'shard_map'; auto: pmap, and shard_map on several hosts
+
+    config.data = ConfigDict()
+    config.data.source = "tfds:cifar100"
+    config.data.dir = ""  # of prepared TFDS sets; '' is TFDS's own default
+    config.data.train_fraction = 1.0
+    config.data.subset_seed = 0
+    config.data.classes = 0  # 0: all; k: the first k
+    config.data.image_size = 0  # 0: as stored
+    config.data.augmentation = "crop_flip"
+    config.data.placement = "auto"  # 'device' (resident), 'stream'
+    config.data.workers = 0  # decoding processes of streamed sets
+    config.data.images_per_class = 0  # 0: plain shuffle; m: each class in a batch comes m times
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 0.1  # as written; nothing rescales it
+    config.optimizer.schedule = "cosine"  # 'multistep', 'sgdr', 'constant'
+    config.optimizer.milestones = ()  # epochs, of multistep
+    config.optimizer.factors = ()  # one per milestone
+    config.optimizer.period = 0  # epochs of the first cycle, of sgdr
+    config.optimizer.warm_up_epochs = 0
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 5e-4  # coupled, on all parameters, as in PyTorch's SGD
+
+    config.evaluation = ConfigDict()
+    config.evaluation.every_epochs = 1
+    config.evaluation.batch_size = 500
+    config.evaluation.best = "mean/top1"  # which metric makes a checkpoint the best one
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1
+
+    config.dml = ConfigDict({"temperature": 2.0})
+    config.mcl = ConfigDict()
+    config.mcl.alpha = 0.1  # vcl
+    config.mcl.beta = 0.1  # icl
+    config.mcl.gamma = 1.0  # soft vcl
+    config.mcl.lam = 1.0  # soft icl (lambda)
+    config.mcl.temperature = 0.1
+    config.mcl.kd_temperature = 3.0
+    config.mcl.projection_features = 128
+    config.mcl.logit_distillation = "none"
+    return config
+
+
+def use_data(config: ConfigDict, name: str) -> None:
+    """Points `config.data` at a set by its short name.
+
+    Raises:
+      UserError: unknown name.
+    """
+    sources = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
+    if name not in sources:
+        raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(sources)}")
+    config.data.source = sources[name]
+    if name == "digits":  # ten classes of small grey images: a mirrored digit is another sign
+        config.data.augmentation = "crop"
+
+
+def plain(config: ConfigDict) -> dict:
+    """The config as JSON would give it back: tuples become lists."""
+    return json.loads(config.to_json())
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Dotted names of the settings that differ, those of `RESUMABLE` left out."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        if name in RESUMABLE or old.get(key) == new.get(key):
+            continue
+        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += differences(old[key], new[key], f"{name}.")
+        else:
+            found.append(name)
+    return found

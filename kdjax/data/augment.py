@@ -1,0 +1,89 @@
+"""Augmentation and normalisation on the device: pure functions of a key and a uint8 batch.
+
+Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Every image of a batch draws its
+own crop and flip. Nothing here knows of mean and standard deviation but `normalize`, so crops are
+padded with black pixels *before* normalisation, as torchvision's transforms do.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import UserError
+
+AUGMENTATIONS = ("crop_flip", "crop", "resized_crop_flip", "none")
+
+
+def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
+    """Pads each image with `padding` zeros on every side and cuts a random [H, W] window.
+
+    Args:
+      key: typed PRNG key.
+      images: uint8 [B, H, W, C].
+      padding: pixels; 0 returns the images.
+
+    Returns:
+      uint8 [B, H, W, C]
+    """
+    _, height, width, channels = images.shape
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+    def window(image, offset):
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
+
+    return jax.vmap(window)(padded, offsets)
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image [H, W] left to right with probability 1/2; [B, H, W, C] in and out."""
+    flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def normalize(images: jax.Array, mean, std, dtype=jnp.float32) -> jax.Array:
+    """(images / 255 - mean) / std, computed in float32.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      mean: [C] in units of [0, 1].
+      std: [C] in units of [0, 1].
+      dtype: of the result.
+
+    Returns:
+      dtype [B, H, W, C]
+    """
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    return ((images.astype(jnp.float32) / 255.0 - mean) / std).astype(dtype)
+
+
+def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    return random_flip(flip_key, random_crop(crop_key, images))
+
+
+def _none(key: jax.Array, images: jax.Array) -> jax.Array:
+    del key
+    return images
+
+
+def augmenter(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The function (key, uint8 images) -> uint8 images of `config.data.augmentation`.
+
+    For 'resized_crop_flip' it only flips: images were cropped to size where they were decoded.
+
+    Raises:
+      UserError: unknown name.
+    """
+    functions = {
+        "crop_flip": _crop_flip,
+        "crop": random_crop,
+        "resized_crop_flip": random_flip,
+        "none": _none,
+    }
+    if name not in functions:
+        raise UserError(
+            f"config.data.augmentation={name!r} is unknown; choose from {', '.join(AUGMENTATIONS)}"
+        )
+    return functions[name]

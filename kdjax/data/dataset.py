@@ -1,0 +1,218 @@
+"""`load(config)`: a source, cut to the wanted subset, in the place it will be read from."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from kdjax.data import images, sources
+from kdjax.data.augment import augmenter
+from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
+from kdjax.errors import UserError
+
+DEVICE_BYTES = 2**30
+STATISTICS_IMAGES = 2000
+_PLACEMENTS = ("auto", "device", "stream")
+
+
+class Dataset(NamedTuple):
+    """A data set, ready to train on.
+
+    Attributes:
+      name: of the source.
+      train, test: both `ArraySplit` (held on the device) or both `RecordSplit` (streamed).
+      class_names: of the classes in use.
+      image_shape: (H, W, C) of what a network gets to see.
+      mean, std: float32 [C], in units of [0, 1], over the training images in use.
+    """
+
+    name: str
+    train: ArraySplit | RecordSplit
+    test: ArraySplit | RecordSplit
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def load(config) -> Dataset:
+    """Opens `config.data.source` and applies the rest of `config.data`.
+
+    Images are placed on the device if they all have one size (or `image_size` is set), train and
+    test together take at most 1 GiB, and no random resized crop is wanted; else they are streamed.
+    `config.data.placement` overrides the rule.
+
+    Args:
+      config: ConfigDict with a section `data`: source, dir, train_fraction, subset_seed, classes,
+        image_size, augmentation, placement.
+
+    Raises:
+      UserError: a setting is out of range or impossible for this source, or the data are missing
+        or malformed.
+    """
+    data = config.data
+    _check_settings(data)
+    source = _subset(sources.open_source(data.source, data.dir), data)
+    shape = _stored_shape(source, data.image_size)
+    if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
+        train, test = (_as_arrays(split, shape) for split in (source.train, source.test))
+        mean, std = channel_statistics(train.images)
+    else:
+        shape = _streamed_shape(shape, data)
+        train, test = (_as_records(split) for split in (source.train, source.test))
+        mean, std = channel_statistics(_sample(train, shape[0], data.subset_seed))
+    return Dataset(source.name, train, test, source.class_names, shape, mean, std)
+
+
+def _check_settings(data) -> None:
+    augmenter(data.augmentation)
+    if data.placement not in _PLACEMENTS:
+        raise UserError(
+            f"config.data.placement={data.placement!r} is unknown; "
+            f"choose from {', '.join(_PLACEMENTS)}"
+        )
+    if data.placement == "device" and data.augmentation == "resized_crop_flip":
+        raise UserError(
+            "config.data.placement='device' cannot do config.data.augmentation="
+            "'resized_crop_flip', which crops where images are decoded; use placement='stream'"
+        )
+    if not 0 < data.train_fraction <= 1:
+        raise UserError(f"config.data.train_fraction={data.train_fraction}: must be in (0, 1]")
+    if data.image_size < 0:
+        raise UserError(f"config.data.image_size={data.image_size}: must be 0 (as stored) or more")
+    if data.subset_seed < 0:
+        raise UserError(f"config.data.subset_seed={data.subset_seed}: must not be negative")
+
+
+def _subset(source: Source, data) -> Source:
+    """The first `data.classes` classes and `data.train_fraction` of the training images."""
+    total = len(source.class_names)
+    if data.classes and not 2 <= data.classes <= total:
+        raise UserError(
+            f"config.data.classes={data.classes}: must be 0 (all) or 2..{total} for {data.source}"
+        )
+    train, test = source.train, source.test
+    if data.classes:
+        train, test = (
+            select(split, np.flatnonzero(split.labels < data.classes)) for split in (train, test)
+        )
+        if not len(test.labels):
+            raise UserError(
+                f"config.data.classes={data.classes}: no test image of these classes in "
+                f"{data.source}; use more classes"
+            )
+    if data.train_fraction < 1:
+        train = select(train, stratified(train.labels, data.train_fraction, data.subset_seed))
+    names = source.class_names[: data.classes or total]
+    return Source(source.name, train, test, names)
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Sorted indices of `fraction` of every class (at least one image), drawn by `seed`.
+
+    For one seed a smaller fraction is a subset of a larger one.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.maximum(1, np.round(counts * fraction)).astype(np.int64)
+    return np.sort(by_class[rank < np.repeat(kept, counts)])
+
+
+def _stored_shape(source: Source, image_size: int) -> tuple[int, int, int] | None:
+    """(H, W, C) of all images, after `image_size`; None if their sizes differ."""
+    shapes = [_split_shape(split, image_size) for split in (source.train, source.test)]
+    return shapes[0] if shapes[0] == shapes[1] else None
+
+
+def _split_shape(split: ArraySplit | RecordSplit, image_size: int):
+    if isinstance(split, ArraySplit):
+        shape = split.images.shape[1:]
+    elif image_size:
+        shape = split.records[0].shape
+    else:
+        shape = split.records.common_shape()
+    return (image_size, image_size, shape[-1]) if image_size and shape else shape
+
+
+def _placed_on_device(data, shape: tuple[int, int, int] | None, size: int) -> bool:
+    if data.placement == "device" and shape is None:
+        raise UserError(
+            f"config.data.placement='device': the images of {data.source} differ in size; "
+            "set config.data.image_size"
+        )
+    if data.placement != "auto":
+        return data.placement == "device"
+    small = shape is not None and size * int(np.prod(shape)) <= DEVICE_BYTES
+    return small and data.augmentation != "resized_crop_flip"
+
+
+def _streamed_shape(shape: tuple[int, int, int] | None, data) -> tuple[int, int, int]:
+    if shape is None or shape[0] != shape[1]:
+        raise UserError(
+            f"{data.source}: images are streamed and not squares of one size; "
+            "set config.data.image_size (224 is usual)"
+        )
+    return shape
+
+
+def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
+    if isinstance(split, ArraySplit) and split.images.shape[1:] == shape:
+        return split
+    stored = split[0]
+    out = np.empty((len(split.labels), *shape), np.uint8)
+
+    def fill(start: int) -> None:
+        for index in range(start, min(start + 256, len(out))):
+            pixels = stored[index]
+            out[index] = images.fit(pixels, shape[0]) if pixels.shape != shape else pixels
+
+    with _threads() as threads:
+        list(threads.map(fill, range(0, len(out), 256)))
+    return ArraySplit(out, split.labels)
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Pillow decodes and resizes outside the interpreter lock, so a thread per core does help.
+
+    More than that only costs: with images of a few KiB the threads wait for the lock.
+    """
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+def _as_records(split: ArraySplit | RecordSplit) -> RecordSplit:
+    return split if isinstance(split, RecordSplit) else RecordSplit(split.images, split.labels)
+
+
+def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:
+    """At most 2,000 images drawn by `seed`, brought to [size, size, C]."""
+    count = min(len(split.labels), STATISTICS_IMAGES)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(split.labels))[:count])
+    with _threads() as threads:
+        fitted = threads.map(lambda i: images.fit(split.records[int(i)], size), chosen)
+        return np.stack(list(fitted))
+
+
+def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of uint8 [N, H, W, C] per channel.
+
+    Returns:
+      float32 [C] and [C], in units of [0, 1]. A constant channel gets the deviation 1/255, one
+      grey level, so that dividing by it is safe.
+    """
+    total = np.zeros(pixels.shape[-1])
+    squares = np.zeros(pixels.shape[-1])
+    for start in range(0, len(pixels), 1000):
+        chunk = pixels[start : start + 1000].reshape(-1, pixels.shape[-1]).astype(np.float64)
+        total += chunk.sum(axis=0)
+        squares += np.einsum("nc,nc->c", chunk, chunk)
+    count = pixels.size // pixels.shape[-1]
+    mean = total / count
+    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1.0)
+    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)

@@ -1,0 +1,38 @@
+"""Checks that labels are what the losses expect: int32, 0 .. num_classes - 1, no class missing."""
+
+import numpy as np
+
+from kdjax.errors import UserError
+
+
+def checked_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
+    """Labels as int32 [N], after checking them.
+
+    Args:
+      labels: integers [N].
+      num_classes: how many classes there are.
+      where: file or split, to start the messages with.
+
+    Raises:
+      UserError: a label is out of range or the split has no labels.
+    """
+    if not len(labels):
+        raise UserError(f"{where}: no images; check config.data.source")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        raise UserError(
+            f"{where}: label {wrong} is outside 0..{num_classes - 1}; number the classes of both "
+            "splits from 0 without gaps and leave out unlabelled images"
+        )
+    return labels.astype(np.int32)
+
+
+def check_no_class_missing(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Raises UserError if one of the classes 0 .. num_classes - 1 has no image in `labels`."""
+    missing = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+    if len(missing):
+        raise UserError(
+            f"{where}: {len(missing)} of {num_classes} classes have no image (first: class "
+            f"{missing[0]}); number the classes from 0 without gaps"
+        )

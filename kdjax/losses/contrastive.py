@@ -1,0 +1,127 @@
+"""Mutual contrastive learning (MCL), supervised, with the other images of the batch as contrast."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.distillation import kd
+
+
+class MutualContrast(NamedTuple):
+    """The four terms of MCL, each `[B]`: one value per anchor image, summed over networks."""
+
+    vcl: jax.Array
+    soft_vcl: jax.Array
+    icl: jax.Array
+    soft_icl: jax.Array
+
+
+def mutual_contrast(
+    embeddings: Sequence[jax.Array],
+    labels: jax.Array,
+    *,
+    temperature: float,
+    kd_temperature: float,
+    axis_name: str | None = None,
+    gather_gradient: bool = True,
+) -> MutualContrast:
+    """The supervised in-batch losses of MCL for any number of networks.
+
+    With the similarities `s_ab[i, k] = <v_a(i), v_b(k)> / temperature` of anchor i in network a and
+    image k in network b, P(i) the other images of i's class, and all sums over k != i:
+
+        vcl       sum_a          mean_{p in P(i)} -log(exp s_aa[i, p] / sum_k exp s_aa[i, k])
+        icl       sum_{a != b}   mean_{p in P(i)} -log(exp s_ab[i, p] / sum_k exp s_ab[i, k])
+
+    and, over every k (the anchor's own column included), with T = kd_temperature:
+
+        soft_vcl  sum_{a != b}   T^2 KL(sg softmax(s_bb[i] / T) || softmax(s_aa[i] / T))
+        soft_icl  sum_{a != b}   T^2 KL(sg softmax(s_ba[i] / T) || softmax(s_ab[i] / T))
+
+    Source: Yang et al., AAAI 2022, arXiv 2104.12565, section 3; checked against
+    `losses/cifar_sup_mcl_loss.py` of the MCL repository, `SupMCL`. An anchor without another image
+    of its class in the batch contributes 0 to vcl and icl (the official code divides by zero).
+
+    Args:
+      embeddings: M arrays `[B, D_m]` of unit vectors; D_a must equal D_b for networks that are
+        compared with each other (all of them, when M > 1).
+      labels: `[B]` integer classes.
+      temperature: tau > 0; stable down to 0.01.
+      kd_temperature: T > 0 of the soft terms, applied on top of tau.
+      axis_name: name of the mapped device axis. With it, anchors are this device's images and the
+        contrast is with the images of all devices, so that the mean over devices equals the loss of
+        one device with the global batch. None means one device.
+      gather_gradient: whether gradients reach the gathered embeddings of the other devices. True
+        gives the gradient of the global loss; False matches `torch.distributed.all_gather`.
+
+    Returns:
+      `MutualContrast` of four `[B]` arrays.
+    """
+    embeddings = [at_least_float32(each) for each in embeddings]
+    contrast = _Contrast(embeddings, labels, axis_name, gather_gradient)
+    pairs = [(a, b) for a in range(len(embeddings)) for b in range(len(embeddings)) if a != b]
+    within = [contrast.similarity(a, a) / temperature for a in range(len(embeddings))]
+    across = contrast.cross_similarities(pairs, temperature)
+    zeros = jnp.zeros(labels.shape, within[0].dtype)
+    return MutualContrast(
+        vcl=sum((contrast.negative_log_likelihood(s) for s in within), zeros),
+        soft_vcl=sum(
+            (kd(within[a], within[b], temperature=kd_temperature) for a, b in pairs), zeros
+        ),
+        icl=sum((contrast.negative_log_likelihood(across[pair]) for pair in pairs), zeros),
+        soft_icl=sum(
+            (kd(across[a, b], across[b, a], temperature=kd_temperature) for a, b in pairs), zeros
+        ),
+    )
+
+
+class _Contrast:
+    """The batch's anchors (rows), the images they are compared with (columns), and who is who."""
+
+    def __init__(self, embeddings, labels, axis_name, gather_gradient):
+        self.rows = embeddings
+        self.axis_name = axis_name
+        offset, column_labels = 0, labels
+        self.columns = embeddings
+        if axis_name is not None:
+            self.columns = [_gather(each, axis_name, gather_gradient) for each in embeddings]
+            column_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
+            offset = jax.lax.axis_index(axis_name) * labels.shape[0]
+        own_column = offset + jnp.arange(labels.shape[0])
+        self.others = own_column[:, None] != jnp.arange(column_labels.shape[0])[None, :]
+        self.positives = (labels[:, None] == column_labels[None, :]) & self.others
+
+    def similarity(self, a: int, b: int) -> jax.Array:
+        """`[B, columns]` inner products of anchors in network a and images in network b."""
+        return jnp.matmul(self.rows[a], self.columns[b].T, precision=jax.lax.Precision.HIGHEST)
+
+    def cross_similarities(self, pairs, temperature) -> dict[tuple[int, int], jax.Array]:
+        """The similarities of all ordered pairs, over the temperature; on one device the matrix of
+        (b, a) is the transpose of that of (a, b) and is not computed again."""
+        across = {}
+        for a, b in pairs:
+            if self.axis_name is None and (b, a) in across:
+                across[a, b] = across[b, a].T
+            else:
+                across[a, b] = self.similarity(a, b) / temperature
+        return across
+
+    def negative_log_likelihood(self, logits: jax.Array) -> jax.Array:
+        """`[B]`: mean over the positives of -log softmax, the anchor's own column left out."""
+        log_normaliser = jax.nn.logsumexp(logits, axis=1, where=self.others)
+        positives = jnp.sum(self.positives, axis=1)
+        total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=1)
+        mean = total / jnp.maximum(positives, 1)
+        return jnp.where(positives > 0, log_normaliser - mean, 0.0)
+
+
+def _gather(x: jax.Array, axis_name: str, gather_gradient: bool) -> jax.Array:
+    """`[devices * B, D]` of all devices; without gradient, the device's own slice keeps its own."""
+    gathered = jax.lax.all_gather(x, axis_name, tiled=True)
+    if gather_gradient:
+        return gathered
+    start = jax.lax.axis_index(axis_name) * x.shape[0]
+    return jax.lax.dynamic_update_slice_in_dim(jax.lax.stop_gradient(gathered), x, start, axis=0)

@@ -1,0 +1,9 @@
+"""Training methods: networks and losses made into three pure functions each."""
+
+from kdjax.methods.base import Method
+from kdjax.methods.cross_entropy import cross_entropy
+from kdjax.methods.dml import dml
+from kdjax.methods.mcl import mcl
+from kdjax.methods.registry import create
+
+__all__ = ["Method", "create", "cross_entropy", "dml", "mcl"]

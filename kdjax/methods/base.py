@@ -1,0 +1,70 @@
+"""What all methods are made of."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.models import Cohort, Outputs
+
+Params = Any
+ModelState = Any
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class Method(NamedTuple):
+    """A training method as three pure functions, as an optax transformation is two.
+
+    Attributes:
+      init: `(key, images [B, H, W, C]) -> params, model_state`. `model_state` holds all that
+        changes but is not trained by the optimizer.
+      loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
+        float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`. The loss is the
+        mean over this device's images; metrics are scalars.
+      predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode.
+    """
+
+    init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
+    loss: Callable[
+        [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
+    ]
+    predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]]
+
+
+def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:
+    """The cohort's parameters under 'cohort', its batch statistics under 'batch_stats'."""
+    variables = cohort.init(key, images)
+    return {"cohort": variables["params"]}, {"batch_stats": variables["batch_stats"]}
+
+
+def train_outputs(
+    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
+) -> tuple[tuple[Outputs, ...], ModelState]:
+    """Every network's outputs in training mode, and the state with updated batch statistics."""
+    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    outputs, updated = cohort.apply(variables, images, train=True, mutable=["batch_stats"])
+    return outputs, model_state | {"batch_stats": updated["batch_stats"]}
+
+
+def predict_cohort(
+    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
+) -> dict[str, jax.Array]:
+    """`network_0`, `network_1`, ... and, from two networks on, `ensemble`: their mean logits."""
+    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    outputs = cohort.apply(variables, images, train=False)
+    logits = {f"network_{i}": each.logits for i, each in enumerate(outputs)}
+    if len(outputs) > 1:
+        logits["ensemble"] = sum(each.logits for each in outputs) / len(outputs)
+    return logits
+
+
+def classification(outputs: Sequence[Outputs], labels: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Cross entropy summed over networks (the mean over images), and each network's accuracy."""
+    total = sum(jnp.mean(losses.cross_entropy(each.logits, labels)) for each in outputs)
+    metrics = {"cross_entropy": total}
+    for i, each in enumerate(outputs):
+        metrics[f"network_{i}/accuracy"] = jnp.mean(each.logits.argmax(-1) == labels)
+    return total, metrics

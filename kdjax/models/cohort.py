@@ -1,0 +1,69 @@
+"""Several networks that see the same images, as one module."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from kdjax.errors import UserError
+from kdjax.models.outputs import Outputs
+
+
+class Cohort(nn.Module):
+    """Networks that learn together, of equal or of different architectures.
+
+    The variables of network i are under `network_i`. With `shared_stages = k` the stem and the
+    first k stages exist once, under `trunk`, and every network goes on from there: the form in
+    which MCL (models/resnet.py, models/wrn.py) builds four networks, with k = 1.
+
+    The networks run one after the other in one program; a `vmap` over them would make grouped
+    convolutions, which are slower.
+
+    Attributes:
+      networks: modules with the interface of `StagedNetwork`.
+      shared_stages: how many stages are shared; 0 shares nothing, not even the stem.
+    """
+
+    networks: tuple[nn.Module, ...]
+    shared_stages: int = 0
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[Outputs, ...]:
+        """Images `[B, H, W, C]` to the `Outputs` of every network, in the order of `networks`.
+
+        The features of shared stages are part of the `Outputs` of every network.
+
+        Raises:
+          UserError: networks of different architectures are to share stages.
+        """
+        x, shared_features = images, {}
+        if self.shared_stages:
+            self._check_equal()
+            trunk = self.networks[0].clone(parent=self, name="trunk")
+            shared_features = trunk(images, train, stop=self.shared_stages).features
+            x = shared_features[f"stage{self.shared_stages}"]
+        outputs = []
+        for index, network in enumerate(self.networks):
+            # A copy, so that one module given twice is two networks with parameters of their own.
+            network = network.clone(parent=self, name=f"network_{index}")
+            result = network(x, train, start=self.shared_stages)
+            outputs.append(result._replace(features=shared_features | result.features))
+        return tuple(outputs)
+
+    @nn.nowrap
+    def _check_equal(self) -> None:
+        first, *others = (_architecture(network) for network in self.networks)
+        if any(other != first for other in others):
+            raise UserError(
+                f"shared_stages={self.shared_stages} needs networks of one architecture; "
+                "name the same network for all, or set shared_stages=0"
+            )
+
+
+def _architecture(network: nn.Module) -> tuple:
+    """What makes a module this network: its class and its fields, but not its place in a parent."""
+    fields = (field.name for field in dataclasses.fields(network))
+    values = {name: getattr(network, name) for name in fields if name not in ("parent", "name")}
+    return type(network), values

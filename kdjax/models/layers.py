@@ -1,0 +1,144 @@
+"""Layers that compute what PyTorch's layers compute, in NHWC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
+KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def at_least_float32(dtype: Any) -> jnp.dtype:
+    """float32 for every narrower float, the dtype itself for float32 and float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's conventions.
+
+    A batch is normalised with its *biased* variance; the running variance takes the *unbiased* one
+    (times n / (n - 1), n the number of values per channel over all devices). `flax.linen.BatchNorm`
+    keeps the biased one, which is visible for small batches. Statistics are computed in float32 for
+    narrower inputs and in float64 for float64.
+
+    With `axis_name` the moments are averaged over that mapped axis (synchronised BatchNorm: N
+    devices compute what one device with the same global batch computes), except during `init`,
+    which may run outside the map.
+
+    Source: Ioffe and Szegedy 2015, algorithm 1; `torch.nn.BatchNorm2d` (its momentum 0.1 is 0.9
+    here), `torch.nn.SyncBatchNorm`.
+
+    Attributes:
+      momentum: what is kept of the running statistics in one step.
+      epsilon: added to the variance.
+      dtype: of the output. Parameters and running statistics are float32.
+      axis_name: mapped axis over which the statistics are shared, or None.
+      scale_init: initialiser of the scale.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Normalises `x` `[..., C]`: by the batch's moments if `train`, else by the running ones.
+
+        With `train`, the collection `batch_stats` must be mutable.
+        """
+        channels = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+
+        x = x.astype(at_least_float32(x.dtype))
+        if train:
+            axis_name = None if self.is_initializing() else self.axis_name
+            mean, var, count = batch_moments(x, axis_name)
+            if not self.is_initializing():
+                self._update(running_mean, mean)
+                self._update(running_var, var * (count / max(count - 1, 1)))
+        else:
+            mean, var = running_mean.value, running_var.value
+
+        # One multiplication and one addition per value, whatever the number of channels.
+        multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
+
+    def _update(self, running: nn.Variable, value: jax.Array) -> None:
+        value = self.momentum * running.value + (1.0 - self.momentum) * value
+        # The dtype is kept, so that a scan over steps can carry the statistics.
+        running.value = jax.lax.stop_gradient(value.astype(running.value.dtype))
+
+
+def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
+    """Mean `[C]`, biased variance `[C]` and the number of values per channel of `x` `[..., C]`.
+
+    Both moments come from one pass over `x` and, with `axis_name`, from one collective. The price
+    is a relative error of the variance of about epsilon * mean^2 / variance (epsilon of float32 at
+    least), which is nothing for activations.
+    """
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    mean, mean_of_squares = x.mean(axes), jnp.square(x).mean(axes)
+    if axis_name is not None:
+        mean, mean_of_squares = jax.lax.pmean((mean, mean_of_squares), axis_name)
+        count *= jax.lax.axis_size(axis_name)
+    # The difference can be negative by rounding where a channel is constant.
+    return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0), count
+
+
+def conv(
+    features: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Conv:
+    """A square convolution `[B, H, W, C] -> [B, H', W', features]` without bias.
+
+    Padding is `kernel_size // 2` on every side, as in the papers' code. ('SAME' would pad only
+    below and to the right at stride 2.) The kernel `[k, k, C / groups, features]` starts as He's
+    normal with fan-out.
+    """
+    pad = kernel_size // 2
+    return nn.Conv(
+        features,
+        kernel_size=(kernel_size, kernel_size),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=KERNEL_INIT,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def dense(
+    in_features: int, features: int, *, dtype: Any = jnp.float32, name: str | None = None
+) -> nn.Dense:
+    """A fully connected layer `[B, in_features] -> [B, features]` with `torch.nn.Linear`'s start.
+
+    Kernel and bias are uniform in +-1 / sqrt(in_features); the bias needs `in_features` to know.
+    """
+    bound = in_features**-0.5
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Dense(features, kernel_init=uniform, bias_init=uniform, dtype=dtype, name=name)
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """The mean over space, `[B, H, W, C] -> [B, C]`, summed in float32 at least, in x's dtype."""
+    return x.mean((1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)

@@ -1,0 +1,113 @@
+"""The part that all networks share: running them whole, or from one stage to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import UserError
+from kdjax.models import layers
+from kdjax.models.outputs import Outputs
+
+
+class StagedNetwork(nn.Module):
+    """A stem, stages counted from 1, and a head: pooling and a linear classifier.
+
+    A family gives `num_stages`, `stride`, `stem` and `stage`, and `embed` where more than average
+    pooling stands between the last stage and the classifier. Only the part that is run creates
+    variables, so a network that shares its early stages, or an auxiliary branch ("the remaining
+    stages, once more"), is the same module run from `start` on.
+
+    Attributes:
+      num_classes: number of classes.
+      dtype: compute dtype. Parameters are float32, logits float32 at least.
+      axis_name: mapped axis over which BatchNorm statistics are shared, or None.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        raise NotImplementedError
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per pixel of the last feature map, along one side."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        """Images `[B, H, W, C]` to the input of stage 1."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        """The end of stage `number - 1` (of the stem for 1) to the end of stage `number`."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def embed(self, x: jax.Array, train: bool) -> jax.Array:
+        """The end of the last stage `[B, H, W, C]` to the embedding `[B, D]`."""
+        del train
+        return layers.global_average_pool(x)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool = False, start: int = 0, stop: int | None = None
+    ) -> Outputs:
+        """Runs the network, or the part of it after stage `start` and up to stage `stop`.
+
+        Args:
+          x: images `[B, H, W, C]` if `start` is 0, else the feature map of stage `start`.
+          train: whether BatchNorm uses the batch's statistics (`batch_stats` must be mutable).
+          start: 0, or the stage whose feature map `x` is.
+          stop: the last stage to run, or None to run to the logits.
+
+        Returns:
+          `Outputs` with the features of the stages that were run; `logits` and `embedding` are None
+          if `stop` is given.
+
+        Raises:
+          UserError: images smaller than the network's stride, or stages that do not exist.
+        """
+        self._check(x, start, stop)
+        x = x.astype(self.dtype)
+        if start == 0:
+            x = self.stem(x, train)
+        features = {}
+        for number in range(start + 1, (self.num_stages if stop is None else stop) + 1):
+            x = self.stage(x, number, train)
+            features[f"stage{number}"] = x
+        if stop is not None:
+            return Outputs(None, features, None)
+        embedding = self.embed(x, train)
+        # Logits are made in float32: the losses take differences of them.
+        logits = layers.dense(
+            embedding.shape[-1],
+            self.num_classes,
+            dtype=layers.at_least_float32(self.dtype),
+            name="classifier",
+        )(embedding)
+        return Outputs(logits, features, embedding)
+
+    @nn.nowrap
+    def _check(self, x: jax.Array, start: int, stop: int | None) -> None:
+        last = self.num_stages
+        if not 0 <= start <= last or (stop is not None and not start < stop <= last):
+            raise UserError(
+                f"start={start}, stop={stop} is no part of a network of {last} stages; "
+                f"use 0 <= start < stop <= {last}"
+            )
+        if x.ndim != 4:
+            raise UserError(f"networks take images [B, H, W, C], not an array of shape {x.shape}")
+        if start == 0 and min(x.shape[1:3]) < self.stride:
+            raise UserError(
+                f"images of {x.shape[1]}x{x.shape[2]} pixels are smaller than the network's stride "
+                f"of {self.stride}; use larger images, or a network of a smaller stride"
+            )

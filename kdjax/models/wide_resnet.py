@@ -1,0 +1,102 @@
+"""Wide ResNets for 32x32 images: pre-activation blocks, three stages.
+
+Source: Zagoruyko and Komodakis 2016 (without dropout). Checked against HSAKD models/wrn.py and MCL
+models/wrn.py, which agree.
+
+For 32x32 images and 100 classes (multiply-adds in millions):
+
+    name          parameters    multiply-adds
+    wrn_16_1         180,916            26.66
+    wrn_16_2         703,284           101.12
+    wrn_28_4       5,872,180           845.62
+    wrn_40_1         569,780            83.29
+    wrn_40_2       2,255,156           327.61
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.models import layers
+from kdjax.models.registry import register
+from kdjax.models.staged import StagedNetwork
+
+_STEM_WIDTH = 16
+
+
+class PreActivationBlock(nn.Module):
+    """BatchNorm, ReLU, 3x3, twice, `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+
+    Where the number of channels changes, the shortcut is a 1x1 convolution of the *activated*
+    input; elsewhere it is the input itself.
+    """
+
+    width: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        def norm(name):
+            return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
+
+        def conv(kernel_size, stride, name):
+            return layers.conv(self.width, kernel_size, stride, dtype=self.dtype, name=name)
+
+        activated = nn.relu(norm("bn1")(x, train))
+        y = conv(3, self.stride, "conv1")(activated)
+        y = conv(3, 1, "conv2")(nn.relu(norm("bn2")(y, train)))
+        if x.shape[-1] != self.width or self.stride != 1:
+            x = conv(1, self.stride, "shortcut_conv")(activated)
+        return y + x
+
+
+class WideResNet(StagedNetwork):
+    """WRN-depth-widen_factor. Feature maps are the sums of the residual blocks, before BatchNorm.
+
+    Attributes:
+      depth: 6 n + 4 for n blocks per stage.
+      widen_factor: channels are 16, 32, 64 times this.
+    """
+
+    depth: int = 16
+    widen_factor: int = 1
+
+    @property
+    def num_stages(self) -> int:
+        return 3
+
+    @property
+    def stride(self) -> int:
+        return 4
+
+    @nn.nowrap
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        del train  # the first BatchNorm is that of the first block
+        return layers.conv(_STEM_WIDTH, dtype=self.dtype, name="stem_conv")(images)
+
+    @nn.nowrap
+    def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        for index in range((self.depth - 4) // 6):
+            x = PreActivationBlock(
+                width=_STEM_WIDTH * self.widen_factor * 2 ** (number - 1),
+                stride=2 if number > 1 and index == 0 else 1,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=f"stage{number}_block{index}",
+            )(x, train)
+        return x
+
+    @nn.nowrap
+    def embed(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name="final_bn")
+        return layers.global_average_pool(nn.relu(norm(x, train)))
+
+
+for _depth, _widen_factor in ((16, 1), (16, 2), (28, 4), (40, 1), (40, 2)):
+    register(f"wrn_{_depth}_{_widen_factor}", WideResNet, depth=_depth, widen_factor=_widen_factor)

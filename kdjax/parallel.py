@@ -1,0 +1,123 @@
+"""The one place that knows how a per-device function is spread over devices.
+
+The same function runs under `jax.pmap` or `jax.shard_map`; both call it once per device, with the
+device axis named `AXIS`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kdjax.errors import UserError
+
+AXIS = "batch"
+BACKENDS = ("pmap", "shard_map")
+
+# XLA for CPU sends convolutions to a library whose kernel gradients are two to three times slower
+# than XLA's own; only that library's reductions are worth keeping.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+class Parallel:
+    """All devices of all processes as one data-parallel axis.
+
+    Args:
+      backend: 'pmap', 'shard_map', or 'auto': pmap in one process, shard_map in several (there
+        pmap converts every array at every call).
+    """
+
+    def __init__(self, backend: str = "auto"):
+        if backend == "auto":
+            backend = "pmap" if jax.process_count() == 1 else "shard_map"
+        if backend not in BACKENDS:
+            raise UserError(
+                f"config.parallel={backend!r} is unknown; use 'auto' or one of {BACKENDS}"
+            )
+        self.backend = backend
+        self.mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+        self.device_count = jax.device_count()
+        self.local_device_count = jax.local_device_count()
+
+    def map(self, function: Callable, *, donate: bool = False) -> Callable:
+        """Compiles `function(replicated, constants, per_device) -> replicated` for all devices.
+
+        `function` sees the first two arguments whole and its own slice of the third, the leading
+        (device) axis dropped. What it returns must be equal on all devices.
+
+        Args:
+          donate: whether the first argument's buffers are given away to the result.
+        """
+        donated = (0,) if donate else ()
+        options = compiler_options()
+        if self.backend == "shard_map":
+            mapped = jax.shard_map(
+                lambda a, b, c: function(a, b, jax.tree.map(lambda x: x[0], c)),
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS)),
+                out_specs=PartitionSpec(),
+                check_vma=False,  # the gradient of replicated parameters would come summed
+            )
+            return jax.jit(mapped, donate_argnums=donated, compiler_options=options)
+        mapped = functools.partial(
+            jax.pmap, function, AXIS, in_axes=(None, None, 0), out_axes=None
+        )
+        if not options or jax.process_count() > 1:  # several processes: pmap must not be traced
+            return mapped(donate_argnums=donated)
+        return jax.jit(mapped(), donate_argnums=donated, compiler_options=options)
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts host arrays, equal in all processes, on every device."""
+        whole = self.backend == "shard_map" or jax.process_count() == 1
+        mesh = self.mesh if whole else self.mesh.local_mesh
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+    def shard(self, tree: Any) -> Any:
+        """This process's slices, `[local devices, ...]` numpy arrays -> the mapped argument."""
+        if self.backend == "pmap":
+            return tree
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+    def split(self, x: np.ndarray) -> np.ndarray:
+        """`[K, global batch, ...]` -> this process's `[local devices, K, batch per device, ...]`."""
+        per_device = x.reshape(x.shape[0], self.device_count, -1, *x.shape[2:])
+        first = jax.process_index() * self.local_device_count
+        mine = per_device[:, first : first + self.local_device_count]
+        return np.ascontiguousarray(mine.swapaxes(0, 1))
+
+    def columns(self, batch_size: int) -> slice:
+        """The part of a global batch that this process's devices work on."""
+        share = batch_size // jax.process_count()
+        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def fetch(tree: Any) -> Any:
+    """Copies replicated device arrays to numpy; the copies outlive the donation of their source."""
+    return jax.tree.map(lambda x: np.array(x), tree)
+
+
+@functools.cache
+def compiler_options() -> Mapping[str, str]:
+    """XLA options for this backend; none where the compiler in use does not know them."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return {}
+        raise
+    return _CPU_OPTIONS
+
+
+def scan_unroll() -> bool:
+    """Whether `lax.scan` over training steps should be unrolled.
+
+    On CPU, XLA runs convolutions inside a loop on a path measured more than 20 times slower than
+    outside; unrolled, there is no loop.
+    """
+    return jax.default_backend() == "cpu"

@@ -1,0 +1,146 @@
+"""Access to the golden numbers: inputs and outputs of the papers' official code.
+
+They are not part of the package. Tests look for a folder `shared/golden` beside the checkout (or
+above it) and are skipped without it. No weights are stored: `fill` makes them by the rule of the
+numbers' own README, from the names of the official state dict, and `official_path` says where
+each of them stands in kdjax's variables.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+
+def root() -> pathlib.Path | None:
+    """The folder of the golden numbers, or None."""
+    for parent in pathlib.Path(__file__).resolve().parents:
+        if (parent / "shared" / "golden").is_dir():
+            return parent / "shared" / "golden"
+    return None
+
+
+def require() -> pathlib.Path:
+    """The folder of the golden numbers; skips the test where there is none."""
+    folder = root()
+    if folder is None:
+        pytest.skip("golden numbers not found: no folder shared/golden beside the checkout")
+    return folder
+
+
+def path(kind: str, name: str) -> pathlib.Path:
+    """A file of the golden numbers: `path('losses', 'kd_distillkl_0.npz')`. Skips if absent."""
+    file = require() / kind / name
+    if not file.is_file():
+        pytest.skip(f"golden numbers not found: no {kind}/{name} in them")
+    return file
+
+
+class Network(NamedTuple):
+    """One golden network: its description, its arrays and its input `[B, H, W, C]`."""
+
+    record: dict
+    arrays: dict[str, np.ndarray]
+    images: np.ndarray
+
+
+def network(name: str) -> Network:
+    """Reads one of the golden `nets/`."""
+    record = json.loads(path("nets", f"{name}.json").read_text())
+    with np.load(path("nets", f"{name}.npz")) as file:
+        arrays = dict(file)
+    recipe = record["x"]
+    images = np.random.RandomState(recipe["seed"]).standard_normal(recipe["shape"])
+    return Network(record, arrays, images.astype(np.float32))
+
+
+def fill(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """The float32 value of one entry of an official state dict, in torch's layout."""
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    values = random.standard_normal(shape)
+    if kind in ("conv_weight", "linear_weight"):
+        values *= np.sqrt(2 / np.prod(shape[1:]))
+    elif kind in ("bias", "bn_bias", "bn_mean"):
+        values *= 0.1
+    elif kind in ("bn_weight", "scale"):
+        values = 1 + 0.1 * values
+    elif kind == "bn_var":
+        values = 1 + 0.1 * np.abs(values)
+    else:
+        raise ValueError(f"no rule for {kind!r}")
+    return values.astype(np.float32)
+
+
+# kind of a state-dict entry -> (collection, name of the variable)
+_LEAVES = {
+    "conv_weight": ("params", "kernel"),
+    "linear_weight": ("params", "kernel"),
+    "bias": ("params", "bias"),
+    "bn_weight": ("params", "scale"),
+    "bn_bias": ("params", "bias"),
+    "bn_mean": ("batch_stats", "mean"),
+    "bn_var": ("batch_stats", "var"),
+}
+_LAYERS = {
+    "convShortcut": "shortcut_conv",
+    "downsample.0": "shortcut_conv",
+    "downsample.1": "shortcut_bn",
+    "fc": "classifier",
+}
+
+
+def variables(record: dict, dtype: type = np.float32) -> dict:
+    """All variables of a golden network, filled: `{'params': ..., 'batch_stats': ...}`."""
+    flat = {}
+    for name, shape, kind in record["state_dict"]:
+        if kind == "bn_count":
+            continue
+        value = fill(record["fill_prefix"] + name, shape, kind)
+        if kind == "conv_weight":
+            value = value.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+        elif kind == "linear_weight":
+            value = value.T
+        flat[official_path(record, name, kind)] = value.astype(dtype)
+    return traverse_util.unflatten_dict(flat)
+
+
+def official_path(record: dict, name: str, kind: str) -> tuple[str, ...]:
+    """Where an entry of an official CIFAR ResNet or WRN stands in kdjax's variables.
+
+    `record` tells the family: `bn1` outside all blocks is the stem's in a ResNet and the last one
+    in a WRN. `layer2_1`, `classifier_1` and so on belong to the second of the networks that
+    share their first stage, and names without a number to their trunk.
+    """
+    every_name = [entry[0] for entry in record["state_dict"]]
+    module = name.rpartition(".")[0]
+    collection, leaf = _LEAVES[kind]
+    owner: tuple[str, ...] = ()
+    if match := re.fullmatch(r"module_list\.(\d+)\.(.+)", module):
+        owner, module = (f"network_{match[1]}",), match[2]
+    elif any(re.match(r"classifier_\d", other) for other in every_name):
+        owner = ("trunk",)
+    if match := re.match(r"(layer\d|block\d|bn|classifier)_(\d)", module):
+        owner, module = (f"network_{match[2]}",), match[1] + module[match.end() :]
+    if match := re.fullmatch(r"(?:layer|block)(\d)\.(?:layer\.)?(\d+)\.(.+)", module):
+        layer = _LAYERS.get(match[3], match[3])
+        return (collection, *owner, f"stage{match[1]}_block{match[2]}", layer, leaf)
+    wide = any("block1.layer" in other for other in every_name)
+    last_bn = "final_bn" if wide else "stem_bn"
+    layer = {"conv1": "stem_conv", "bn1": last_bn, "bn": "final_bn"}.get(module, module)
+    return (collection, *owner, _LAYERS.get(layer, layer), leaf)
+
+
+def assert_close(actual, expected, tolerance: float = 1e-4) -> None:
+    """Fails if an element differs by more than `tolerance` times the largest absolute value."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    scale = np.abs(expected).max()
+    error = np.abs(actual - expected).max() / scale
+    assert error <= tolerance, f"relative error {error:.3g} > {tolerance:g} (scale {scale:.3g})"

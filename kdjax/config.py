@@ -82,6 +82,42 @@ def use_data(config: ConfigDict, name: str) -> None:
         config.data.augmentation = "crop"
 
 
+def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
+    """A run of the MCL paper's CIFAR schedule, to be changed further by the files of `configs/`.
+
+    Args:
+      method: `config.method`.
+      argument: `data[,network[,count]]` as given after the config file's name.
+      count: number of networks unless the argument says otherwise.
+
+    Raises:
+      UserError: the argument is not of that form.
+    """
+    data, network, count = _arguments(argument, count)
+    config = base()
+    config.method = method
+    config.networks = (network or "resnet32",) * count
+    config.epochs = 300
+    config.batch_size = 128
+    use_data(config, data)
+    if data == "digits":  # a minute on a laptop
+        config.networks = (network or "resnet8",) * count
+        config.epochs = 12
+        config.batch_size = 60
+        config.optimizer.warm_up_epochs = 1
+    return config
+
+
+def _arguments(argument: str, count: int) -> tuple[str, str, int]:
+    data, network, number, *rest = [*argument.split(","), "", ""]
+    if any(rest) or (number and not (number.isdigit() and int(number))):
+        raise UserError(
+            f"--config argument {argument!r} is not of the form data[,network[,count]]; "
+            "for instance cifar100,wrn_16_2,4"
+        )
+    return data, network, int(number or count)
+
+
 def plain(config: ConfigDict) -> dict:
     """The config as JSON would give it back: tuples become lists."""
     return json.loads(config.to_json())

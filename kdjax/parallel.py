@@ -5,10 +5,12 @@ device axis named `AXIS`.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -62,9 +64,7 @@ class Parallel:
                 check_vma=False,  # the gradient of replicated parameters would come summed
             )
             return jax.jit(mapped, donate_argnums=donated, compiler_options=options)
-        mapped = functools.partial(
-            jax.pmap, function, AXIS, in_axes=(None, None, 0), out_axes=None
-        )
+        mapped = functools.partial(jax.pmap, function, AXIS, in_axes=(None, None, 0), out_axes=None)
         if not options or jax.process_count() > 1:  # several processes: pmap must not be traced
             return mapped(donate_argnums=donated)
         return jax.jit(mapped(), donate_argnums=donated, compiler_options=options)
@@ -83,7 +83,7 @@ class Parallel:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
     def split(self, x: np.ndarray) -> np.ndarray:
-        """`[K, global batch, ...]` -> this process's `[local devices, K, batch per device, ...]`."""
+        """Global `[K, batch, ...]` -> this process's `[devices, K, batch per device, ...]`."""
         per_device = x.reshape(x.shape[0], self.device_count, -1, *x.shape[2:])
         first = jax.process_index() * self.local_device_count
         mine = per_device[:, first : first + self.local_device_count]
@@ -114,10 +114,16 @@ def compiler_options() -> Mapping[str, str]:
     return _CPU_OPTIONS
 
 
-def scan_unroll() -> bool:
-    """Whether `lax.scan` over training steps should be unrolled.
+def scan(function: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan`; on CPU the same as straight-line code.
 
-    On CPU, XLA runs convolutions inside a loop on a path measured more than 20 times slower than
-    outside; unrolled, there is no loop.
+    There XLA runs convolutions inside a loop on a path measured more than 20 times slower, and it
+    keeps even a loop of one turn if there are collectives inside (`unroll` does not help).
     """
-    return jax.default_backend() == "cpu"
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(function, carry, xs)
+    results = []
+    for turn in range(jax.tree.leaves(xs)[0].shape[0]):
+        carry, result = function(carry, jax.tree.map(operator.itemgetter(turn), xs))
+        results.append(result)
+    return carry, jax.tree.map(lambda *each: jnp.stack(each), *results)

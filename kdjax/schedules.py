@@ -27,8 +27,10 @@ def sgdr(base: float, *, period: int, steps_per_epoch: int) -> Schedule:
 
     def rate(step):
         epoch = jnp.asarray(step) // steps_per_epoch
-        cycle = jnp.floor(jnp.log2(epoch / period + 1))
-        start, length = period * (2**cycle - 1), period * 2**cycle
+        # The cycle is floor(log2(epoch / period + 1)), by counting bits: log2 may round downwards.
+        cycle = 31 - jax.lax.clz((epoch // period + 1).astype(jnp.int32))
+        length = period * 2**cycle
+        start = length - period
         return base / 2 * (1 + jnp.cos(jnp.pi * (epoch - start) / length))
 
     return rate

@@ -43,6 +43,41 @@ def path(kind: str, name: str) -> pathlib.Path:
     return file
 
 
+class Loss(NamedTuple):
+    """One golden loss: its hyper-parameters and its arrays `in_*`, `out_*`, `grad_*`."""
+
+    hyper: dict
+    arrays: dict[str, np.ndarray]
+
+
+def loss_names(prefix: str) -> list:
+    """Parameters for pytest: every golden file `losses/<prefix>*.npz`, or one that is skipped."""
+    folder = root()
+    names = (
+        sorted(file.stem for file in (folder / "losses").glob(f"{prefix}*.npz")) if folder else []
+    )
+    if names:
+        return names
+    reason = f"golden numbers not found: no shared/golden/losses/{prefix}* beside the checkout"
+    return [pytest.param("", marks=pytest.mark.skip(reason=reason), id=f"{prefix}*")]
+
+
+def loss(name: str) -> Loss:
+    """Reads one of the golden `losses/`."""
+    cases = json.loads(path("losses", "index.json").read_text())["cases"]
+    hyper = next(case["hyper"] for case in cases if case["file"] == f"{name}.npz")
+    with np.load(path("losses", f"{name}.npz")) as file:
+        return Loss(hyper, dict(file))
+
+
+def numbered(arrays: dict[str, np.ndarray], prefix: str, dtype: type | None = None) -> list:
+    """`[arrays[prefix + '0'], arrays[prefix + '1'], ...]`, cast to `dtype` if given."""
+    found = []
+    while f"{prefix}{len(found)}" in arrays:
+        found.append(arrays[f"{prefix}{len(found)}"])
+    return [each.astype(dtype or each.dtype) for each in found]
+
+
 class Network(NamedTuple):
     """One golden network: its description, its arrays and its input `[B, H, W, C]`."""
 
@@ -59,6 +94,20 @@ def network(name: str) -> Network:
     recipe = record["x"]
     images = np.random.RandomState(recipe["seed"]).standard_normal(recipe["shape"])
     return Network(record, arrays, images.astype(np.float32))
+
+
+class Trajectory(NamedTuple):
+    """A few golden optimisation steps: their description and their arrays."""
+
+    record: dict
+    arrays: dict[str, np.ndarray]
+
+
+def trajectory(name: str) -> Trajectory:
+    """Reads one of the golden `trajectories/`."""
+    record = json.loads(path("trajectories", f"{name}.json").read_text())
+    with np.load(path("trajectories", f"{name}.npz")) as file:
+        return Trajectory(record, dict(file))
 
 
 def fill(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
@@ -141,6 +190,6 @@ def assert_close(actual, expected, tolerance: float = 1e-4) -> None:
     """Fails if an element differs by more than `tolerance` times the largest absolute value."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    scale = np.abs(expected).max()
+    scale = np.abs(expected).max() or 1.0
     error = np.abs(actual - expected).max() / scale
     assert error <= tolerance, f"relative error {error:.3g} > {tolerance:g} (scale {scale:.3g})"

@@ -1,4 +1,4 @@
-"""Losses over logits: cross entropy, temperature KD, mutual learning, distillation from the mean."""
+"""Losses over logits: cross entropy, temperature KD, mutual learning, distillation from means."""
 
 from collections.abc import Sequence
 

@@ -25,9 +25,10 @@ class ProjectionHead(nn.Module):
         dtype = layers.at_least_float32(embedding.dtype)
         x = layers.dense(embedding.shape[-1], self.features, dtype=dtype, name="hidden")(embedding)
         x = layers.dense(self.features, self.features, dtype=dtype, name="output")(nn.relu(x))
-        # rsqrt(max(., tiny)): the gradient stays finite should a head put out zeros.
+        # The bound keeps the gradient finite should a head put out zeros. A smaller one does not:
+        # the derivative of rsqrt, its power of -3 / 2, overflows in float32 below 1e-25.
         squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(dtype).tiny))
+        return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def mcl(
@@ -114,14 +115,12 @@ def mcl(
         if logit_distillation != "none":
             logits = [each.logits for each in outputs]
             terms["logit_distillation"] = jnp.mean(
-                _distill_logits(logits, logit_distillation, kd_temperature)
+                distill_logits(logits, logit_distillation, kd_temperature)
             )
             total += terms["logit_distillation"]
         return total, (model_state, metrics | terms)
 
-    return base.Method(
-        init=init, loss=loss, predict=functools.partial(base.predict_cohort, cohort)
-    )
+    return base.Method(init=init, loss=loss, predict=functools.partial(base.predict_cohort, cohort))
 
 
 def unsynchronised(cohort: Cohort) -> Cohort:
@@ -131,7 +130,8 @@ def unsynchronised(cohort: Cohort) -> Cohort:
     )
 
 
-def _distill_logits(logits: Sequence[jax.Array], form: str, temperature: float) -> jax.Array:
+def distill_logits(logits: Sequence[jax.Array], form: str, temperature: float) -> jax.Array:
+    """`[B]`: distillation from the mean logits in the official form 'cifar' or 'imagenet'."""
     all_learn = form == "cifar" and len(logits) == 2
     return losses.distill_from_mean(
         logits,

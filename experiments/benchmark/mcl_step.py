@@ -1,0 +1,314 @@
+"""Images per second of kdjax's MCL training step and of the same step in plain PyTorch.
+
+    python -m experiments.benchmark.mcl_step
+    python -m experiments.benchmark.mcl_step --network resnet8 --rounds 3 --steps 2
+
+Both sides train the same networks (ResNet-32 twice unless told otherwise) with the same loss and
+the same optimizer (SGD, Nesterov, weight decay) in float32, from the same weights, on batches taken
+from the same uint8 images held in memory. A step is: gather the batch, normalise, forward, loss,
+backward, update. Random crops and flips are left out on both sides. kdjax runs the very step of
+`kdjax.training`, which also computes accuracies; PyTorch computes nothing but the loss. Before any
+timing, all sides must report the same loss for two steps.
+
+Rounds alternate between the sides (A B C A B C ...), so that a slow spell of the machine hits all
+of them. Each side runs in a process of its own that sleeps while the others work: with both
+libraries in one process (`--in_process`), the waiting threads of one spin beside the other's.
+All cores are used by every side. Convolutions on a GPU use TF32 on both sides, by the defaults of
+both libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import pathlib
+import platform
+import statistics
+import time
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_CLASSES = 100
+IMAGES = 6400
+MEAN, STD = np.array([0.5071, 0.4865, 0.4409]), np.array([0.2673, 0.2564, 0.2762])
+SGD = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+SIDES = {
+    "cpu": ("kdjax", "torch", "torch channels_last"),
+    "gpu": ("kdjax", "torch", "torch.compile"),
+}
+
+
+class Settings(NamedTuple):
+    """What is measured: the network, how many of it, the batch, and the steps of a round."""
+
+    network: str
+    networks: int
+    batch_size: int
+    steps: int
+
+
+def make_config(settings: Settings):
+    from kdjax import config as configs
+
+    config = configs.base()
+    config.method = "mcl"
+    config.networks = (settings.network,) * settings.networks
+    config.batch_size = settings.batch_size
+    config.data.images_per_class = 2
+    config.optimizer.update(SGD | {"schedule": "constant"})
+    return config
+
+
+def make_data() -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images `[N, 32, 32, 3]` and labels `[N]`."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+    return images, (np.arange(IMAGES) % NUM_CLASSES).astype(np.int32)
+
+
+def make_rows(settings: Settings) -> np.ndarray:
+    """Image numbers `[steps, batch]` of a round: every class of a batch twice."""
+    random = np.random.default_rng(1)
+    classes = settings.batch_size // 2
+    rows = []
+    for _ in range(settings.steps):
+        labels = random.permutation(NUM_CLASSES)[:classes]
+        first = random.integers(0, IMAGES // NUM_CLASSES // 2, (2, classes))
+        first[1] += IMAGES // NUM_CLASSES // 2  # another image of the same class
+        rows.append((labels + NUM_CLASSES * first).reshape(-1))
+    return np.array(rows, np.int32)
+
+
+def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The start of a kernel or bias, by its name: He's normal, or a small normal for biases."""
+    values = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
+    scale = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[:-1]))
+    return (scale * values).astype(np.float32)
+
+
+class KdjaxSide:
+    """`kdjax.training.train_step`, spread over all devices as the loop does it."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def __init__(self, settings: Settings):
+        import jax
+
+        from kdjax import feeding, methods, optimizers, training
+        from kdjax.data import ArraySplit, Dataset
+        from kdjax.parallel import AXIS, Parallel
+
+        config = make_config(settings)
+        self.rows = make_rows(settings)
+        self.steps_per_dispatch = 1 if jax.default_backend() == "cpu" else settings.steps
+        split = ArraySplit(*make_data())
+        names = tuple(str(number) for number in range(NUM_CLASSES))
+        dataset = Dataset("random", split, split, names, (32, 32, 3), MEAN, STD)
+        method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
+        tx = optimizers.create(config, steps_per_epoch=1)
+        self.parallel = Parallel(config.parallel)
+        prepare = feeding.train_input(dataset, "none")
+        self.train_steps = self.parallel.map(
+            training.train_step(method, tx, prepare, config.seed), donate=True
+        )
+        key, shape = jax.random.key(0), dataset.image_shape
+        state = jax.eval_shape(lambda key: training.init_state(method, tx, key, shape), key)
+        self.state = self.parallel.replicate(jax.tree_util.tree_map_with_path(_start, state))
+        self.constants = self.parallel.replicate({"image": split.images, "label": split.labels})
+
+    def round(self, steps: int) -> tuple[float, list[float]]:
+        """Seconds and losses of this many steps."""
+        metrics = []
+        start = time.perf_counter()
+        for first in range(0, steps, self.steps_per_dispatch):
+            rows = self.rows[first : min(first + self.steps_per_dispatch, steps)]
+            batches = self.parallel.shard({"index": self.parallel.split(rows)})
+            self.state, values = self.train_steps(self.state, self.constants, batches)
+            metrics.append(values["loss"])
+        losses = np.concatenate([np.asarray(each) for each in metrics])
+        np.asarray(self.state.step)
+        return time.perf_counter() - start, losses.tolist()
+
+
+def _start(path, leaf) -> np.ndarray:
+    """A leaf of the state before the first step: weights by name, the rest as kdjax starts it."""
+    names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
+    if "params" in names and names[-1] in ("kernel", "bias") and not _is_norm(names):
+        return fill("/".join(names[2:]), leaf.shape)
+    value = 1 if names[-1] in ("scale", "var") and "opt_state" not in names else 0
+    return np.full(leaf.shape, value, leaf.dtype)
+
+
+def _is_norm(names: list[str]) -> bool:
+    return names[-2].endswith(("bn", "bn1", "bn2"))
+
+
+class TorchSide:
+    """`torch_mcl.Trainer`, eager, in another memory format, or compiled."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def __init__(self, settings: Settings, **options):
+        import torch
+
+        from experiments.benchmark import torch_mcl
+
+        torch.set_num_threads(cores())
+        config = make_config(settings)
+        sgd = dict(SGD)
+        sgd["lr"] = sgd.pop("learning_rate")
+        self.rows = make_rows(settings)
+        self.trainer = torch_mcl.Trainer(
+            torch_mcl.Architecture(*architecture(settings.network), NUM_CLASSES),
+            settings.networks,
+            dict(config.mcl),
+            sgd,
+            (*make_data(), MEAN, STD),
+            fill,
+            **options,
+        )
+
+    def round(self, steps: int) -> tuple[float, list[float]]:
+        """Seconds and losses of this many steps."""
+        start = time.perf_counter()
+        losses = [self.trainer.step(row) for row in self.rows[:steps]]
+        self.trainer.wait()
+        return time.perf_counter() - start, [float(loss) for loss in losses]
+
+
+def architecture(name: str) -> tuple:
+    """`(blocks, widths, stem_width)` of a network that the PyTorch side can build."""
+    from kdjax import models
+
+    network = models.create(name, num_classes=NUM_CLASSES)
+    if not isinstance(network, models.CifarResNet) or network.block != "basic":
+        raise SystemExit(f"--network={name}: the PyTorch side has ResNets of basic blocks only")
+    return tuple(network.blocks), tuple(network.widths), network.stem_width
+
+
+def make_side(name: str, settings: Settings):
+    if name == "kdjax":
+        return KdjaxSide(settings)
+    options = {
+        "torch channels_last": {"channels_last": True},
+        "torch.compile": {"compile": True},
+    }
+    return TorchSide(settings, **options.get(name, {}))
+
+
+class Worker:
+    """A side in a process of its own, asleep between rounds."""
+
+    def __init__(self, name: str, settings: Settings):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, name, settings), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def round(self, steps: int) -> tuple[float, list[float]]:
+        self.connection.send(steps)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def _serve(connection, name: str, settings: Settings) -> None:
+    side = make_side(name, settings)
+    while (steps := connection.recv()) is not None:
+        connection.send(side.round(steps))
+
+
+def check_losses(sides: dict) -> list[float]:
+    """Two steps from the same weights must give the same losses on all sides."""
+    losses = {name: side.round(2)[1] for name, side in sides.items()}
+    for name, values in losses.items():
+        # The second step's loss has gone through one update, and its rounding errors.
+        for value, expected, tolerance in zip(values, losses["kdjax"], (1e-4, 1e-3), strict=True):
+            if not abs(value / expected - 1) < tolerance:
+                raise SystemExit(f"losses differ between the sides: {losses} (see {name})")
+    return losses["kdjax"]
+
+
+def table(times: dict[str, list[float]], settings: Settings) -> list[str]:
+    """Per side: milliseconds per step and images per second, the ratio by the medians."""
+    lines = [f"{'side':<20} {'min ms':>9} {'median ms':>10} {'images/s':>9} {'kdjax / it':>11}"]
+    reference = statistics.median(times["kdjax"])
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        lines.append(
+            f"{name:<20} {1e3 * min(seconds):>9.2f} {1e3 * median:>10.2f} "
+            f"{settings.batch_size / median:>9.0f} {median / reference:>11.2f}"
+        )
+    return lines
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def describe(settings: Settings, device: str, options: argparse.Namespace) -> list[str]:
+    from importlib.metadata import version
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "torch"))
+    return [
+        f"MCL step: {settings.networks} x {settings.network}, batch {settings.batch_size}, float32",
+        "gather, normalise, forward, loss, backward, update; no random crops and flips",
+        f"{device}, {cores()} cores ({platform.machine()}); {libraries}",
+        f"{options.rounds} rounds of {settings.steps} steps per side, alternating, "
+        + ("in one process" if options.in_process else "each side in a process of its own"),
+    ]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet32")
+    parser.add_argument("--networks", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=10, help="per round and side")
+    parser.add_argument("--sides", nargs="*", help="kdjax and any of the PyTorch sides")
+    parser.add_argument("--in_process", action="store_true", help="all sides in this process")
+    parser.add_argument("--output", default="experiments/results/mcl_step.txt")
+    return parser.parse_args()
+
+
+def main() -> None:
+    # Two libraries share the GPU's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    options = parse()
+    settings = Settings(
+        options.network, options.networks, options.batch_size, max(options.steps, 2)
+    )
+    device = jax.devices()[0]
+    names = options.sides or SIDES["cpu" if device.platform == "cpu" else "gpu"]
+    make = make_side if options.in_process else Worker
+    sides = {name: make(name, settings) for name in dict.fromkeys(["kdjax", *names])}
+    losses = check_losses(sides)
+    print(f"all sides agree on the losses of the first two steps: {losses}", flush=True)
+    for side in sides.values():  # the kernels of a whole round, compiled and warm
+        side.round(settings.steps)
+    times = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            times[name].append(side.round(settings.steps)[0] / settings.steps)
+    for side in sides.values():
+        side.close()
+    lines = [*describe(settings, device.device_kind, options), "", *table(times, settings)]
+    print("\n".join(lines))
+    output = pathlib.Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Every Python block of the recipes runs as it stands."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
+
+
+def blocks() -> list:
+    """The blocks, named by their headings, padded so that their lines have the file's numbers."""
+    text = RECIPES.read_text()
+    found = []
+    for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        before = text[: match.start(1)]
+        heading = re.findall(r"^## (.*)", before, re.MULTILINE)[-1]
+        found.append(pytest.param("\n" * before.count("\n") + match[1], id=heading))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks())
+def test_recipe(code):
+    program = compile(code, str(RECIPES), "exec", dont_inherit=True)
+    exec(program, {"__name__": "recipe"})

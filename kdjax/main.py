@@ -97,17 +97,17 @@ def run(values: flags.FlagValues) -> None:
     if values.distributed:
         _join_processes(values)
     # Imported late: jax must not be used before processes have joined.
-    from kdjax import training, workdirs
+    from kdjax import loop, workdirs
     from kdjax.metrics import say
 
     workdir = Path(values.workdir)
     if values.job == "train":
-        metrics = training.train(values.config, workdir)
+        metrics = loop.train(values.config, workdir)
     else:
         config = workdirs.read_config(workdir)
         if values.config is not None:  # data may have moved, devices may be others
             config = values.config
-        metrics = training.evaluate(config, workdir, values.checkpoint)
+        metrics = loop.evaluate(config, workdir, values.checkpoint)
         say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
     for name in [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]:
         top5 = metrics.get(f"{name}/top5")

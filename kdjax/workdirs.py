@@ -16,28 +16,37 @@ from kdjax.metrics import say, write_atomically
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this config's: writes config.json and versions.json, or checks them.
+def check(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a workdir that holds a run of another config.
 
     Raises:
-      UserError: the workdir holds a run of another config.
+      UserError: it does; the message names the settings that differ.
     """
     path = workdir / "config.json"
-    wanted = configs.plain(config)
     if path.exists():
-        found = configs.differences(json.loads(path.read_text()), wanted)
+        found = configs.differences(json.loads(path.read_text()), configs.plain(config))
         if found:
             raise UserError(
                 f"--workdir={workdir} holds a run of another config; different: "
                 f"{', '.join(found)}; use another --workdir, or the run's own settings"
             )
-    if jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
-        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
-        _write_versions(workdir / "versions.json")
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json and versions.json.
+
+    Raises:
+      UserError: the directory cannot be made.
+    """
+    if jax.process_index() != 0:
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
+    text = json.dumps(configs.plain(config), indent=2) + "\n"
+    write_atomically(workdir / "config.json", text)
+    _write_versions(workdir / "versions.json")
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -1,0 +1,1 @@
+"""The papers' tables as runnable sweeps, the benchmark, and their results."""

@@ -1,0 +1,116 @@
+"""Runs an experiment's command lines one after the other, and makes its table from their logs.
+
+    python -m experiments.sweep experiments.mcl_cifar100 --runs runs/mcl_cifar100 \
+        --config.data.dir=DATA/tfds
+
+Everything behind `--runs` goes to each `python -m kdjax.main` as it is. A sweep that was stopped
+goes on where it stopped: finished runs are not run again, the one under way resumes. Logs and the
+table land in experiments/results/NAME as runs finish, NAME being the experiment's last part.
+
+An experiment is a module with `TITLE`, `NOTE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`,
+which maps each method's label to its own flags.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from kdjax import loop, metrics
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", help="module, for instance experiments.mcl_cifar100")
+    parser.add_argument("--runs", type=Path, required=True, help="directory of the workdirs")
+    parser.add_argument("--table-only", action="store_true", help="no runs; the table from logs")
+    arguments, extra = parser.parse_known_args(argv)
+    experiment = importlib.import_module(arguments.experiment)
+    results = RESULTS / arguments.experiment.rpartition(".")[2]
+    results.mkdir(parents=True, exist_ok=True)
+    if not arguments.table_only:
+        for seed in experiment.SEEDS:  # seed by seed, so that a part of the sweep can be compared
+            for label in experiment.RUNS:
+                status = run_one(experiment, label, seed, arguments.runs, results, extra)
+                if status:
+                    return status
+    write_table(experiment, arguments.experiment, results)
+    return 0
+
+
+def run_one(experiment, label: str, seed: int, runs: Path, results: Path, extra) -> int:
+    """Runs one command line unless its log is there already; returns its exit status."""
+    name = f"{label}_seed{seed}"
+    log = results / f"{name}.jsonl"
+    if log.exists():
+        return 0
+    workdir = runs / name
+    flags = [*experiment.RUNS[label], *experiment.COMMON, f"--config.seed={seed}", *extra]
+    command = [sys.executable, "-m", "kdjax.main", *flags, f"--workdir={workdir}"]
+    print(name, flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status == 0:
+        copy = log.with_suffix(".tmp")
+        shutil.copy(workdir / "metrics.jsonl", copy)
+        os.replace(copy, log)
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        versions = json.loads((workdir / "versions.json").read_text())
+        text = json.dumps(machine | versions, indent=2) + "\n"
+        (results / "machine.json").write_text(text)
+    return status
+
+
+def write_table(experiment, module: str, results: Path) -> None:
+    """Writes README.md: accuracies per method, from the logs that are there."""
+    lines = [f"# {experiment.TITLE}", "", experiment.NOTE.strip(), ""]
+    lines += [
+        "| method | seeds | last epoch | best epoch | ensemble, last epoch |",
+        "|" + "---|" * 5,
+    ]
+    for label in experiment.RUNS:
+        logs = sorted(results.glob(f"{label}_seed*.jsonl"))
+        rows = [[row for row in metrics.read(log) if "mean/top1" in row] for log in logs]
+        lines.append(f"| {label} | {len(rows)} | {' | '.join(summary(rows))} |")
+    command = f"python -m experiments.sweep {module} --runs DIR --config.data.dir=DATA/tfds"
+    flags = "\n".join(f"    {flag}" for flag in experiment.COMMON)
+    lines += ["", "Top-1 in %: mean over seeds of the mean over the networks, +- the standard "]
+    lines[-1] += "deviation over seeds. Best epoch: the highest mean, of the epochs evaluated."
+    lines += ["", f"Made by `{command}`; flags of all runs:", "", flags, ""]
+    for label, own in experiment.RUNS.items():
+        lines.append(f"- {label}: `{' '.join(own)}`")
+    lines += [
+        "",
+        "Logs: the .jsonl files beside this page; machine and versions: machine.json.",
+        "",
+    ]
+    (results / "README.md").write_text("\n".join(lines))
+
+
+def summary(runs: list[list[dict[str, float]]]) -> list[str]:
+    """The table's cells for one method; runs hold evaluated rows, in order."""
+    if not runs:
+        return ["", "", ""]
+    assert all(loop.network_names(rows[-1]) for rows in runs)
+    last = [rows[-1]["mean/top1"] for rows in runs]
+    best = [max(row["mean/top1"] for row in rows) for rows in runs]
+    ensemble = [rows[-1]["ensemble/top1"] for rows in runs if "ensemble/top1" in rows[-1]]
+    return [spread(last), spread(best), spread(ensemble)]
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    deviation = f" +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.2f}{deviation}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

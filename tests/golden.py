@@ -62,6 +62,20 @@ def loss_names(prefix: str) -> list:
     return [pytest.param("", marks=pytest.mark.skip(reason=reason), id=f"{prefix}*")]
 
 
+def trajectory_names(prefix: str) -> list:
+    """Parameters for pytest: every golden file `trajectories/<prefix>*.npz`, or a skipped one."""
+    return _names("trajectories", prefix)
+
+
+def _names(kind: str, prefix: str) -> list:
+    folder = root()
+    names = sorted(file.stem for file in (folder / kind).glob(f"{prefix}*.npz")) if folder else []
+    if names:
+        return names
+    reason = f"golden numbers not found: no shared/golden/{kind}/{prefix}* beside the checkout"
+    return [pytest.param("", marks=pytest.mark.skip(reason=reason), id=f"{prefix}*")]
+
+
 def loss(name: str) -> Loss:
     """Reads one of the golden `losses/`."""
     cases = json.loads(path("losses", "index.json").read_text())["cases"]

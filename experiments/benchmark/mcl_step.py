@@ -11,10 +11,12 @@ backward, update. Random crops and flips are left out on both sides. kdjax runs 
 timing, all sides must report the same loss for two steps.
 
 Rounds alternate between the sides (A B C A B C ...), so that a slow spell of the machine hits all
-of them. Each side runs in a process of its own that sleeps while the others work: with both
-libraries in one process (`--in_process`), the waiting threads of one spin beside the other's.
-All cores are used by every side. Convolutions on a GPU use TF32 on both sides, by the defaults of
-both libraries.
+of them. Each side runs in a process of its own that sleeps while the others work, so that no thread
+pool waits, spinning, beside another library's. (All sides in one process, `--in_process`, were 2 to
+6 % slower each in a short comparison: the ratios hardly move.) All cores are used by every side.
+Leave the machine to the benchmark: PyTorch's threads wait for one another, and a core taken from
+them costs PyTorch several times what it costs kdjax. On a GPU, both sides may use TF32 for
+convolutions.
 """
 
 from __future__ import annotations

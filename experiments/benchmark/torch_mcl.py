@@ -181,6 +181,7 @@ class Trainer:
     ):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         cohort = Cohort(architecture, count, mcl)
         fill_weights(cohort, fill)

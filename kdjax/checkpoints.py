@@ -12,6 +12,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 from kdjax.errors import UserError
 
 
+def saved(directory: Path) -> bool:
+    """Whether a directory of checkpoints holds a finished one."""
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+
+
 class Checkpoints:
     """The checkpoints of one workdir.
 
@@ -95,12 +100,20 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp_args.Composite(state=restore_args))
         except (ValueError, KeyError, FileNotFoundError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {self.directory / str(step)} is damaged or of another network: "
-                f"{reason}; remove that directory to go on from an earlier one"
-            ) from error
+            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
+        # Orbax checks names, but gives numpy arrays of whatever shape was saved.
+        pairs = zip(jax.tree.leaves_with_path(restored.state), jax.tree.leaves(like), strict=True)
+        for (path, leaf), expected in pairs:
+            if leaf.shape != expected.shape:
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise self._unfit(step, f"{name} is {leaf.shape}, not {expected.shape}")
         return step, restored.state
+
+    def _unfit(self, step: int, reason: str) -> UserError:
+        return UserError(
+            f"checkpoint {self.directory / str(step)} is damaged or of another network: "
+            f"{reason}; if it is damaged, remove that directory to go on from an earlier one"
+        )
 
     def wait(self) -> None:
         """Returns when all checkpoints are on disk."""

@@ -19,7 +19,7 @@ def dispatch_lengths(steps: int, most: int) -> tuple[int, ...]:
     All are equally long if a length of at least half of `most` divides the epoch; otherwise the
     last one is shorter (and costs a second compilation).
     """
-    for length in range(min(most, steps), max(most // 2, 1) - 1, -1):
+    for length in range(min(most, steps), (most + 1) // 2 - 1, -1):
         if steps % length == 0:
             return (length,) * (steps // length)
     count = -(-steps // most)

@@ -1,5 +1,6 @@
 """The loop: epoch after epoch, with evaluation, metrics, checkpoints and preemption."""
 
+import functools
 import math
 import time
 from pathlib import Path
@@ -16,12 +17,20 @@ from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.preemption import Preemption
 from kdjax.training import TrainState, evaluation_step, init_state, train_step
 
+_LEAST = {
+    "epochs": 1,
+    "steps_per_dispatch": 0,
+    "evaluation.every_epochs": 1,
+    "checkpoint.every_epochs": 1,
+}
+
 
 class Run:
     """A config made into data, method, optimizer and compiled functions."""
 
     def __init__(self, config: ConfigDict):
         self.config = config
+        _check_settings(config)
         self.parallel = Parallel(config.parallel)
         _check_batch(config.batch_size, self.parallel)
         dataset = data.load(config)
@@ -49,6 +58,18 @@ class Run:
 
     def _init(self, key):
         return init_state(self.method, self.tx, key, self.image_shape)
+
+    def check_best(self) -> None:
+        """Raises `UserError` unless `evaluate` returns the metric `config.evaluation.best`."""
+        _, params, model_state, _ = self.abstract_state()
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        predicted = jax.eval_shape(self.method.predict, params, model_state, images)
+        names = ["mean/top1", *(f"{name}/top1" for name in predicted)]
+        if self.config.evaluation.best not in names:
+            raise UserError(
+                f"config.evaluation.best={self.config.evaluation.best!r} is unknown; "
+                f"use one of {', '.join(names)}"
+            )
 
     def evaluate(self, state: TrainState, constants) -> dict[str, float]:
         """Accuracies and cross entropies over the whole test split, and 'mean/top1'.
@@ -85,6 +106,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     workdirs.check(workdir, config)
     run = Run(config)
+    run.check_best()
     workdirs.claim(workdir, config)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
     step = 0
@@ -128,8 +150,12 @@ class _Loop:
                 metrics = self.run_.evaluate(state, self.test_constants)
                 row |= metrics
             self._report(row)
-            if done % config.checkpoint.every_epochs == 0 or done == config.epochs:
+            stop = self.preemption.requested(step) and done < config.epochs
+            if done % config.checkpoint.every_epochs == 0 or done == config.epochs or stop:
                 self.checkpoints.save(step, fetch(state), metrics or {})
+            if stop:
+                self.checkpoints.wait()
+                self.preemption.stop(step)
         self.checkpoints.wait()
         return metrics or self.run_.evaluate(state, self.test_constants)
 
@@ -147,7 +173,8 @@ class _Loop:
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps
                 progress.advance(steps * batch_size)
-                if self.preemption.requested(step):
+                # At the epoch's end there is a row to write and an evaluation to make first.
+                if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
                     self.checkpoints.save(step, fetch(state), {})
                     self.checkpoints.wait()
@@ -180,9 +207,10 @@ class _Loop:
             names = ", ".join(name for name, flags in bad.items() if flags[at])
             good = self.checkpoints.latest_step()
             kept = f"the last good checkpoint is step {good}" if good else "nothing was saved yet"
+            where = " in another --workdir" if good else ""
             raise UserError(
-                f"not finite at step {first_step + at}: {names}; {kept}; "
-                "lower config.optimizer.learning_rate or add config.optimizer.warm_up_epochs"
+                f"not finite at step {first_step + at}: {names}; {kept}; lower "
+                f"config.optimizer.learning_rate or add config.optimizer.warm_up_epochs{where}"
             )
         rows.append(metrics)
 
@@ -212,6 +240,13 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     checkpoints.close()
     metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
     return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
+
+
+def _check_settings(config: ConfigDict) -> None:
+    for name, least in _LEAST.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value < least:
+            raise UserError(f"config.{name}={value}: must be at least {least}")
 
 
 def _check_batch(batch_size: int, parallel: Parallel) -> None:

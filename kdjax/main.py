@@ -1,6 +1,10 @@
 """The command line: `python -m kdjax.main --config configs/mcl.py --workdir runs/mcl`."""
 
+import ast
+import contextlib
 import errno
+import functools
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,14 +15,19 @@ from kdjax.errors import UserError
 
 _USAGE_STATUS = 2
 _JOBS = ("train", "evaluate")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command line's flags to `values`."""
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Adds the command line's flags to `values`; `argv` says which settings are overridden."""
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(
-        "config", None, "A file of configs/, FILE.py or FILE.py:ARGUMENTS.", flag_values=values
+        "config",
+        None,
+        "A file of configs/, FILE.py or FILE.py:ARGUMENTS; --config.KEY=VALUE changes a setting.",
+        flag_values=values,
+        sys_argv=argv,
     )
     flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
     flags.DEFINE_enum(
@@ -55,6 +64,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool("debug", False, "Show tracebacks of errors.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this.", flag_values=values)
 
 
 def _environment_number(name: str) -> int | None:
@@ -66,18 +76,18 @@ def parse(argv: list[str]) -> flags.FlagValues:
 
     Raises:
       UserError: an unknown flag or config key, a value of the wrong type, a config file that is
-        not there or does not know its arguments.
+        not there, does not know its arguments or fails.
     """
-    values = flags.FLAGS
-    define_flags(values)
+    values = flags.FlagValues()  # of its own: the libraries' flags are no business of the user's
+    define_flags(values, argv)
     try:
         rest = values(argv)
-    except flags.Error as error:
-        raise UserError(_one_line(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--config: {_one_line(error)}") from error
-    except (FileNotFoundError, OSError) as error:
-        raise UserError(f"--config: {error.filename}: {error.strerror}") from error
+        if values.config is not None:
+            values.config.lock()  # a file that could not be read fails at its first use only
+    except Exception as error:  # a config file is a program: it may raise anything
+        raise UserError(_parse_message(error)) from error
+    if values.help:
+        return values
     if len(rest) > 1:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
     if not values.workdir:
@@ -87,9 +97,33 @@ def parse(argv: list[str]) -> flags.FlagValues:
     return values
 
 
+def _parse_message(error: BaseException) -> str:
+    """One line about a command line or config file that cannot be used."""
+    cause = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, UserError):
+        return str(cause)
+    if isinstance(error, flags.Error) and "Traceback" not in str(error):
+        return _one_line(error)
+    if isinstance(cause, OSError):
+        reason = str(cause).splitlines()[-1].strip()
+        return f"--config: {reason}; name a file such as configs/mcl.py"
+    if isinstance(error, (AttributeError, KeyError)) and "get_config" not in str(error):
+        return f"--config: no such setting: {_unquoted(error)}; kdjax/config.py has them all"
+    return f"--config: the file fails: {type(cause).__name__}: {_one_line(cause)}; see --debug"
+
+
+def _unquoted(error: BaseException) -> str:
+    """The text of a `KeyError`, or of an error made from one, without Python's quotes."""
+    text = str(error.args[0]) if error.args else str(error)
+    with contextlib.suppress(ValueError, SyntaxError):
+        text = str(ast.literal_eval(text))
+    return " ".join(text.split())
+
+
 def _one_line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(str(text).split())
+    return " ".join(str(error).split())
 
 
 def run(values: flags.FlagValues) -> None:
@@ -130,22 +164,44 @@ def _join_processes(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
+    debug = "--debug" in argv
+    if not debug:
+        _quiet_libraries()
     try:
         values = parse(argv)
-    except UserError as error:
-        if "--debug" in argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return _USAGE_STATUS
-    try:
-        run(values)
+        if values.help:
+            print(f"{__doc__}\n{values.get_help()}")
+        else:
+            run(values)
     except Exception as error:
         message = _user_message(error)
-        if values.debug or message is None:
+        if debug or message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return _USAGE_STATUS
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Keeps from the terminal what the libraries say besides raising an error.
+
+    Their warnings concern their callers, that is us. A checkpoint that cannot be written or read is
+    logged with its traceback by every thread that takes part, before orbax raises it where we see
+    it; and the threads that come late find the event loop closed.
+    """
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_has_no_traceback)
+    sys.unraisablehook = functools.partial(_except_closed_loops, sys.unraisablehook)
+
+
+def _except_closed_loops(show, unraisable) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        show(unraisable)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info
 
 
 def _user_message(error: BaseException) -> str | None:
@@ -154,8 +210,8 @@ def _user_message(error: BaseException) -> str | None:
         return str(error)
     cause: BaseException | None = error
     while cause is not None:
-        full = isinstance(cause, OSError) and cause.errno == errno.ENOSPC
-        if full or os.strerror(errno.ENOSPC) in str(cause):
+        full = isinstance(cause, OSError) and cause.errno in _FULL
+        if full or any(os.strerror(number) in str(cause) for number in _FULL):
             return (
                 "the disk of --workdir is full; make room and run the same command again: it goes "
                 "on from the last finished checkpoint"

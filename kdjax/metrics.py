@@ -9,6 +9,8 @@ from pathlib import Path
 
 import jax
 
+from kdjax.errors import UserError
+
 
 def say(line: str) -> None:
     """Prints a line for the user, once for all processes."""
@@ -73,11 +75,18 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out.
+
+    Raises:
+      UserError: a line is not what was written.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); mend or remove it") from error
 
 
 def _tensorboard(workdir: Path, step: int):

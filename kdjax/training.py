@@ -70,7 +70,7 @@ def evaluation_step(method: Method, prepare, num_classes: int):
         sums = {"count": mask.sum()}
         for name, logits in method.predict(*variables, images).items():
             own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-            rank = jnp.sum(logits > own, axis=-1)
+            rank = jnp.sum(~(logits <= own), axis=-1)  # so written, what is not finite is wrong
             sums[f"{name}/top1"] = jnp.sum(mask * (logits.argmax(-1) == labels))
             if num_classes > 5:
                 sums[f"{name}/top5"] = jnp.sum(mask * (rank < 5))

@@ -1,5 +1,6 @@
 """What a workdir holds besides checkpoints and metrics: the frozen config and the versions."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 import kdjax
 from kdjax import config as configs
+from kdjax.checkpoints import saved
 from kdjax.errors import UserError
 from kdjax.metrics import say, write_atomically
 
@@ -19,12 +21,14 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gra
 def check(workdir: Path, config: ConfigDict) -> None:
     """Refuses a workdir that holds a run of another config.
 
+    A run that has saved nothing yet, for instance because a setting was bad, holds nobody's place.
+
     Raises:
       UserError: it does; the message names the settings that differ.
     """
     path = workdir / "config.json"
-    if path.exists():
-        found = configs.differences(json.loads(path.read_text()), configs.plain(config))
+    if path.exists() and saved(workdir / "checkpoints"):
+        found = configs.differences(_read_config(path), configs.plain(config))
         if found:
             raise UserError(
                 f"--workdir={workdir} holds a run of another config; different: "
@@ -36,29 +40,38 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json and versions.json.
 
     Raises:
-      UserError: the directory cannot be made.
+      UserError: the directory cannot be made or written to.
     """
     if jax.process_index() != 0:
         return
+    text = json.dumps(configs.plain(config), indent=2) + "\n"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(workdir / "config.json", text)
+        _write_versions(workdir / "versions.json")
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
-    text = json.dumps(configs.plain(config), indent=2) + "\n"
-    write_atomically(workdir / "config.json", text)
-    _write_versions(workdir / "versions.json")
+        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
 
 
 def read_config(workdir: Path) -> ConfigDict:
     """The frozen config of a run.
 
     Raises:
-      UserError: the workdir holds no run.
+      UserError: the workdir holds no run, or its config.json is damaged.
     """
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"--workdir={workdir} holds no run (no config.json); train first")
-    return ConfigDict(json.loads(path.read_text()))
+    return ConfigDict(_read_config(path))
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it and give the run's own settings with --config"
+        ) from error
 
 
 def _write_versions(path: Path) -> None:
@@ -70,8 +83,10 @@ def _write_versions(path: Path) -> None:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
     }
-    if path.exists():
+    before = {}
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
         before = json.loads(path.read_text())
+    if before:
         changed = [name for name in versions if before.get(name) != versions[name]]
         if changed:
             say(f"going on with other {', '.join(changed)} than before: not bit-identical")

@@ -113,7 +113,7 @@ class KdjaxSide:
         method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
         tx = optimizers.create(config, steps_per_epoch=1)
         self.parallel = Parallel(config.parallel)
-        prepare = feeding.train_input(dataset, "none")
+        self.prepare = prepare = feeding.train_input(dataset, "none")
         self.train_steps = self.parallel.map(
             training.train_step(method, tx, prepare, config.seed), donate=True
         )

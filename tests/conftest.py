@@ -1,0 +1,14 @@
+"""What all tests share: fast compilation, for this process and for those that tests start."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# Set before jax is imported. Compiling is most of what the tests do; what is compiled once serves
+# every process of the session.
+_CACHE = tempfile.mkdtemp(prefix="kdjax_tests_")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

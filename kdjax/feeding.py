@@ -12,6 +12,23 @@ from kdjax.parallel import Parallel
 
 Arrays = dict[str, Any]
 
+_MOST_STEPS = 100
+_STREAMED_BYTES = 2**28  # of the batches of one dispatch, which the host stacks
+
+
+def automatic_steps(dataset: Dataset, batch_size: int) -> int:
+    """The most steps per dispatch that fit the device and the data.
+
+    One on CPU, where steps are not looped over (`parallel.scan`) and outlast the host's work by
+    far; elsewhere up to 100, and of streamed sets as many batches as make 256 MiB.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    if isinstance(dataset.train, ArraySplit):
+        return _MOST_STEPS
+    batch_bytes = batch_size * int(np.prod(dataset.image_shape))
+    return max(1, min(_MOST_STEPS, _STREAMED_BYTES // batch_bytes))
+
 
 def dispatch_lengths(steps: int, most: int) -> tuple[int, ...]:
     """Cuts an epoch of `steps` into dispatches of at most `most` steps.

@@ -34,7 +34,7 @@ class Run:
         self.parallel = Parallel(config.parallel)
         _check_batch(config.batch_size, self.parallel)
         dataset = data.load(config)
-        most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 100)
+        most = config.steps_per_dispatch or feeding.automatic_steps(dataset, config.batch_size)
         self.feed = feeding.Feed(config, dataset, self.parallel, most)
         self.steps_per_epoch = self.feed.steps_per_epoch
         self.method = methods.create(config, num_classes=dataset.num_classes, axis_name=AXIS)

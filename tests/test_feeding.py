@@ -6,6 +6,7 @@ import pytest
 
 from kdjax import config as configs
 from kdjax import data, feeding
+from kdjax.data import ArraySplit, Dataset, RecordSplit
 from kdjax.parallel import AXIS, Parallel
 from tests import runs
 from tests.data.conftest import write_folder
@@ -126,3 +127,17 @@ def test_arrays_are_resident(tmp_path):
     feed = make_feed(runs.write_arrays(tmp_path / "tiny.npz"))
     assert set(feed.constants("train")) == {"image", "label"}
     assert feed.constants("test")["image"].shape == (30, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("backend", "streamed", "size", "steps"),
+    [("cpu", False, 32, 1), ("gpu", False, 32, 100), ("gpu", True, 224, 6), ("tpu", True, 32, 100)],
+)
+def test_automatic_steps_keep_a_streamed_dispatch_small(
+    monkeypatch, backend, streamed, size, steps
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    kind = RecordSplit if streamed else ArraySplit
+    split = kind(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int32))
+    dataset = Dataset("x", split, split, ("a",), (size, size, 3), np.zeros(3), np.ones(3))
+    assert feeding.automatic_steps(dataset, batch_size=256) == steps

@@ -132,7 +132,7 @@ def evaluation_order(size: int, batch_size: int) -> tuple[np.ndarray, np.ndarray
       UserError: the split is empty or the batch size is not positive.
     """
     if batch_size < 1:
-        raise UserError(f"config.eval_batch_size={batch_size}: must be at least 1")
+        raise UserError(f"config.evaluation.batch_size={batch_size}: must be at least 1")
     if size < 1:
         raise UserError("the evaluation split is empty; choose another config.data.source")
     steps = -(-size // batch_size)

@@ -58,6 +58,12 @@ def create(config: ConfigDict, *, num_classes: int, axis_name: str | None) -> Me
         )
         for name in config.networks
     )
+    stages = networks[0].num_stages
+    if not 0 <= config.shared_stages <= stages:
+        raise UserError(
+            f"config.shared_stages={config.shared_stages}: {config.networks[0]} has {stages} "
+            "stages; share none (0) or up to all of them"
+        )
     cohort = models.Cohort(networks, shared_stages=config.shared_stages)
     return _BUILDERS[config.method](config, cohort, axis_name)
 

@@ -125,3 +125,12 @@ def test_create_refuses(change, message):
     config.update(change)
     with pytest.raises(UserError, match=message):
         methods.create(config, num_classes=5, axis_name=None)
+
+
+@pytest.mark.parametrize("shared_stages", [-1, 4])
+def test_stages_that_do_not_exist_cannot_be_shared(shared_stages):
+    config = configs.base()
+    config.networks = ("resnet8", "resnet8")
+    config.shared_stages = shared_stages
+    with pytest.raises(UserError, match=f"config.shared_stages={shared_stages}: resnet8 has 3"):
+        methods.create(config, num_classes=10, axis_name=None)

@@ -7,7 +7,15 @@ from ml_collections import ConfigDict
 from kdjax.errors import UserError
 
 # What a run may be resumed with in another value: it changes no step already made.
-RESUMABLE = ("epochs", "steps_per_dispatch", "parallel", "evaluation", "checkpoint", "data.workers")
+RESUMABLE = (
+    "epochs",
+    "steps_per_dispatch",
+    "parallel",
+    "evaluation",
+    "checkpoint",
+    "data.workers",
+    "data.dir",
+)
 
 
 def base() -> ConfigDict:

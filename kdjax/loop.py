@@ -107,6 +107,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     workdirs.check(workdir, config)
     run = Run(config)
     run.check_best()
+    with workdirs.locked(workdir):
+        return _train(run, workdir)
+
+
+def _train(run: Run, workdir: Path) -> dict[str, float]:
+    config = run.config
     workdirs.claim(workdir, config)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
     step = 0

@@ -1,6 +1,7 @@
 """What a workdir holds besides checkpoints and metrics: the frozen config and the versions."""
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import platform
@@ -51,6 +52,35 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         _write_versions(workdir / "versions.json")
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(workdir: Path):
+    """Keeps other processes from training in `workdir` while the block runs.
+
+    The system gives the lock back when the process ends, however it ends.
+
+    Raises:
+      UserError: another process trains there, or the directory cannot be written to.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / "lock", "w")  # noqa: SIM115 (closed by the block below)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process trains in --workdir={workdir}; wait for it, or use another"
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            say(f"--workdir={workdir} cannot be locked ({error.strerror}): run one process there")
+        yield
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import kill_resume
 from kdjax import config as configs
-from kdjax import loop, metrics
+from kdjax import loop, metrics, workdirs
 from kdjax.data import augment
 from kdjax.errors import UserError
 from kdjax.loop import Run
@@ -225,3 +225,12 @@ def test_run_killed_ten_times_ends_as_the_uninterrupted_one(environment, tmp_pat
     assert len(kills) == 10
     assert any(each.cut for each in kills)
     assert kill_resume.differences(alone, killed) == []
+
+
+def test_two_processes_do_not_train_in_one_workdir(tmp_path):
+    run = tmp_path / "run"
+    taken = pytest.raises(UserError, match="another process trains in")
+    with workdirs.locked(run), taken, workdirs.locked(run):
+        pass
+    with workdirs.locked(run):  # given back
+        pass

@@ -19,8 +19,7 @@ from kdjax.errors import UserError
 AXIS = "batch"
 BACKENDS = ("pmap", "shard_map")
 
-# XLA for CPU sends convolutions to a library whose kernel gradients are two to three times slower
-# than XLA's own; only that library's reductions are worth keeping.
+# XLA for CPU sends convolutions to a library whose kernel gradients are slower than XLA's own; only that library's reductions are worth keeping.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
@@ -117,7 +116,7 @@ def compiler_options() -> Mapping[str, str]:
 def scan(function: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
     """`jax.lax.scan`; on CPU the same as straight-line code.
 
-    There XLA runs convolutions inside a loop on a path measured more than 20 times slower, and it
+    There XLA runs convolutions inside a loop on a path many times slower, and it
     keeps even a loop of one turn if there are collectives inside (`unroll` does not help).
     """
     if jax.default_backend() != "cpu":

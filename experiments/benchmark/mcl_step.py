@@ -12,10 +12,10 @@ timing, all sides must report the same loss for two steps.
 
 Rounds alternate between the sides (A B C A B C ...), so that a slow spell of the machine hits all
 of them. Each side runs in a process of its own that sleeps while the others work, so that no thread
-pool waits, spinning, beside another library's. (All sides in one process, `--in_process`, were 2 to
-6 % slower each in a short comparison: the ratios hardly move.) All cores are used by every side.
+pool waits, spinning, beside another library's. (`--in_process` has all of them in
+one process.) All cores are used by every side.
 Leave the machine to the benchmark: PyTorch's threads wait for one another, and a core taken from
-them costs PyTorch several times what it costs kdjax. On a GPU, both sides may use TF32 for
+them may cost the sides differently. On a GPU, both sides may use TF32 for
 convolutions.
 """
 

@@ -19,7 +19,8 @@ from kdjax.errors import UserError
 AXIS = "batch"
 BACKENDS = ("pmap", "shard_map")
 
-# XLA for CPU sends convolutions to a library whose kernel gradients are slower than XLA's own; only that library's reductions are worth keeping.
+# XLA for CPU sends convolutions to a library whose kernel gradients are slower than XLA's own;
+# only that library's reductions are worth keeping.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 

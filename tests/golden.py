@@ -141,63 +141,15 @@ def fill(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-# kind of a state-dict entry -> (collection, name of the variable)
-_LEAVES = {
-    "conv_weight": ("params", "kernel"),
-    "linear_weight": ("params", "kernel"),
-    "bias": ("params", "bias"),
-    "bn_weight": ("params", "scale"),
-    "bn_bias": ("params", "bias"),
-    "bn_mean": ("batch_stats", "mean"),
-    "bn_var": ("batch_stats", "var"),
-}
-_LAYERS = {
-    "convShortcut": "shortcut_conv",
-    "downsample.0": "shortcut_conv",
-    "downsample.1": "shortcut_bn",
-    "fc": "classifier",
-}
-
-
-def variables(record: dict, dtype: type = np.float32) -> dict:
-    """All variables of a golden network, filled: `{'params': ..., 'batch_stats': ...}`."""
-    flat = {}
+def state_dict(record: dict, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    """The filled state dict of a golden network, batch counters included, in torch's layout."""
+    state = {}
     for name, shape, kind in record["state_dict"]:
         if kind == "bn_count":
-            continue
-        value = fill(record["fill_prefix"] + name, shape, kind)
-        if kind == "conv_weight":
-            value = value.transpose(2, 3, 1, 0)  # OIHW -> HWIO
-        elif kind == "linear_weight":
-            value = value.T
-        flat[official_path(record, name, kind)] = value.astype(dtype)
-    return traverse_util.unflatten_dict(flat)
-
-
-def official_path(record: dict, name: str, kind: str) -> tuple[str, ...]:
-    """Where an entry of an official CIFAR ResNet or WRN stands in kdjax's variables.
-
-    `record` tells the family: `bn1` outside all blocks is the stem's in a ResNet and the last one
-    in a WRN. `layer2_1`, `classifier_1` and so on belong to the second of the networks that
-    share their first stage, and names without a number to their trunk.
-    """
-    every_name = [entry[0] for entry in record["state_dict"]]
-    module = name.rpartition(".")[0]
-    collection, leaf = _LEAVES[kind]
-    owner: tuple[str, ...] = ()
-    if match := re.fullmatch(r"module_list\.(\d+)\.(.+)", module):
-        owner, module = (f"network_{match[1]}",), match[2]
-    elif any(re.match(r"classifier_\d", other) for other in every_name):
-        owner = ("trunk",)
-    if match := re.match(r"(layer\d|block\d|bn|classifier)_(\d)", module):
-        owner, module = (f"network_{match[2]}",), match[1] + module[match.end() :]
-    if match := re.fullmatch(r"(?:layer|block)(\d)\.(?:layer\.)?(\d+)\.(.+)", module):
-        layer = _LAYERS.get(match[3], match[3])
-        return (collection, *owner, f"stage{match[1]}_block{match[2]}", layer, leaf)
-    wide = any("block1.layer" in other for other in every_name)
-    last_bn = "final_bn" if wide else "stem_bn"
-    layer = {"conv1": "stem_conv", "bn1": last_bn, "bn": "final_bn"}.get(module, module)
-    return (collection, *owner, _LAYERS.get(layer, layer), leaf)
+            state[name] = np.zeros(shape, np.int64)
+        else:
+            state[name] = fill(record["fill_prefix"] + name, shape, kind).astype(dtype)
+    return state
 
 
 def assert_close(actual, expected, tolerance: float = 1e-4) -> None:

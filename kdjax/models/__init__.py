@@ -5,6 +5,12 @@ Importing a family's file registers its networks.
 """
 
 from kdjax.models.cifar_resnet import CifarResNet
+from kdjax.models.branched import (
+    Branched,
+    BranchedOutputs,
+    hsakd_branches,
+    stage_branches,
+)
 from kdjax.models.cohort import Cohort
 from kdjax.models.count import multiply_adds, parameter_count
 from kdjax.models.layers import BatchNorm
@@ -15,14 +21,18 @@ from kdjax.models.wide_resnet import WideResNet
 
 __all__ = [
     "BatchNorm",
+    "Branched",
+    "BranchedOutputs",
     "CifarResNet",
     "Cohort",
     "Outputs",
     "StagedNetwork",
     "WideResNet",
     "create",
+    "hsakd_branches",
     "multiply_adds",
     "names",
     "parameter_count",
     "register",
+    "stage_branches",
 ]

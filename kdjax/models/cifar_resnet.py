@@ -127,10 +127,12 @@ class CifarResNet(StagedNetwork):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
-        for index in range(self.blocks[number - 1]):
+        kind = min(number, self.num_stages) - 1
+        halve = 1 < number <= self.num_stages
+        for index in range(self.blocks[kind]):
             x = _BLOCKS[self.block](
-                width=self.widths[number - 1],
-                stride=2 if number > 1 and index == 0 else 1,
+                width=self.widths[kind],
+                stride=2 if halve and index == 0 else 1,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=f"stage{number}_block{index}",

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.errors import UserError
+from kdjax.models.branched import BranchedOutputs
 from kdjax.models.outputs import Outputs
 
 
@@ -22,7 +23,8 @@ class Cohort(nn.Module):
     convolutions, which are slower.
 
     Attributes:
-      networks: modules with the interface of `StagedNetwork`.
+      networks: modules with the interface of `StagedNetwork`; or, if nothing is shared, `Branched`
+        ones, whose results are `BranchedOutputs`.
       shared_stages: how many stages are shared; 0 shares nothing, not even the stem.
     """
 
@@ -30,7 +32,9 @@ class Cohort(nn.Module):
     shared_stages: int = 0
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[Outputs, ...]:
+    def __call__(
+        self, images: jax.Array, train: bool = False
+    ) -> tuple[Outputs | BranchedOutputs, ...]:
         """Images `[B, H, W, C]` to the `Outputs` of every network, in the order of `networks`.
 
         The features of shared stages are part of the `Outputs` of every network.
@@ -48,6 +52,9 @@ class Cohort(nn.Module):
         for index, network in enumerate(self.networks):
             # A copy, so that one module given twice is two networks with parameters of their own.
             network = network.clone(parent=self, name=f"network_{index}")
+            if not self.shared_stages:
+                outputs.append(network(x, train))
+                continue
             result = network(x, train, start=self.shared_stages)
             outputs.append(result._replace(features=shared_features | result.features))
         return tuple(outputs)

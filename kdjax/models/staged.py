@@ -25,15 +25,18 @@ class StagedNetwork(nn.Module):
       num_classes: number of classes.
       dtype: compute dtype. Parameters are float32, logits float32 at least.
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
+      extra_stages: how many more stages follow the last one, each with its width and at its
+        resolution: what HSAKD's branch after the last stage consists of.
     """
 
     num_classes: int
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    extra_stages: int = 0
 
     @property
     def num_stages(self) -> int:
-        """Number of stages."""
+        """Number of stages, without the extra ones."""
         raise NotImplementedError
 
     @property
@@ -48,7 +51,10 @@ class StagedNetwork(nn.Module):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
-        """The end of stage `number - 1` (of the stem for 1) to the end of stage `number`."""
+        """The end of stage `number - 1` (of the stem for 1) to the end of stage `number`.
+
+        A number above `num_stages` is an extra stage: the last one again, at stride 1.
+        """
         raise NotImplementedError
 
     @nn.nowrap
@@ -81,7 +87,8 @@ class StagedNetwork(nn.Module):
         if start == 0:
             x = self.stem(x, train)
         features = {}
-        for number in range(start + 1, (self.num_stages if stop is None else stop) + 1):
+        last = self.num_stages + self.extra_stages
+        for number in range(start + 1, (last if stop is None else stop) + 1):
             x = self.stage(x, number, train)
             features[f"stage{number}"] = x
         if stop is not None:
@@ -98,7 +105,7 @@ class StagedNetwork(nn.Module):
 
     @nn.nowrap
     def _check(self, x: jax.Array, start: int, stop: int | None) -> None:
-        last = self.num_stages
+        last = self.num_stages + self.extra_stages
         if not 0 <= start <= last or (stop is not None and not start < stop <= last):
             raise UserError(
                 f"start={start}, stop={stop} is no part of a network of {last} stages; "

@@ -82,10 +82,12 @@ class WideResNet(StagedNetwork):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        kind = min(number, self.num_stages) - 1
+        halve = 1 < number <= self.num_stages
         for index in range((self.depth - 4) // 6):
             x = PreActivationBlock(
-                width=_STEM_WIDTH * self.widen_factor * 2 ** (number - 1),
-                stride=2 if number > 1 and index == 0 else 1,
+                width=_STEM_WIDTH * self.widen_factor * 2**kind,
+                stride=2 if halve and index == 0 else 1,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=f"stage{number}_block{index}",

@@ -1,8 +1,6 @@
-"""CIFAR ResNets and WRNs against the papers' official code."""
+"""All networks against the papers' official code."""
 
 from __future__ import annotations
-
-import re
 
 import jax
 import jax.numpy as jnp
@@ -10,128 +8,110 @@ import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.interop import torch as interop
 from tests import golden
+from tests.models import cases_resnet
+from tests.models.official import Computed, GoldenCase
 
-FAST = ("hsakd_resnet8", "hsakd_resnet8x4", "hsakd_wrn_16_1", "mcl_wrn_16_2_n4")
-SLOW = (
-    "hsakd_resnet20",
-    "hsakd_resnet32",
-    "hsakd_resnet44",
-    "hsakd_resnet56",
-    "hsakd_wrn_16_2",
-    "hsakd_wrn_40_2",
-    "mcl_resnet32_n2",
-    "mcl_resnet32_n4",
-    "mcl_resnet56_n2",
-    "mcl_wrn_16_2_n2",
-    "mcl_wrn_40_2_n2",
-    "okd_resnet110",
-    "okd_resnet32",
-)
-CASES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+CASES: list[GoldenCase] = [*cases_resnet.CASES]
 
 
-def build(name: str, dtype=jnp.float32):
-    """The module for a golden network's name: `<paper>_<network>[_n<number of networks>]`."""
-    network, number = re.fullmatch(r"[a-z]+_(.+?)(?:_n(\d))?", name).groups()
-    if name == "okd_resnet110":
-        network = "resnet110_bottleneck"
-    module = models.create(network, num_classes=100, dtype=dtype)
-    if number is None:
-        return module
-    # The official code shares the stem and the first stage from more than two networks on.
-    return models.Cohort((module,) * int(number), shared_stages=int(int(number) > 2))
+def parameters(cases: list[GoldenCase]) -> list:
+    """For pytest: the small ones in the default run, the others marked slow."""
+    return [
+        pytest.param(case, id=case.name, marks=() if case.fast else pytest.mark.slow)
+        for case in cases
+    ]
 
 
-def as_tuple(outputs) -> tuple[models.Outputs, ...]:
-    return (outputs,) if isinstance(outputs, models.Outputs) else outputs
+@pytest.fixture(scope="module", params=parameters(CASES))
+def computed(request) -> Computed:
+    return Computed(request.param)
 
 
-class Case:
-    """A golden network and what kdjax computes for it."""
-
-    def __init__(self, name: str):
-        self.record, self.arrays, self.images = golden.network(name)
-        self.module = build(name)
-        self.variables = golden.variables(self.record)
-
-        @jax.jit
-        def run(variables, images):
-            evaluated = self.module.apply(variables, images)
-            trained = self.module.apply(variables, images, train=True, mutable=["batch_stats"])
-            return evaluated, *trained
-
-        evaluated, trained, updates = run(self.variables, self.images)
-        self.evaluated, self.trained = as_tuple(evaluated), as_tuple(trained)
-        self.batch_stats = updates["batch_stats"]
+def test_every_golden_network_has_a_case():
+    names = {file.stem for file in (golden.require() / "nets").glob("*.npz")}
+    assert {case.name for case in CASES} == names
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request) -> Case:
-    return Case(request.param)
-
-
-def output_names(prefix: str, count: int) -> list[str]:
-    """Official names of an output: plain for one network, numbered for several."""
-    return [prefix] if count == 1 else [f"{prefix}{index}" for index in range(count)]
-
-
-def test_parameters_and_multiply_adds(case):
-    shapes = jax.eval_shape(case.module.init, jax.random.key(0), case.images)
-    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, case.variables)
-    assert models.parameter_count(shapes["params"]) == case.record["param_count"]
-    counted = models.multiply_adds(case.module, case.images.shape[1:])
-    assert counted == case.record["multi_adds"]["value"]
+def test_parameters_and_multiply_adds(computed):
+    counted = models.parameter_count(computed.variables["params"])
+    assert counted == computed.record["param_count"]
+    expected = computed.record["multi_adds"]
+    if expected is not None:
+        module = computed.case.counted(computed.module)
+        resolution = expected["resolution"]
+        assert models.multiply_adds(module, (resolution, resolution, 3)) == expected["value"]
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_logits_and_embeddings(case, mode):
-    results = case.evaluated if mode == "eval" else case.trained
-    for prefix, field in (("logits", "logits"), ("emb", "embedding")):
-        for name, result in zip(output_names(prefix, len(results)), results, strict=True):
-            if prefix == "logits" or f"{mode}_{name}" in case.arrays:
-                golden.assert_close(getattr(result, field), case.arrays[f"{mode}_{name}"])
-
-
-def test_features(case):
-    for result in case.evaluated:
-        assert list(result.features) == ["stage1", "stage2", "stage3"]
-    # Only HSAKD's networks expose their feature maps.
-    for name in filter(re.compile(r"eval_feat\d").fullmatch, case.record["arrays"]):
-        feature = np.asarray(case.evaluated[0].features[f"stage{name[-1]}"])
-        assert list(feature.shape) == case.record["arrays"][name]["shape"]
-        stride = case.record["arrays"][name].get("stride", 1)
-        golden.assert_close(feature[:1, ::stride, ::stride], case.arrays[f"{name}_s0"])
-        golden.assert_close(feature.mean((1, 2)), case.arrays[f"{name}_mean"])
-        golden.assert_close(np.sqrt((feature**2).mean((1, 2))), case.arrays[f"{name}_rms"])
+def test_outputs(computed, mode):
+    named, _ = computed.results(mode)
+    compared = set()
+    for name, value in named.items():
+        key = f"{mode}_{name}"
+        if key in computed.arrays:
+            # MCL-OKD's embeddings keep the axes that pooling leaves.
+            golden.assert_close(value, computed.arrays[key].reshape(value.shape))
+            compared.add(key)
+        elif key in computed.record["arrays"] and f"{key}_s0" in computed.arrays:
+            record = computed.record["arrays"][key]
+            assert list(value.shape) == record["shape"]
+            stride = record.get("stride", 1)
+            golden.assert_close(value[:1, ::stride, ::stride], computed.arrays[f"{key}_s0"])
+            golden.assert_close(value.mean((1, 2)), computed.arrays[f"{key}_mean"])
+            rms = np.sqrt((value**2).mean((1, 2)))
+            golden.assert_close(rms, computed.arrays[f"{key}_rms"])
+            compared.add(key)
+    recorded = {
+        key
+        for key in computed.record["arrays"]
+        if key.startswith(f"{mode}_") and not key.startswith(("train_bn", "train_probe"))
+    }
+    recorded -= {key for key in recorded if key.endswith(("_f64", "_s0", "_mean", "_rms"))}
+    recorded -= {"train_grad_norm_f64"}
+    assert recorded <= compared, f"not compared: {recorded - compared}"
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_running_statistics(case, place):
-    for official, kind in (("running_mean", "bn_mean"), ("running_var", "bn_var")):
-        name = f"{case.record[f'bn_{place}']}.{official}"
-        value = case.batch_stats
-        for key in golden.official_path(case.record, name, kind)[1:]:
-            value = value[key]
-        golden.assert_close(value, case.arrays[f"train_bn_{place}_{official}"])
+def test_running_statistics(computed, place):
+    _, batch_stats = computed.results("train")
+    state = computed.official(computed.variables | {"batch_stats": batch_stats})
+    for statistic in ("running_mean", "running_var"):
+        value = state[f"{computed.record[f'bn_{place}']}.{statistic}"]
+        golden.assert_close(value, computed.arrays[f"train_bn_{place}_{statistic}"])
+
+
+def test_round_trip_is_exact(computed):
+    back = computed.official(computed.variables)
+    assert set(back) == set(computed.state)
+    for name, value in computed.state.items():
+        assert back[name].dtype == value.dtype
+        np.testing.assert_array_equal(back[name], value)
+
+
+GRADIENTS = {"hsakd_resnet8", "hsakd_wrn_16_1"}
+GRADIENTS_SLOW = {"hsakd_resnet8x4_aux", "mcl_wrn_16_2_n4", "lmcl_wrn_16_2_cifar", "okd_resnet110"}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "hsakd_resnet8",
-        "hsakd_wrn_16_1",
-        pytest.param("mcl_wrn_16_2_n4", marks=pytest.mark.slow),
-        pytest.param("hsakd_resnet32", marks=pytest.mark.slow),
-        pytest.param("okd_resnet110", marks=pytest.mark.slow),
-    ],
+    "case",
+    parameters(
+        [
+            case._replace(fast=case.name in GRADIENTS)
+            for case in CASES
+            if case.name in GRADIENTS | GRADIENTS_SLOW
+        ]
+    ),
 )
-def test_gradients_in_float64(name):
-    record, arrays, images = golden.network(name)
+def test_gradients_in_float64(case):
+    record, arrays, images = golden.network(case.name)
+    logits = record["train_probe"].split("sum over ")[1].split(" of cross")[0].split(", ")
     with jax.enable_x64(True):
-        module = build(name, jnp.float64)
-        variables = golden.variables(record, np.float64)
-        labels = jnp.arange(images.shape[0]) % 100
+        module = case.build(jnp.float64)
+        variables, report = interop.import_state_dict(module, golden.state_dict(record))
+        variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
+        labels = jnp.arange(images.shape[0])
 
         @jax.jit
         @jax.value_and_grad
@@ -140,19 +120,22 @@ def test_gradients_in_float64(name):
             outputs, _ = module.apply(
                 inputs, images.astype(np.float64), train=True, mutable=["batch_stats"]
             )
-            log_probs = [jax.nn.log_softmax(output.logits) for output in as_tuple(outputs)]
-            picked = [values[jnp.arange(labels.size), labels].mean() for values in log_probs]
-            return -sum(picked)
+            named = case.named(outputs)
+            total = 0.0
+            for name in logits:
+                log_probs = jax.nn.log_softmax(named[name])
+                total -= log_probs[labels, labels % log_probs.shape[-1]].mean()
+            return total
 
         value, gradients = probe(variables["params"])
         assert value.dtype == jnp.float64
         golden.assert_close(value, arrays["train_probe_f64"], 1e-9)
-        norms = []
-        for entry, _, kind in record["state_dict"]:
-            if kind in ("bn_mean", "bn_var", "bn_count"):
-                continue
-            gradient = gradients
-            for key in golden.official_path(record, entry, kind)[1:]:
-                gradient = gradient[key]
-            norms.append(np.linalg.norm(np.asarray(gradient).ravel()))
-        golden.assert_close(np.array(norms), arrays["train_grad_norm_f64"], 1e-8)
+    state = interop.export_state_dict(
+        module, variables | {"params": gradients}, dialect=report.dialect
+    )
+    norms = [
+        np.linalg.norm(state[name].ravel())
+        for name, _, kind in record["state_dict"]
+        if kind not in ("bn_mean", "bn_var", "bn_count")
+    ]
+    golden.assert_close(np.array(norms), arrays["train_grad_norm_f64"], 1e-8)

@@ -1,0 +1,150 @@
+"""Between kdjax's variables and PyTorch's state dicts: names and layouts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import traverse_util
+
+from kdjax.errors import UserError
+from kdjax.interop.names import FAMILIES, Family, rename
+from kdjax.models import Branched, Cohort, StagedNetwork
+
+# Module path -> PyTorch module name.
+Naming = Callable[[str], str]
+
+_LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "bias"): "bias",
+    ("params", "scale"): "weight",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+COUNTER = "num_batches_tracked"
+_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}  # HWIO -> OIHW, in x out -> out x in
+_FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0)}
+
+
+class Entry(NamedTuple):
+    """One array: its place in kdjax's variables and in a PyTorch state dict."""
+
+    path: tuple[str, ...]  # collection, modules, leaf
+    name: str
+
+    def to_torch(self, value: np.ndarray) -> np.ndarray:
+        """From kdjax's layout to PyTorch's."""
+        return value.transpose(_TO_TORCH[value.ndim]) if self.path[-1] == "kernel" else value
+
+    def from_torch(self, value: np.ndarray) -> np.ndarray:
+        """From PyTorch's layout to kdjax's. Arrays of another rank are left as they are."""
+        axes = _FROM_TORCH.get(value.ndim) if self.path[-1] == "kernel" else None
+        return value if axes is None else value.transpose(axes)
+
+
+def entries(naming: Naming, variables: Mapping[str, Any]) -> list[Entry]:
+    """Every array of `variables` with its PyTorch name."""
+    found = []
+    for path in traverse_util.flatten_dict(variables):
+        collection, *modules, leaf = path
+        suffix = _LEAVES.get((collection, leaf))
+        if suffix is None:
+            name = naming("/".join([*modules, leaf]))
+        else:
+            name = f"{naming('/'.join(modules))}.{suffix}"
+        found.append(Entry(path, name))
+    return found
+
+
+def counters(found: list[Entry]) -> list[str]:
+    """The names of the batch counters that PyTorch's BatchNorm keeps, one for every layer."""
+    suffix = ".running_mean"
+    names = (entry.name for entry in found if entry.name.endswith(suffix))
+    return [f"{name.removesuffix(suffix)}.{COUNTER}" for name in names]
+
+
+@functools.singledispatch
+def namings(module: nn.Module) -> dict[str, Naming]:
+    """The ways in which official repositories name the modules of `module`, by dialect.
+
+    The first is the one to export with.
+
+    Raises:
+      UserError: there is none.
+    """
+    raise UserError(f"{type(module).__name__} has no counterpart in PyTorch that kdjax knows")
+
+
+def family(network: nn.Module) -> Family:
+    """What is known of the names of a network's family."""
+    if type(network) not in FAMILIES:
+        raise UserError(f"{type(network).__name__} has no counterpart in PyTorch that kdjax knows")
+    return FAMILIES[type(network)]
+
+
+@namings.register
+def _plain(network: StagedNetwork) -> dict[str, Naming]:
+    dialects = family(network).plain(network)
+    return {name: functools.partial(rename, rules) for name, rules in dialects.items()}
+
+
+@namings.register
+def _branched(module: Branched) -> dict[str, Naming]:
+    branch = family(module.network).branch
+
+    def naming(own: Naming, path: str) -> str:
+        owner, _, rest = path.partition("/")
+        if owner == "backbone":
+            return f"backbone.{own(rest)}"
+        return f"auxiliary_classifier.{rename(branch, path)}"
+
+    return {
+        name: functools.partial(naming, own) for name, own in namings(module.network).items()
+    }
+
+
+_COHORT_PREFIXES = {
+    "module_list": lambda index: f"module_list.{index}.",
+    "net": lambda index: f"net{index + 1}.",
+    "net.module_list": lambda index: f"net{index + 1}.module_list.0.",
+}
+
+
+@namings.register
+def _cohort(cohort: Cohort) -> dict[str, Naming]:
+    if cohort.shared_stages:
+        return _shared(cohort)
+    inner = [namings(network) for network in cohort.networks]
+
+    def naming(prefix, dialect: str, path: str) -> str:
+        owner, _, rest = path.partition("/")
+        index = int(owner.removeprefix("network_"))
+        own = inner[index].get(dialect) or next(iter(inner[index].values()))
+        return prefix(index) + own(rest)
+
+    return {
+        f"{dialect}/{form}": functools.partial(naming, prefix, dialect)
+        for form, prefix in _COHORT_PREFIXES.items()
+        for dialect in inner[0]
+    }
+
+
+def _shared(cohort: Cohort) -> dict[str, Naming]:
+    network = cohort.networks[0]
+    shared = family(network).shared
+
+    def naming(own: Naming, path: str) -> str:
+        owner, _, rest = path.partition("/")
+        return own(rest) if owner == "trunk" else rename(shared, path)
+
+    return {name: functools.partial(naming, own) for name, own in namings(network).items()}
+
+
+def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> dict:
+    """Shapes and dtypes of the variables of `module` for images `[H, W, C]`."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), images)

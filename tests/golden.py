@@ -2,8 +2,8 @@
 
 They are not part of the package. Tests look for a folder `shared/golden` beside the checkout (or
 above it) and are skipped without it. No weights are stored: `fill` makes them by the rule of the
-numbers' own README, from the names of the official state dict, and `official_path` says where
-each of them stands in kdjax's variables.
+numbers' own README, from the names of the official state dict; `kdjax.interop` puts them into
+kdjax's variables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from flax import traverse_util
 
 
 def root() -> pathlib.Path | None:
@@ -107,6 +106,8 @@ def network(name: str) -> Network:
         arrays = dict(file)
     recipe = record["x"]
     images = np.random.RandomState(recipe["seed"]).standard_normal(recipe["shape"])
+    if rounded := re.search(r"rounded to multiples of 1/(\d+)", recipe["recipe"]):
+        images = np.round(images * int(rounded[1])) / int(rounded[1])
     return Network(record, arrays, images.astype(np.float32))
 
 

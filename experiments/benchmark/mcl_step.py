@@ -188,7 +188,13 @@ def architecture(name: str) -> tuple:
     from kdjax import models
 
     network = models.create(name, num_classes=NUM_CLASSES)
-    if not isinstance(network, models.CifarResNet) or network.block != "basic":
+    same = models.CifarResNet(
+        num_classes=network.num_classes,
+        blocks=getattr(network, "blocks", ()),
+        widths=getattr(network, "widths", ()),
+        stem_width=getattr(network, "stem_width", 0),
+    )
+    if network != same:
         raise SystemExit(f"--network={name}: the PyTorch side has ResNets of basic blocks only")
     return tuple(network.blocks), tuple(network.widths), network.stem_width
 

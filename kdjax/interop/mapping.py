@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from kdjax.errors import UserError
-from kdjax.interop.names import FAMILIES, Family, rename
+from kdjax.interop.names import FAMILIES, Family, Rules, rename
 from kdjax.models import Branched, Cohort, StagedNetwork
 
 # Module path -> PyTorch module name.
@@ -94,17 +94,44 @@ def _plain(network: StagedNetwork) -> dict[str, Naming]:
 
 @namings.register
 def _branched(module: Branched) -> dict[str, Naming]:
-    branch = family(module.network).branch
+    own = namings(module.network)
+    known = family(module.network)
+    apart, beside = {}, {}
+    if known.branch:
+        rules = known.branch(module.network) if callable(known.branch) else known.branch
+        apart = _with_branches(own, rules, "backbone.", "auxiliary_classifier.")
+    if known.heads is not None:
+        found = _with_branches(own, known.heads(module.network), "", "")
+        beside = {f"{dialect}/heads": naming for dialect, naming in found.items()}
+    if not apart | beside:
+        raise UserError(
+            f"{type(module.network).__name__} with branches has no counterpart in PyTorch that "
+            "kdjax knows"
+        )
+    return beside | apart if _is_byot(module) else apart | beside
+
+
+def _with_branches(
+    own: dict[str, Naming], rules: Rules, own_prefix: str, branch_prefix: str
+) -> dict[str, Naming]:
+    """The namings of a network and its branches, from those of the network alone."""
 
     def naming(own: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         if owner == "backbone":
-            return f"backbone.{own(rest)}"
-        return f"auxiliary_classifier.{rename(branch, path)}"
+            return own_prefix + own(rest)
+        return branch_prefix + rename(rules, path)
 
-    return {
-        name: functools.partial(naming, own) for name, own in namings(module.network).items()
-    }
+    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
+
+
+def _is_byot(module: Branched) -> bool:
+    """Whether these are branches of BYOT or DKS: after two stages, with other numbers of blocks."""
+    last = module.network.num_stages
+    return [stage for stage, _ in module.heads] == [last - 2, last - 1] and all(
+        getattr(head, "blocks", None) != getattr(module.network, "blocks", None)
+        for _, head in module.heads
+    )
 
 
 _COHORT_PREFIXES = {
@@ -142,6 +169,30 @@ def _shared(cohort: Cohort) -> dict[str, Naming]:
         return own(rest) if owner == "trunk" else rename(shared, path)
 
     return {name: functools.partial(naming, own) for name, own in namings(network).items()}
+
+
+def extended(own: Mapping[str, Naming], more: Mapping[str, str]) -> dict[str, Naming]:
+    """Namings for what has, besides the modules that `own` names, those of `more` (path: name)."""
+
+    def naming(inner: Naming, path: str) -> str:
+        return more[path] if path in more else inner(path)
+
+    return {dialect: functools.partial(naming, inner) for dialect, inner in own.items()}
+
+
+@functools.singledispatch
+def unread(module: nn.Module, names: Sequence[str]) -> dict[str, str]:
+    """What the official network holds but never uses, and kdjax therefore has not.
+
+    Args:
+      module: a network.
+      names: of all arrays that it has a counterpart of.
+
+    Returns:
+      `{name of an array that is never used: one of `names` that has its shape}`.
+    """
+    del module, names
+    return {}
 
 
 def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> dict:

@@ -10,10 +10,7 @@ needs torch to be installed.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,13 +19,22 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.interop import mapping
+from kdjax.interop.files import StateDict, read, some, write
+from kdjax.interop.names import online, self_kd  # noqa: F401 (register their namings)
 
-StateDict = dict[str, np.ndarray]
+__all__ = [
+    "Report",
+    "StateDict",
+    "count_classes",
+    "export_state_dict",
+    "import_state_dict",
+    "read",
+    "select",
+    "write",
+]
 
-# Where official training scripts put the state dict in what they save.
-_NESTED = ("net", "state_dict", "model", "model_state_dict", "student", "teacher")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, of torch.compile
-_SHOWN = 4
+_IMAGE_SHAPE = (32, 32, 3)
 
 
 class Report(NamedTuple):
@@ -37,143 +43,81 @@ class Report(NamedTuple):
     Attributes:
       dialect: whose names the state dict has.
       rows: for every array (PyTorch name, PyTorch shape, path in kdjax's variables).
-      unwrapped: prefixes that were taken off all names.
-      unused: names outside the part that was asked for.
       counters: the batch counters of PyTorch's BatchNorm layers; kdjax has none.
+      unread: arrays that the official network holds but never uses; kdjax has none.
     """
 
     dialect: str
     rows: list[tuple[str, tuple[int, ...], str]]
-    unwrapped: list[str]
-    unused: list[str]
     counters: StateDict
+    unread: StateDict
 
     def __str__(self) -> str:
         width = max(len(name) for name, _, _ in self.rows)
-        lines = [
-            f"{name:<{width}}  {'x'.join(map(str, shape)) or 'scalar':>16}  {path}"
-            for name, shape, path in self.rows
-        ]
-        lines.append(f"{len(self.rows)} arrays, names of {self.dialect}")
-        if self.unwrapped:
-            lines.append(f"taken off: {', '.join(self.unwrapped)}")
+        lines = [f"{n:<{width}}  {_shape(shape):>16}  {path}" for n, shape, path in self.rows]
+        lines.append(f"{len(self.rows)} arrays, named as by {self.dialect}")
         if self.counters:
-            lines.append(f"{len(self.counters)} batch counters have no counterpart")
-        if self.unused:
-            lines.append(f"outside the part asked for: {_some(self.unused)}")
+            lines.append(f"{len(self.counters)} batch counters have no counterpart in kdjax")
+        if self.unread:
+            lines.append(f"never used by the official network: {some(list(self.unread))}")
         return "\n".join(lines)
 
 
-def read(file: str | Path) -> StateDict:
-    """The state dict in a file: `.safetensors`, or whatever `torch.save` wrote.
+def select(state: Mapping[str, Any], part: str = "") -> StateDict:
+    """A state dict without what all its names have in common, or a part of it.
 
-    Files of `torch.save` are read with weights only: a pickle that would run code is refused, and
-    nothing of it is executed. A state dict that lies under 'net', 'state_dict', 'model' and the like
-    is found there.
+    Args:
+      state: arrays by name. Prefixes of DataParallel ('module.') are taken off.
+      part: only names that begin with this and a dot are kept, without it: 'backbone' for the
+        network inside one with auxiliary classifiers.
 
     Raises:
-      UserError: no such file, truncated, not weights, or the package that reads it is missing.
+      UserError: no name begins so.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    return _arrays(loaded, file)
+    state = dict(state)
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    if not part:
+        return state
+    prefix = f"{part}."
+    kept = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    if not kept:
+        raise UserError(f"no array is named {prefix}...; there are {some(list(state))}")
+    return kept
 
 
-def _read_safetensors(file: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
+    """How many classes a state dict's classifier has.
 
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged or no safetensors file: {_line(error)}") from error
+    Args:
+      module: the network, for any number of classes.
+      state: as `import_state_dict` takes it.
 
-
-def _read_torch(file: Path) -> Any:
-    torch = _torch(file)
-    try:
-        # Scripts save the best accuracy beside the weights, often as a numpy number.
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
-            raise UserError(
-                f"{file} holds more than weights, which could run code when loaded, and was not "
-                "loaded; save model.state_dict() in PyTorch and import that"
-            ) from error
-        raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
-
-
-def _numpy_scalars() -> list:
-    kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
-    return [
-        np._core.multiarray.scalar,
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in kinds),
-    ]
-
-
-def _torch(file: Path):
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{file} needs PyTorch: pip install 'kdjax[torch]', or use a .safetensors file"
-        ) from error
-    return torch
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(map(_is_array, value.values()))
-
-
-def _arrays(loaded: Any, file: Path) -> StateDict:
-    """Finds the state dict in what was loaded."""
-    if isinstance(loaded, Mapping) and not _is_state_dict(loaded):
-        found = [loaded[key] for key in _NESTED if _is_state_dict(loaded.get(key))]
-        loaded = found[0] if found else loaded
-    if not _is_state_dict(loaded):
-        keys = _some(list(map(str, loaded))) if isinstance(loaded, Mapping) else type(loaded).__name__
-        raise UserError(f"{file} holds no state dict, but: {keys}")
-    return {str(name): _numpy(value) for name, value in loaded.items()}
-
-
-def _numpy(value: Any) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":
-        value = value.float()
-    return value.numpy()
+    Raises:
+      UserError: no classifier of this network is in it.
+    """
+    state = select(state)
+    _, entries = _best_dialect(module, mapping.shapes(module, _IMAGE_SHAPE), state)
+    for entry in entries:
+        own = entry.path[1] in ("classifier", "backbone")
+        if own and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
+            return state[entry.name].shape[0]
+    raise UserError(
+        f"not a state dict of this network: it has no classifier, but: {some(list(state))}"
+    )
 
 
 def import_state_dict(
     module: nn.Module,
     state: Mapping[str, Any],
     *,
-    part: str = "",
-    image_shape: tuple[int, int, int] = (32, 32, 3),
+    image_shape: tuple[int, int, int] = _IMAGE_SHAPE,
 ) -> tuple[dict, Report]:
     """The variables of `module` from a state dict of its official PyTorch counterpart.
 
     Args:
-      module: a network of `kdjax.models`, or a `Branched` or `Cohort` of them.
-      state: arrays by name. A prefix that all names have in common ('module.') is taken off.
-      part: only names that begin with this and a dot are used, without it: 'backbone' for the
-        network inside one with auxiliary classifiers.
+      module: a network of `kdjax.models`, or one with branches, or a `Cohort` of them.
+      state: arrays by name. Prefixes of DataParallel ('module.') are taken off.
       image_shape: of the images that the network is for. Only the number of channels matters.
 
     Returns:
@@ -183,53 +127,36 @@ def import_state_dict(
       UserError: arrays that are missing, left over or of another shape (the message lists them), or
         a network that has no counterpart.
     """
-    state, unwrapped = _unwrapped({name: np.asarray(value) for name, value in state.items()})
-    state, unused = _part(state, part)
-    expected = traverse_util.flatten_dict(mapping.shapes(module, image_shape))
-    dialect, entries = _best_dialect(module, expected, state)
-    counters = {name: state[name] for name in mapping.counters(entries) if name in state}
-    _check(module, entries, expected, {n: v for n, v in state.items() if n not in counters})
+    state = {name: np.asarray(value) for name, value in select(state).items()}
+    shapes = mapping.shapes(module, image_shape)
+    dialect, entries = _best_dialect(module, shapes, state)
+    counters = {name: state.pop(name) for name in mapping.counters(entries) if name in state}
+    unread = {name: state.pop(name) for name in _unread(module, entries) if name in state}
+    _check(entries, traverse_util.flatten_dict(shapes), state)
     values = {
         entry.path: np.ascontiguousarray(entry.from_torch(state[entry.name]), np.float32)
         for entry in entries
     }
     rows = [(e.name, state[e.name].shape, "/".join(e.path)) for e in entries]
-    return traverse_util.unflatten_dict(values), Report(
-        dialect, rows, unwrapped, unused, counters
-    )
+    return traverse_util.unflatten_dict(values), Report(dialect, rows, counters, unread)
 
 
-def _unwrapped(state: StateDict) -> tuple[StateDict, list[str]]:
-    taken = []
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-        taken.append(prefix)
-    return state, taken
+def _unread(module: nn.Module, entries: list[mapping.Entry]) -> dict[str, str]:
+    names = [entry.name for entry in entries] + mapping.counters(entries)
+    return mapping.unread(module, names)
 
 
-def _part(state: StateDict, part: str) -> tuple[StateDict, list[str]]:
-    if not part:
-        return state, []
-    prefix = f"{part}."
-    used = {name: value for name, value in state.items() if name.startswith(prefix)}
-    if not used:
-        raise UserError(f"no array is named {prefix}...; there are {_some(list(state))}")
-    unused = [name for name in state if name not in used]
-    return {name.removeprefix(prefix): value for name, value in used.items()}, unused
-
-
-def _best_dialect(module: nn.Module, expected: dict, state: StateDict):
+def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
     """The dialect that explains most names of the state dict, and the entries in it."""
-    variables = traverse_util.unflatten_dict(expected)
     found = {
-        dialect: mapping.entries(naming, variables)
+        dialect: mapping.entries(naming, shapes)
         for dialect, naming in mapping.namings(module).items()
     }
     dialect = max(found, key=lambda name: sum(entry.name in state for entry in found[name]))
     return dialect, found[dialect]
 
 
-def _check(module: nn.Module, entries: list, expected: dict, state: StateDict) -> None:
+def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> None:
     """Raises `UserError` unless the state dict has exactly the arrays that are expected."""
     names = {entry.name for entry in entries}
     missing = [entry.name for entry in entries if entry.name not in state]
@@ -242,25 +169,19 @@ def _check(module: nn.Module, entries: list, expected: dict, state: StateDict) -
                 want = entry.to_torch(np.broadcast_to(0, want)).shape
                 wrong.append(f"{entry.name} {_shape(state[entry.name].shape)} not {_shape(want)}")
     problems = [
-        f"{kind}: {_some(items)}"
+        f"{kind}: {some(items)}"
         for kind, items in (("missing", missing), ("left over", left), ("shape", wrong))
         if items
     ]
     if problems:
         hint = ""
         if any(name.startswith("backbone.") for name in left):
-            hint = "; the network inside one with auxiliary classifiers is part 'backbone'"
+            hint = "; for the network inside one with auxiliary classifiers ask for 'backbone'"
         raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _some(items: list[str]) -> str:
-    """All items, or the first few and how many more there are."""
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more
 
 
 def export_state_dict(
@@ -269,6 +190,7 @@ def export_state_dict(
     *,
     dialect: str | None = None,
     counters: Mapping[str, np.ndarray] | None = None,
+    unread: Mapping[str, np.ndarray] | None = None,
 ) -> StateDict:
     """The state dict with which the official PyTorch counterpart of `module` computes the same.
 
@@ -277,6 +199,7 @@ def export_state_dict(
       variables: its variables.
       dialect: whose names to use; None is the network's own repository's.
       counters: values of BatchNorm's batch counters, by name; 0 for those that are not given.
+      unread: values of what the official network never uses, by name; zeros by default.
 
     Returns:
       numpy arrays in PyTorch's layout, in float32; the counters are int64.
@@ -296,23 +219,6 @@ def export_state_dict(
     }
     for name in mapping.counters(entries):
         state[name] = np.asarray((counters or {}).get(name, 0), np.int64)
+    for name, like in _unread(module, entries).items():
+        state[name] = np.asarray((unread or {}).get(name, np.zeros_like(state[like])))
     return state
-
-
-def write(file: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes a state dict: `.safetensors`, or else a file for `torch.load`.
-
-    Raises:
-      UserError: the file cannot be written, or torch is missing.
-    """
-    file = Path(file)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.numpy import save_file
-
-            save_file(dict(state), file)
-        else:
-            torch = _torch(file)
-            torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, file)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror or error}") from error

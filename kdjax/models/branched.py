@@ -1,13 +1,16 @@
-"""Networks with auxiliary branches: "the remaining stages, once more", after some of their stages."""
+"""Networks with auxiliary branches: "the remaining stages, once more", after a stage."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 
+from kdjax.errors import UserError
 from kdjax.models.outputs import Outputs
+from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
 
 
@@ -16,8 +19,8 @@ class BranchedOutputs(NamedTuple):
 
     Attributes:
       backbone: of the network itself.
-      branches: `{'branch1': Outputs, ...}`, numbered by the stage after which a branch starts. Their
-        features begin after that stage; the last one is the branch's map before pooling.
+      branches: `{'branch1': Outputs, ...}`, numbered by the stage after which a branch starts.
+        Their features begin after that stage; the last one is the map before pooling.
     """
 
     backbone: Outputs
@@ -69,17 +72,82 @@ def hsakd_branches(network: StagedNetwork, transformations: int = 4) -> Branched
 
     Source: HSAKD section 3; `Auxiliary_Classifier` in HSAKD models/*.py.
     """
-    classes, last = transformations * network.num_classes, network.num_stages
+    last = network.num_stages
+
+    def head(stage: int) -> StagedNetwork:
+        return network.clone(
+            num_classes=transformations * network.num_classes,
+            extra_stages=int(stage == last),
+            **network.branch_fields("hsakd", stage),
+        )
+
+    return Branched(network, tuple((stage, head(stage)) for stage in range(1, last + 1)))
+
+
+def stage_branches(network: StagedNetwork) -> Branched:
+    """A branch after every stage but the last, for the network's own classes: MixSKD.
+
+    Source: `Auxiliary_Classifier` in Self-KD-Lib models/resnet_mixskd.py.
+    """
+    return Branched(network, tuple((stage, network) for stage in range(1, network.num_stages)))
+
+
+def lmcl_branches(network: StagedNetwork) -> Branched:
+    """As `stage_branches`, with fewer blocks where L-MCL has them: in networks for ImageNet.
+
+    Source: `Auxiliary_Classifier` in L-MCL models/lmcl_*.py.
+    """
+    stages = range(1, network.num_stages)
     heads = tuple(
-        (stage, network.clone(num_classes=classes, extra_stages=int(stage == last)))
-        for stage in range(1, last + 1)
+        (stage, network.clone(**network.branch_fields("lmcl", stage))) for stage in stages
     )
     return Branched(network, heads)
 
 
-def stage_branches(network: StagedNetwork) -> Branched:
-    """A branch after every stage but the last, for the network's own classes: L-MCL and MixSKD.
+def byot_branches(network: StagedNetwork) -> Branched:
+    """Two branches, after the last stage but one and but two, with one block per stage: BYOT.
 
-    Source: `Auxiliary_Classifier` in L-MCL models/lmcl_*.py and Self-KD-Lib models/resnet_mixskd.py.
+    Source: Zhang et al. 2019, "Be Your Own Teacher"; `*_byot` in Self-KD-Lib models/resnet.py and
+    models/resnet_imagenet.py.
+
+    Raises:
+      UserError: the network is not made of blocks, or of two stages only.
     """
-    return Branched(network, tuple((stage, network) for stage in range(1, network.num_stages)))
+    return _thin(network, _deep_stages(network), last_blocks=1)
+
+
+def dks_branches(network: StagedNetwork) -> Branched:
+    """As `byot_branches`, with two blocks in the last stage of each branch: DKS.
+
+    Source: Sun et al. 2019, "Deeply-supervised Knowledge Synergy"; `*_dks` in Self-KD-Lib
+    models/resnet.py and models/resnet_imagenet.py.
+
+    Raises:
+      UserError: the network is not made of blocks, or of two stages only.
+    """
+    return _thin(network, _deep_stages(network), last_blocks=2)
+
+
+def _deep_stages(network: StagedNetwork) -> range:
+    if network.num_stages < 3:
+        raise UserError(
+            f"BYOT and DKS need a network of three stages or more, not {network.num_stages}"
+        )
+    return range(network.num_stages - 2, network.num_stages)
+
+
+def _thin(network: StagedNetwork, stages: Iterable[int], last_blocks: int) -> Branched:
+    """Branches after `stages` with one block per stage, `last_blocks` in the last one."""
+    if not hasattr(network, "blocks"):
+        raise UserError(
+            f"{type(network).__name__} has no field 'blocks', so its branches cannot have fewer of "
+            "them; use another family, such as CifarResNet or ImageNetResNet"
+        )
+    head = network.clone(blocks=(1,) * (network.num_stages - 1) + (last_blocks,))
+    return Branched(network, tuple((stage, head) for stage in stages))
+
+
+register_form("aux", hsakd_branches)
+register_form("lmcl", lmcl_branches)
+register_form("byot", byot_branches)
+register_form("dks", dks_branches)

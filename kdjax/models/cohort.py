@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -61,12 +62,17 @@ class Cohort(nn.Module):
 
     @nn.nowrap
     def _check_equal(self) -> None:
-        first, *others = (_architecture(network) for network in self.networks)
-        if any(other != first for other in others):
+        if not one_architecture(self.networks):
             raise UserError(
                 f"shared_stages={self.shared_stages} needs networks of one architecture; "
                 "name the same network for all, or set shared_stages=0"
             )
+
+
+def one_architecture(networks: Sequence[nn.Module]) -> bool:
+    """Whether the networks are of one class with equal fields, so that they can share stages."""
+    first, *others = (_architecture(network) for network in networks)
+    return all(other == first for other in others)
 
 
 def _architecture(network: nn.Module) -> tuple:

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def parameter_count(params: Any) -> int:
@@ -16,12 +17,25 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+def _output_pixels(module: nn.Conv | nn.Dense, output: jax.Array) -> int:
+    """Pixels of `output` `[B, H, W, C]`, as many as without dilation (at stride 1)."""
+    sizes = output.shape[1:-1]
+    if isinstance(module, nn.Conv):
+        # The kernel covers (k - 1) * dilation + 1 pixels instead of k.
+        dilation = np.broadcast_to(module.kernel_dilation or 1, len(sizes))
+        kernel_size = np.broadcast_to(module.kernel_size, len(sizes))
+        sizes = sizes + (dilation - 1) * (kernel_size - 1)
+    return math.prod(map(int, sizes))
+
+
 def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
     """Multiply-adds of one image `[H, W, C]` through `module(images)`: what the papers' tables say.
 
     Counts convolutions and fully connected layers, each call once; taps that fall on padding count,
     biases, normalisation, pooling and activations do not. (A compiler's figure is lower, because it
-    leaves out the padding.) FLOPs are twice this. Nothing is computed: shapes are enough.
+    leaves out the padding.) A dilated convolution (of HCGNets) counts with the larger output that
+    it would have without dilation, as in the papers' counter, which does not know of it. FLOPs are
+    twice this. Nothing is computed: shapes are enough.
 
     Source: `cal_multi_adds` in HSAKD utils.py, MCL utils.py and MCL-OKD utils.py.
     """
@@ -33,7 +47,7 @@ def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
         if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
             # One kernel [..., in / groups, out] gives one output pixel of all channels.
             kernel = context.module.get_variable("params", "kernel")
-            total += math.prod(output.shape[1:-1]) * math.prod(kernel.shape)
+            total += _output_pixels(context.module, output) * math.prod(kernel.shape)
         return output
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

@@ -10,6 +10,10 @@ import jax.numpy as jnp
 
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# The same with mode='fan_in', that function's default.
+FAN_IN_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# What torch.nn.Conv2d starts with by itself: uniform in +-1 / sqrt(fan_in).
+UNIFORM_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def at_least_float32(dtype: Any) -> jnp.dtype:
@@ -101,31 +105,40 @@ def conv(
     stride: int = 1,
     *,
     groups: int = 1,
+    dilation: int = 1,
+    use_bias: bool = False,
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT,
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution `[B, H, W, C] -> [B, H', W', features]` without bias.
+    """A square convolution `[B, H, W, C] -> [B, H', W', features]`, without bias unless `use_bias`.
 
-    Padding is `kernel_size // 2` on every side, as in the papers' code. ('SAME' would pad only
-    below and to the right at stride 2.) The kernel `[k, k, C / groups, features]` starts as He's
-    normal with fan-out.
+    Padding is `dilation * (kernel_size // 2)` on every side, as in the papers' code. ('SAME' would
+    pad only below and to the right at stride 2.) The kernel `[k, k, C / groups, features]` starts
+    as He's normal with fan-out unless `kernel_init` is given, a bias as zeros.
     """
-    pad = kernel_size // 2
+    pad = dilation * (kernel_size // 2)
     return nn.Conv(
         features,
         kernel_size=(kernel_size, kernel_size),
         strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
+        kernel_dilation=(dilation, dilation),
         feature_group_count=groups,
-        use_bias=False,
-        kernel_init=KERNEL_INIT,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
         dtype=dtype,
         name=name,
     )
 
 
 def dense(
-    in_features: int, features: int, *, dtype: Any = jnp.float32, name: str | None = None
+    in_features: int,
+    features: int,
+    *,
+    use_bias: bool = True,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
 ) -> nn.Dense:
     """A fully connected layer `[B, in_features] -> [B, features]` with `torch.nn.Linear`'s start.
 
@@ -136,9 +149,46 @@ def dense(
     def uniform(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return nn.Dense(features, kernel_init=uniform, bias_init=uniform, dtype=dtype, name=name)
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        kernel_init=uniform,
+        bias_init=uniform,
+        dtype=dtype,
+        name=name,
+    )
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:
     """The mean over space, `[B, H, W, C] -> [B, C]`, summed in float32 at least, in x's dtype."""
     return x.mean((1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)
+
+
+def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
+    """The largest value of each `size` x `size` window, `[B, H, W, C] -> [B, H', W', C]`.
+
+    Padding, `padding` pixels on every side, is never the largest. Source: `torch.nn.MaxPool2d`.
+    """
+    pad = (padding, padding)
+    return nn.max_pool(x, (size, size), (stride, stride), (pad, pad))
+
+
+def average_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
+    """The mean of each `size` x `size` window, `[B, H, W, C] -> [B, H', W', C]`, in x's dtype.
+
+    Padding, `padding` pixels on every side, counts as zeros. Summed in float32 at least. Source:
+    `torch.nn.AvgPool2d`.
+    """
+    pad = (padding, padding)
+    wide = x.astype(at_least_float32(x.dtype))
+    return nn.avg_pool(wide, (size, size), (stride, stride), (pad, pad)).astype(x.dtype)
+
+
+def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Deals the channels out: the first of every group, then the second of every group, ...
+
+    `[..., C] -> [..., C]`. Source: Zhang et al. 2018 (ShuffleNet), section 3.1;
+    `torch.nn.ChannelShuffle`.
+    """
+    grouped = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    return grouped.swapaxes(-1, -2).reshape(x.shape)

@@ -44,6 +44,20 @@ class StagedNetwork(nn.Module):
         """Pixels of the image per pixel of the last feature map, along one side."""
         raise NotImplementedError
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images that the network was made for. Others do, down to its stride."""
+        return 32
+
+    @nn.nowrap
+    def branch_fields(self, form: str, stage: int) -> dict[str, Any]:
+        """Fields in which a branch after `stage` differs from the network in the official code.
+
+        `form` is 'hsakd' or 'lmcl'. By default a branch is what its form says and no more.
+        """
+        del form, stage
+        return {}
+
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         """Images `[B, H, W, C]` to the input of stage 1."""

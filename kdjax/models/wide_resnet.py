@@ -15,49 +15,21 @@ For 32x32 images and 100 classes (multiply-adds in millions):
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from kdjax.models import layers
 from kdjax.models.registry import register
+from kdjax.models.residual_blocks import PreActivationBlock
 from kdjax.models.staged import StagedNetwork
 
 _STEM_WIDTH = 16
 
 
-class PreActivationBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3, twice, `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
-
-    Where the number of channels changes, the shortcut is a 1x1 convolution of the *activated*
-    input; elsewhere it is the input itself.
-    """
-
-    width: int
-    stride: int = 1
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def norm(name):
-            return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
-
-        def conv(kernel_size, stride, name):
-            return layers.conv(self.width, kernel_size, stride, dtype=self.dtype, name=name)
-
-        activated = nn.relu(norm("bn1")(x, train))
-        y = conv(3, self.stride, "conv1")(activated)
-        y = conv(3, 1, "conv2")(nn.relu(norm("bn2")(y, train)))
-        if x.shape[-1] != self.width or self.stride != 1:
-            x = conv(1, self.stride, "shortcut_conv")(activated)
-        return y + x
-
-
 class WideResNet(StagedNetwork):
     """WRN-depth-widen_factor. Feature maps are the sums of the residual blocks, before BatchNorm.
+
+    The identity shortcuts start from the blocks' inputs, the convolutions from the activated ones.
 
     Attributes:
       depth: 6 n + 4 for n blocks per stage.

@@ -15,6 +15,7 @@ import pytest
 from kdjax import config as configs
 from kdjax import losses, methods, models, optimizers
 from kdjax.errors import UserError
+from kdjax.interop import torch as interop
 from kdjax.methods.mcl import ProjectionHead, distill_logits
 from tests import golden
 from tests.models import helpers
@@ -41,10 +42,21 @@ def at(tree: dict, path: tuple[str, ...]) -> np.ndarray:
     return functools.reduce(lambda node, key: node[key], path, tree)
 
 
+def networks(record: dict) -> tuple[dict, dict[str, tuple[str, ...]]]:
+    """The filled variables of a record's networks, and where each official entry stands in them."""
+    name, count = re.match(r"MCL (\w+) x(\d)", record["title"]).groups()
+    # The official code shares the stem and the first stage from more than two networks on.
+    module = models.create(name, num_classes=100)
+    cohort = models.Cohort((module,) * int(count), shared_stages=int(int(count) > 2))
+    variables, report = interop.import_state_dict(cohort, golden.state_dict(record["net"]))
+    return variables, {entry: tuple(path.split("/")) for entry, _, path in report.rows}
+
+
 def parameter_paths(record: dict) -> list[tuple[str, ...]]:
     """Places of all parameters in the official order: networks, then heads."""
+    places = networks(record)[1]
     network = [
-        ("cohort", *golden.official_path(record["net"], name, kind)[1:])
+        ("cohort", *places[name][1:])
         for name, _, kind in record["net"]["state_dict"]
         if kind not in ("bn_mean", "bn_var", "bn_count")
     ]
@@ -53,7 +65,7 @@ def parameter_paths(record: dict) -> list[tuple[str, ...]]:
 
 def filled(record: dict, dtype) -> tuple[dict, dict]:
     """Parameters and model state before the first step."""
-    variables = golden.variables(record["net"], dtype)
+    variables = jax.tree.map(lambda x: x.astype(dtype), networks(record)[0])
     heads = {}
     for name, shape, kind in record["heads"]["state_dict"]:
         value = golden.fill(record["heads"]["fill_prefix"] + name, shape, kind).T.astype(dtype)
@@ -81,7 +93,6 @@ def settings(record: dict) -> dict:
 def compiled(network: str, count: int, dtype, **options) -> tuple:
     """The method's (gradient function, predict), compiled once for all learning rates."""
     module = models.create(network, num_classes=100, dtype=dtype)
-    # The official code shares the stem and the first stage from more than two networks on.
     cohort = models.Cohort((module,) * count, shared_stages=int(count > 2))
     method = methods.mcl(cohort, **options)
     return jax.jit(jax.value_and_grad(method.loss, has_aux=True)), jax.jit(method.predict)
@@ -189,10 +200,10 @@ def test_steps_in_float32(name):
     rounding["grad_norm_step0"] = 1e-4
     assert_trajectory(result, record, arrays, lambda name: 30 * max(rounding[name], 1e-6))
     # Running statistics are stored for the first and the last BatchNorm, in float32.
+    places = networks(record)[1]
     for place, entry in norm_entries(record).items():
-        for official, kind in (("mean", "bn_mean"), ("var", "bn_var")):
-            name = entry.replace("running_var", f"running_{official}")
-            value = at(result.model_state, golden.official_path(record["net"], name, kind))
+        for official in ("mean", "var"):
+            value = at(result.model_state, places[entry.replace("_var", f"_{official}")])
             golden.assert_close(value, arrays[f"net_bn_{place}_{official}"], 1e-3)
 
 

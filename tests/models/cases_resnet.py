@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
+import numpy as np
+
 from kdjax import models
 from tests.models import official
 from tests.models.official import GoldenCase, form, network, several
@@ -33,8 +36,60 @@ def _net_numbers(outputs) -> official.Named:
 
 
 def _layered(network: models.StagedNetwork) -> models.Cohort:
-    return models.Cohort((models.stage_branches(network),) * 2)
+    return models.Cohort((models.lmcl_branches(network),) * 2)
 
+
+def _self_kd(outputs: models.BranchedOutputs) -> official.Named:
+    """The network, then the branches from the last one on; 'feat0' is the network's embedding."""
+    results = [outputs.backbone, *reversed(outputs.branches.values())]
+    named = {"feat0": outputs.backbone.embedding}
+    for index, each in enumerate(results):
+        *_, last = each.features.values()
+        named |= {f"logits{index}": each.logits, f"feat{index + 1}": last}
+    return named
+
+
+def _virtual_softmax(computed: official.Computed, mode: str) -> official.Results:
+    """Also the logits with a further class, as far away as the target and in its direction."""
+    named, statistics = official.once(computed, mode)
+    kernel = computed.variables["params"]["classifier"]["kernel"]
+    targets = computed.record["virtual_softmax_targets"]
+    lengths = np.linalg.norm(kernel[:, targets], axis=0) * np.linalg.norm(named["emb"], axis=1)
+    extended = np.concatenate([named["logits"], lengths[:, None]], axis=1)
+    return named | {"virtual_softmax_logits": extended}, statistics
+
+
+def _manifold_mixup(computed: official.Computed, mode: str) -> official.Results:
+    """In train mode the images' features are mixed before one of the stages."""
+    if mode == "eval":
+        return official.once(computed, mode)
+    recipe = computed.record["manifold_mixup"]
+
+    def mix(x):
+        return recipe["lam"] * x + (1 - recipe["lam"]) * x[np.array(recipe["index"])]
+
+    def before_first_stage(next_function, args, kwargs, context):
+        if context.module.name == "stage1_block0" and context.method_name == "__call__":
+            args = (mix(args[0]), *args[1:])
+        return next_function(*args, **kwargs)
+
+    def mixed_before(stage: int):
+        # No part of a network ends at its stem.
+        if stage == 1:
+            with nn.intercept_methods(before_first_stage):
+                return computed.train(computed.variables, computed.images)
+        variables, cut = computed.variables, stage - 1
+        early, updates = computed.train(variables, computed.images, stop=cut)
+        x = mix(early.features[f"stage{cut}"])
+        return computed.train(variables | updates, x, start=cut)
+
+    results = {stage: mixed_before(stage) for stage in (1, 2, 3, 4)}
+    named = {f"logits_layer{stage}": outputs.logits for stage, (outputs, _) in results.items()}
+    outputs, updates = results[recipe["layer"]]
+    return named | {"logits": outputs.logits}, updates["batch_stats"]
+
+
+_SELF_KD = network("selfkd_resnet18")
 
 CASES = [
     *(
@@ -42,9 +97,7 @@ CASES = [
         for name in _HSAKD
     ),
     *(
-        GoldenCase(
-            f"hsakd_{name}_aux", form(models.hsakd_branches, network(name)), official.hsakd
-        )
+        GoldenCase(f"hsakd_{name}_aux", form(models.hsakd_branches, network(name)), official.hsakd)
         for name in _AUX
     ),
     GoldenCase("hsakd_resnet20_resnet20", form(_two, network("resnet20")), _net_numbers),
@@ -71,4 +124,41 @@ CASES = [
         )
     ),
     GoldenCase("okd_mcl_okd_resnet32_n4", several(network("resnet32"), 4, 1), official.cohort),
+    GoldenCase("hsakd_ResNet50", network("cifar_resnet50"), official.plain),
+    GoldenCase("selfkd_CIFAR_ResNet18", _SELF_KD, official.plain, run=_virtual_softmax),
+    GoldenCase(
+        "selfkd_manifold_mixup_CIFAR_ResNet18", _SELF_KD, official.plain, run=_manifold_mixup
+    ),
+    GoldenCase("selfkd_CIFAR_ResNet18_byot", form(models.byot_branches, _SELF_KD), _self_kd),
+    GoldenCase("selfkd_CIFAR_ResNet18_dks", form(models.dks_branches, _SELF_KD), _self_kd),
+    *(
+        GoldenCase(
+            f"sfp_resnet{depth}",
+            network(f"sfp_resnet{depth}", num_classes=num_classes),
+            official.plain,
+            fast=depth == 20,
+        )
+        for depth, num_classes in ((20, 10), (32, 10), (44, 100), (56, 10))
+    ),
+    *(
+        GoldenCase(f"hsakd_{name}_imagenet", network(name, 1000), official.plain)
+        for name in ("resnet18", "resnet34")
+    ),
+    GoldenCase(
+        "hsakd_resnet18_imagenet_aux",
+        form(models.hsakd_branches, network("resnet18", 200)),
+        official.hsakd,
+    ),
+    GoldenCase(
+        "selfkd_resnet18_imagenet_byot",
+        form(models.byot_branches, network("resnet18", 1000)),
+        _self_kd,
+    ),
+    GoldenCase("sfp_imagenet_resnet18", network("resnet18", 1000), official.plain),
+    GoldenCase("mcl_resnet18_n2_imagenet", several(network("resnet18", 1000), 2), official.cohort),
+    GoldenCase(
+        "mcl_resnet18_n4_imagenet",
+        several(network("resnet18", 100), 4, shared_stages=2),
+        official.cohort,
+    ),
 ]

@@ -55,10 +55,10 @@ def test_shapes_of_every_network(name):
         lambda: module.init_with_output(jax.random.key(0), jnp.zeros((2, 32, 32, 3)))
     )
     assert outputs.logits.shape == (2, 7)
-    channels = outputs.embedding.shape[-1]
-    assert outputs.embedding.shape == (2, channels)
+    # Some families have another convolution between the last stage and the embedding.
+    assert outputs.embedding.ndim == 2 and len(outputs.embedding) == 2
     last = outputs.features[f"stage{module.num_stages}"]
-    assert last.shape == (2, 32 // module.stride, 32 // module.stride, channels)
+    assert last.shape[:-1] == (2, 32 // module.stride, 32 // module.stride)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 

@@ -22,16 +22,19 @@ class Family(NamedTuple):
     part of both.
 
     Attributes:
-      plain: network -> `{dialect: rules}` for paths such as 'stage1_block0/conv1'. The first dialect
-        is the one that the network's own repository speaks; weights are exported in it.
-      branch: rules for a branch of `Branched`, paths such as 'branch1/stage2_block0/conv1', names as
-        under the official `auxiliary_classifier`.
+      plain: network -> `{dialect: rules}` for paths such as 'stage1_block0/conv1'. The first
+        dialect is the one that the network's own repository speaks; weights are exported in it.
+      branch: rules for a branch of `Branched`, or network -> rules; paths such as
+        'branch1/stage2_block0/conv1', names as under the official `auxiliary_classifier`.
+      heads: network -> rules for the same paths where the official code keeps branches beside the
+        network's own layers, which then have no prefix; or None.
       shared: rules for one of several networks with a common trunk (`Cohort.shared_stages`), paths
         such as 'network_0/stage2_block0/conv1'.
     """
 
     plain: Callable[[nn.Module], dict[str, Rules]]
-    branch: Rules = ()
+    branch: Rules | Callable[[nn.Module], Rules] = ()
+    heads: Callable[[nn.Module], Rules] | None = None
     shared: Rules = ()
 
 

@@ -1,0 +1,147 @@
+"""Files of weights: what `torch.save` wrote, read without running code, and safetensors."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import UserError
+
+StateDict = dict[str, np.ndarray]
+
+# Where official training scripts put the state dict in what they save.
+_NESTED = ("net", "state_dict", "model", "model_state_dict", "student", "teacher")
+_SHOWN = 8
+
+
+def some(items: list[str]) -> str:
+    """All items, or the first few and how many more there are."""
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def read(file: str | Path) -> StateDict:
+    """The state dict in a file: `.safetensors`, or whatever `torch.save` wrote.
+
+    Files of `torch.save` are read with weights only: a pickle that would run code is refused, and
+    nothing of it is executed. A state dict that lies under 'net', 'state_dict', 'model' and the
+    like is found there.
+
+    Raises:
+      UserError: no such file, truncated, not weights, or the package that reads it is missing.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
+    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    return _arrays(loaded, file)
+
+
+def _read_safetensors(file: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged or no safetensors file: {_line(error)}") from error
+
+
+def _read_torch(file: Path) -> Any:
+    torch = _torch(file)
+    try:
+        # Scripts save the best accuracy beside the weights, often as a numpy number.
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that the reader then refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{file} refers to {found[1]}: it holds more than weights, which could run code, "
+                "or is damaged; nothing of it was run; in PyTorch save model.state_dict() and "
+                "import that"
+            ) from error
+        raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
+
+
+def _numpy_scalars() -> list:
+    kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
+    return [
+        np._core.multiarray.scalar,
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in kinds),
+    ]
+
+
+def _torch(file: Path):
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{file} needs PyTorch: pip install 'kdjax[torch]', or use a .safetensors file"
+        ) from error
+    return torch
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(_is_array, value.values()))
+
+
+def _arrays(loaded: Any, file: Path) -> StateDict:
+    """Finds the state dict in what was loaded."""
+    if isinstance(loaded, Mapping) and not _is_state_dict(loaded):
+        found = [loaded[key] for key in _NESTED if _is_state_dict(loaded.get(key))]
+        loaded = found[0] if found else loaded
+    if not _is_state_dict(loaded):
+        found = [f"{key!r}" for key in loaded] if isinstance(loaded, Mapping) else []
+        kind = type(loaded).__name__
+        raise UserError(f"{file} holds no state dict, but a {kind} {some(found)}".rstrip())
+    return {str(name): _numpy(value) for name, value in loaded.items()}
+
+
+def _numpy(value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    value = value.detach().cpu()
+    if str(value.dtype) == "torch.bfloat16":
+        value = value.float()
+    return value.numpy()
+
+
+def write(file: str | Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict: `.safetensors`, or else a file for `torch.load`.
+
+    Raises:
+      UserError: the file cannot be written, or torch is missing.
+    """
+    file = Path(file)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.numpy import save
+
+            file.write_bytes(save(dict(state)))
+        else:
+            torch, buffer = _torch(file), io.BytesIO()
+            torch.save({n: torch.from_numpy(v.copy()) for n, v in state.items()}, buffer)
+            file.write_bytes(buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from error

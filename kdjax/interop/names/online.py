@@ -1,0 +1,50 @@
+"""Names of the cohorts of ONE, OKDDip and CL-ILR, as in MCL-OKD."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from kdjax.interop import mapping
+from kdjax.interop.names.base import rename
+from kdjax.models import Cohort
+from kdjax.models.online import GatedCohort, PeerAttentionCohort, TreeCohort
+
+_cohort = mapping.namings.dispatch(Cohort)
+
+
+@mapping.namings.register
+def _gated(cohort: GatedCohort) -> dict[str, mapping.Naming]:
+    return mapping.extended(_cohort(cohort), {"gate_dense": "gate_fc", "gate_bn": "gate_norm"})
+
+
+@mapping.namings.register
+def _peers(cohort: PeerAttentionCohort) -> dict[str, mapping.Naming]:
+    return mapping.extended(_cohort(cohort), {"query": "query_weight", "key": "key_weight"})
+
+
+@mapping.namings.register
+def _tree(cohort: TreeCohort) -> dict[str, mapping.Naming]:
+    network = cohort.networks[0]
+    shared = mapping.family(network).shared
+
+    def naming(own: mapping.Naming, path: str) -> str:
+        owner, _, rest = path.partition("/")
+        # Pairs are counted as networks are: 'layer2_0' is that of the first two.
+        return own(rest) if owner == "trunk" else rename(shared, path.replace("pair", "network"))
+
+    return {
+        dialect: functools.partial(naming, own) for dialect, own in mapping.namings(network).items()
+    }
+
+
+@mapping.unread.register
+def _transitions(cohort: TreeCohort, names: Sequence[str]) -> dict[str, str]:
+    """The official DenseNet makes a transition of stage 2 per network and uses one per pair."""
+    first, count = "layer2_tran0.", len(cohort.networks)
+    return {
+        name.replace(first, f"layer2_tran{index}."): name
+        for index in range((count + 1) // 2, count)
+        for name in names
+        if name.startswith(first)
+    }

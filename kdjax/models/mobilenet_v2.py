@@ -1,0 +1,146 @@
+"""MobileNetV2 for 32x32 images, in HSAKD's variant.
+
+Source: Sandler et al. 2018, table 2. Checked against HSAKD models/mobilenetv2.py (`mobilenetV2` is
+`mobilenetv2_half` here, `mobilenetv2_T_w(6, 1.0)` is `mobilenetv2`). What makes it this variant:
+
+- the first convolution and the second group of blocks have stride 1, so that 32x32 images end at
+  4x4 (Sandler et al.: 7x7 for 224x224);
+- ReLU, not ReLU6; no dropout;
+- the first block has its 1x1 expansion convolution although its expansion is 1;
+- widths are rounded down, not to multiples of 8; the last 1x1 convolution is never below 1280.
+
+RepDistiller's `mobile_half` (models/mobilenetv2.py) has the same parameters but a first convolution
+of stride 2, with about a quarter of the multiply-adds: its figures belong to another network.
+
+For 32x32 images and 100 classes (multiply-adds in millions):
+
+    name                parameters    multiply-adds
+    mobilenetv2_half       812,836            25.71
+    mobilenetv2          2,353,060            89.14
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.models import layers
+from kdjax.models.registry import register
+from kdjax.models.staged import StagedNetwork
+
+_STEM_WIDTH = 32
+_FINAL_WIDTH = 1280
+
+
+class Group(NamedTuple):
+    """Inverted residual blocks of one width; the first of them has the stride."""
+
+    width: int
+    blocks: int
+    stride: int
+
+
+# The stages, each of one or two groups.
+STAGES = (
+    (Group(16, 1, 1), Group(24, 2, 1)),
+    (Group(32, 3, 2),),
+    (Group(64, 4, 2), Group(96, 3, 1)),
+    (Group(160, 3, 2), Group(320, 1, 1)),
+)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to `expansion` times the channels, 3x3 depthwise, 1x1 to `width`, which stays linear.
+
+    `[B, H, W, C] -> [B, H / stride, W / stride, width]`. The input is added where it has the shape
+    of the output.
+    """
+
+    width: int
+    expansion: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        def norm(name):
+            return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
+
+        inner = self.expansion * x.shape[-1]
+        y = layers.conv(inner, 1, dtype=self.dtype, name="expand_conv")(x)
+        y = nn.relu(norm("expand_bn")(y, train))
+        y = layers.conv(
+            inner, 3, self.stride, groups=inner, dtype=self.dtype, name="depthwise_conv"
+        )(y)
+        y = nn.relu(norm("depthwise_bn")(y, train))
+        y = layers.conv(self.width, 1, dtype=self.dtype, name="project_conv")(y)
+        y = norm("project_bn")(y, train)
+        return x + y if self.stride == 1 and x.shape[-1] == self.width else y
+
+
+class MobileNetV2(StagedNetwork):
+    """Four stages at full, half, a quarter and an eighth of the resolution.
+
+    Feature maps are the (linear) ends of the stages. The embedding is wider than the last of them:
+    a 1x1 convolution, BatchNorm and ReLU stand before the average pooling.
+
+    An extra stage is the groups of the last stage again, at stride 1. The official auxiliary
+    branches have the input channels of `width=0.5` written out; here they follow the width.
+
+    Attributes:
+      width: factor of all channels but the embedding's, which only grows with it.
+      expansion: of the inverted residual blocks; the very first has 1.
+    """
+
+    width: float = 1.0
+    expansion: int = 6
+
+    @property
+    def num_stages(self) -> int:
+        return len(STAGES)
+
+    @property
+    def stride(self) -> int:
+        return 8
+
+    @nn.nowrap
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        return self._conv_bn_relu(images, int(_STEM_WIDTH * self.width), 3, "stem", train)
+
+    @nn.nowrap
+    def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        strided = number <= self.num_stages
+        index = 0
+        for group in STAGES[min(number, self.num_stages) - 1]:
+            for place in range(group.blocks):
+                x = InvertedResidual(
+                    width=int(group.width * self.width),
+                    expansion=1 if (number, index) == (1, 0) else self.expansion,
+                    stride=group.stride if strided and place == 0 else 1,
+                    dtype=self.dtype,
+                    axis_name=self.axis_name,
+                    name=f"stage{number}_block{index}",
+                )(x, train)
+                index += 1
+        return x
+
+    @nn.nowrap
+    def embed(self, x: jax.Array, train: bool) -> jax.Array:
+        features = max(_FINAL_WIDTH, int(_FINAL_WIDTH * self.width))
+        return layers.global_average_pool(self._conv_bn_relu(x, features, 1, "final", train))
+
+    @nn.nowrap
+    def _conv_bn_relu(
+        self, x: jax.Array, features: int, kernel_size: int, name: str, train: bool
+    ) -> jax.Array:
+        x = layers.conv(features, kernel_size, dtype=self.dtype, name=f"{name}_conv")(x)
+        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=f"{name}_bn")
+        return nn.relu(norm(x, train))
+
+
+register("mobilenetv2_half", MobileNetV2, width=0.5)
+register("mobilenetv2", MobileNetV2)

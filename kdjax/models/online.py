@@ -1,0 +1,176 @@
+"""Networks that learn together and are more than a `Cohort`: ONE, OKDDip and CL-ILR.
+
+Checked against MCL-OKD models/one_resnet.py, one_densenet.py, okddip_resnet.py, cl_ilr_resnet.py
+and cl_ilr_densenet.py. What is computed in addition (gate, attention, their weighted sums) is in
+float32 at least, as logits are.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import UserError
+from kdjax.models import layers
+from kdjax.models.cohort import Cohort, one_architecture
+from kdjax.models.outputs import Outputs
+
+_SQUEEZE = 8  # channels of an embedding per channel of its query and of its key
+
+
+class GatedOutputs(NamedTuple):
+    """The result of a `GatedCohort` of N networks.
+
+    Attributes:
+      networks: the outputs of every network.
+      ensemble: `[B, num_classes]`, the gated sum of their logits: the teacher of all.
+    """
+
+    networks: tuple[Outputs, ...]
+    ensemble: jax.Array
+
+
+class GatedCohort(Cohort):
+    """ONE: networks with common early stages, and a gate that weighs their logits by the image.
+
+    The gate sees the shared feature map: average pooling, a linear layer to one number per network,
+    BatchNorm, ReLU, softmax. Its variables are `gate_dense` and `gate_bn`.
+
+    Source: Lan et al. 2018, section 3.
+    """
+
+    shared_stages: int = 2
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> GatedOutputs:
+        """Images `[B, H, W, C]` to the outputs of every network and their ensemble.
+
+        Raises:
+          UserError: no shared stage, or networks of different architectures.
+        """
+        if not self.shared_stages:
+            raise UserError("the gate sees the shared feature map; set shared_stages to at least 1")
+        outputs = super().__call__(images, train)
+        dtype = layers.at_least_float32(self.networks[0].dtype)
+        x = layers.global_average_pool(outputs[0].features[f"stage{self.shared_stages}"])
+        x = layers.dense(x.shape[-1], len(outputs), dtype=dtype, name="gate_dense")(x)
+        norm = layers.BatchNorm(dtype=dtype, axis_name=self.networks[0].axis_name, name="gate_bn")
+        gate = nn.softmax(nn.relu(norm(x, train)))
+        return GatedOutputs(outputs, _weighted_sum("bn,bnc->bc", gate, outputs))
+
+
+class PeerOutputs(NamedTuple):
+    """The result of a `PeerAttentionCohort` of P peers and a leader.
+
+    Attributes:
+      networks: the outputs of every network; the last one is the leader, the student to be kept.
+      targets: `[B, P, num_classes]`, for each peer the logits that it is to learn from.
+    """
+
+    networks: tuple[Outputs, ...]
+    targets: jax.Array
+
+
+class PeerAttentionCohort(Cohort):
+    """OKDDip: peers with targets of their own, weighted by attention, and a group leader.
+
+    One linear layer makes a query, another one a key, from any peer's embedding (`query`, `key`, an
+    eighth of its size, no bias). The target of a peer is the sum of all peers' logits, its own
+    included, weighted by the softmax of its query times their keys.
+
+    Source: Chen et al. 2020, section 3.
+    """
+
+    shared_stages: int = 2
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> PeerOutputs:
+        """Images `[B, H, W, C]` to the outputs of every network and the targets of the peers.
+
+        Raises:
+          UserError: fewer than two networks, embeddings of different sizes, or sharing networks of
+            different architectures.
+        """
+        if len(self.networks) < 2:
+            raise UserError("OKDDip needs a leader and at least one peer: two networks or more")
+        outputs = super().__call__(images, train)
+        *peers, _ = outputs
+        size, *others = {peer.embedding.shape[-1] for peer in peers}
+        if others:
+            raise UserError(
+                "OKDDip compares embeddings; give peers whose embeddings are equally long"
+            )
+        dtype = layers.at_least_float32(self.networks[0].dtype)
+        embeddings = jnp.stack([peer.embedding for peer in peers], axis=1).astype(dtype)
+        project = functools.partial(
+            layers.dense, size, size // _SQUEEZE, use_bias=False, dtype=dtype
+        )
+        queries, keys = project(name="query")(embeddings), project(name="key")(embeddings)
+        energy = jnp.einsum("bqd,bkd->bqk", queries, keys, precision=jax.lax.Precision.HIGHEST)
+        return PeerOutputs(outputs, _weighted_sum("bqk,bkc->bqc", nn.softmax(energy), peers))
+
+
+def _weighted_sum(formula: str, weights: jax.Array, outputs) -> jax.Array:
+    logits = jnp.stack([each.logits for each in outputs], axis=1)
+    # The default precision of some devices is below float32.
+    return jnp.einsum(formula, weights, logits, precision=jax.lax.Precision.HIGHEST)
+
+
+class TreeCohort(nn.Module):
+    """CL-ILR: networks as the leaves of a tree whose gradients are averaged where it splits.
+
+    The stem and stage 1 are shared by all networks (`trunk`), stage 2 by pairs of them (`pair_i`),
+    and every network has the other stages and the classifier of its own (`network_i`). Behind a
+    shared part with n branches the gradient is divided by n, so that the depth of sharing does not
+    change the size of the updates. An odd last network is a pair of its own.
+
+    Source: Song and Chai 2018, section 3 (multiple heads, sharing of intermediate-level
+    representations, backpropagation rescaling).
+
+    Attributes:
+      networks: networks of one architecture.
+    """
+
+    networks: tuple[nn.Module, ...]
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[Outputs, ...]:
+        """Images `[B, H, W, C]` to the `Outputs` of every network, with all features on its path.
+
+        Raises:
+          UserError: networks of different architectures.
+        """
+        if not one_architecture(self.networks):
+            raise UserError(
+                "CL-ILR needs networks of one architecture; name the same network for all"
+            )
+        pairs = [self.networks[index : index + 2] for index in range(0, len(self.networks), 2)]
+        trunk = self.networks[0].clone(parent=self, name="trunk")
+        shared = trunk(images, train, stop=1).features
+        x = divide_gradient(shared["stage1"], len(pairs))
+        outputs = []
+        for index, pair in enumerate(pairs):
+            middle = pair[0].clone(parent=self, name=f"pair_{index}")
+            own = middle(x, train, start=1, stop=2).features
+            y = divide_gradient(own["stage2"], len(pair))
+            for network in pair:
+                network = network.clone(parent=self, name=f"network_{len(outputs)}")
+                result = network(y, train, start=2)
+                outputs.append(result._replace(features=shared | own | result.features))
+        return tuple(outputs)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def divide_gradient(x: jax.Array, branches: int) -> jax.Array:
+    """`x` itself; gradients that pass it backwards are divided by `branches`."""
+    del branches
+    return x
+
+
+@divide_gradient.defjvp
+def _divide_gradient_jvp(branches, primals, tangents):
+    return primals[0], tangents[0] / branches

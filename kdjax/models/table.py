@@ -1,0 +1,83 @@
+"""All networks in one table: sizes, multiply-adds, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.models import registry
+from kdjax.models.count import multiply_adds, parameter_count
+
+_COLUMNS = ("network", "PyTorch", "images", "parameters", "multiply-adds", "features", "embedding")
+
+
+class Row(NamedTuple):
+    """One network.
+
+    Attributes:
+      name: for `kdjax.models.create`.
+      image_size: side of the images that the figures are for.
+      num_classes: that the figures are for.
+      parameters: number of parameters, BatchNorm's included.
+      multiply_adds: of one image, as `kdjax.models.multiply_adds` counts.
+      features: the shapes [H, W, C] of the stages' ends.
+      embedding: width of the embedding.
+    """
+
+    name: str
+    image_size: int
+    num_classes: int
+    parameters: int
+    multiply_adds: int
+    features: tuple[tuple[int, ...], ...]
+    embedding: int
+
+
+def row(name: str) -> Row:
+    """The figures of a network, for the images that its papers use: 32x32 and 100 classes, or
+    224x224 and 1000 classes. Nothing is computed but shapes."""
+    size = registry.create(name, num_classes=1).image_size
+    num_classes = 100 if size == 32 else 1000
+    module: nn.Module = registry.create(name, num_classes=num_classes)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    outputs, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
+    return Row(
+        name,
+        size,
+        num_classes,
+        parameter_count(variables["params"]),
+        multiply_adds(module, (size, size, 3)),
+        tuple(feature.shape[1:] for feature in outputs.features.values()),
+        outputs.embedding.shape[-1],
+    )
+
+
+def markdown(constructors: Mapping[str, str]) -> str:
+    """The table of all networks in Markdown.
+
+    Args:
+      constructors: for every network, which function of an official repository makes it.
+    """
+    rows = sorted((row(name) for name in registry.names()), key=lambda each: each.image_size)
+    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
+    for each in rows:
+        features = ", ".join("x".join(map(str, shape)) for shape in each.features)
+        cells = (
+            f"`{each.name}`",
+            constructors[each.name],
+            f"{each.image_size}x{each.image_size}, {each.num_classes} classes",
+            f"{each.parameters:,}",
+            f"{each.multiply_adds:,}",
+            features,
+            str(each.embedding),
+        )
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -92,9 +92,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, it does not fit `like`, or it cannot be read.
         """
-        step = self.best_step() if which == "best" else self.latest_step()
-        if step is None:
-            raise UserError(f"{self.directory} holds no checkpoint; train first (--job=train)")
+        step = self._step(which)
         abstract = jax.tree.map(lambda x: ocp.utils.to_shape_dtype_struct(x), like)
         restore_args = ocp_args.StandardRestore(abstract, fallback_sharding=None)
         try:
@@ -108,6 +106,26 @@ class Checkpoints:
                 name = jax.tree_util.keystr(path, simple=True, separator=".")
                 raise self._unfit(step, f"{name} is {leaf.shape}, not {expected.shape}")
         return step, restored.state
+
+    def restore_tree(self, which: str = "latest") -> tuple[int, Any]:
+        """As `restore`, of whatever structure was saved: nested dicts of numpy arrays.
+
+        Raises:
+          UserError: there is none, or it cannot be read.
+        """
+        step = self._step(which)
+        restore_args = ocp_args.StandardRestore(fallback_sharding=None)
+        try:
+            restored = self._manager.restore(step, args=ocp_args.Composite(state=restore_args))
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
+        return step, restored.state
+
+    def _step(self, which: str) -> int:
+        step = self.best_step() if which == "best" else self.latest_step()
+        if step is None:
+            raise UserError(f"{self.directory} holds no checkpoint; train first (--job=train)")
+        return step
 
     def _unfit(self, step: int, reason: str) -> UserError:
         return UserError(

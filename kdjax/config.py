@@ -63,7 +63,13 @@ def base() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1
 
+    config.teacher = ConfigDict()
+    config.teacher.checkpoint = ""  # a run's workdir, or what --job=import-torch wrote
+    config.teacher.member = "network_0"  # which network of a run
+    config.teacher.which = "best"  # 'latest' checkpoint of a run
+
     config.dml = ConfigDict({"temperature": 2.0})
+    config.kd = ConfigDict({"temperature": 4.0, "label_weight": 0.1, "teacher_weight": 0.9})
     config.mcl = ConfigDict()
     config.mcl.alpha = 0.1  # vcl
     config.mcl.beta = 0.1  # icl

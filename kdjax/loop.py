@@ -15,6 +15,7 @@ from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.preemption import Preemption
+from kdjax.pretrained import Pretrained
 from kdjax.training import TrainState, evaluation_step, init_state, train_step
 
 _LEAST = {
@@ -47,6 +48,7 @@ class Run:
             evaluation_step(self.method, feeding.test_input(dataset), dataset.num_classes)
         )
         self.image_shape = dataset.image_shape
+        self.num_classes = dataset.num_classes
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""
@@ -246,6 +248,30 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     checkpoints.close()
     metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
     return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
+
+
+def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:
+    """Evaluates a network on the whole test split of `config.data`.
+
+    Raises:
+      UserError: the data has another number of classes.
+    """
+    config = ConfigDict(config)  # a copy that is not locked
+    with config.unlocked():
+        config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
+    run = Run(config)
+    if run.num_classes != network.num_classes:
+        raise UserError(
+            f"{network.name} has {network.num_classes} classes, config.data.source="
+            f"{config.data.source} has {run.num_classes}"
+        )
+    variables = network.variables
+    params, model_state = (
+        {"cohort": {"network_0": variables["params"]}},
+        {"batch_stats": {"network_0": variables["batch_stats"]}},
+    )
+    state = TrainState(np.zeros((), np.int32), params, model_state, ())
+    return run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
 
 
 def _check_settings(config: ConfigDict) -> None:

@@ -7,15 +7,22 @@ import functools
 import logging
 import os
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from kdjax.errors import UserError
+from kdjax.jobs import JOBS
 
 _USAGE_STATUS = 2
-_JOBS = ("train", "evaluate")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+_JOB_HELP = (
+    "train: train, going on from the workdir's latest checkpoint. evaluate: evaluate a run's "
+    "checkpoint or an imported network on the whole test split. networks: list all networks. "
+    "import-torch: write --torch_file as a checkpoint of --network to --workdir, to evaluate it or "
+    "to teach. export-torch: write a trained network of --workdir to --torch_file."
+)
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -30,16 +37,26 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         sys_argv=argv,
     )
     flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
+    flags.DEFINE_enum("job", "train", list(JOBS), _JOB_HELP, flag_values=values)
     flags.DEFINE_enum(
-        "job",
-        "train",
-        _JOBS,
-        "train: train, going on from the workdir's latest checkpoint. evaluate: evaluate a "
-        "checkpoint of the workdir on the whole test split.",
+        "checkpoint", "best", ["best", "latest"], "Which one of a run.", flag_values=values
+    )
+    flags.DEFINE_string("network", None, "Network of --job=import-torch.", flag_values=values)
+    flags.DEFINE_string(
+        "torch_file",
+        None,
+        "PyTorch checkpoint: .pth, .pth.tar or .safetensors.",
         flag_values=values,
     )
-    flags.DEFINE_enum(
-        "checkpoint", "best", ["best", "latest"], "Which one to evaluate.", flag_values=values
+    flags.DEFINE_string(
+        "torch_part",
+        "",
+        "Import only the arrays under this name: 'backbone' for the network inside one with "
+        "auxiliary classifiers.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "member", "network_0", "Which network of a run to export.", flag_values=values
     )
     flags.DEFINE_bool(
         "distributed",
@@ -90,7 +107,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         return values
     if len(rest) > 1:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
-    if not values.workdir:
+    if not values.workdir and values.job != "networks":
         raise UserError("--workdir is missing; name a directory for the run")
     if values.job == "train" and values.config is None:
         raise UserError("--config is missing; for instance --config configs/mcl.py:digits")
@@ -130,23 +147,7 @@ def run(values: flags.FlagValues) -> None:
     """Does the job that the flags ask for."""
     if values.distributed:
         _join_processes(values)
-    # Imported late: jax must not be used before processes have joined.
-    from kdjax import loop, workdirs
-    from kdjax.metrics import say
-
-    workdir = Path(values.workdir)
-    if values.job == "train":
-        metrics = loop.train(values.config, workdir)
-    else:
-        config = workdirs.read_config(workdir)
-        if values.config is not None:  # data may have moved, devices may be others
-            config = values.config
-        metrics = loop.evaluate(config, workdir, values.checkpoint)
-        say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
-    for name in [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]:
-        top5 = metrics.get(f"{name}/top5")
-        more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
-        say(f"{name:<12}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
+    JOBS[values.job](values)  # jobs import jax late: not before processes have joined
 
 
 def _join_processes(values: flags.FlagValues) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax import losses
-from kdjax.methods import Method
+from kdjax.methods import CONSTANTS, Method
 from kdjax.parallel import AXIS, scan
 
 
@@ -44,9 +44,12 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
         (loss, (model_state, metrics)), grads = gradient(
             state.params, state.model_state, batch, jax.random.fold_in(loss_key, device)
         )
+        # What never changes needs no averaging, and would drift by the rounding of it.
+        constant = {CONSTANTS: model_state.pop(CONSTANTS)} if CONSTANTS in model_state else {}
         grads, model_state, metrics = jax.lax.pmean(
             (grads, model_state, {"loss": loss, **metrics}), AXIS
         )
+        model_state |= constant
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics

@@ -1,9 +1,10 @@
 """Training methods: networks and losses made into three pure functions each."""
 
-from kdjax.methods.base import Method
+from kdjax.methods.base import CONSTANTS, Method
 from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.dml import dml
+from kdjax.methods.kd import kd
 from kdjax.methods.mcl import mcl
 from kdjax.methods.registry import create
 
-__all__ = ["Method", "create", "cross_entropy", "dml", "mcl"]
+__all__ = ["CONSTANTS", "Method", "create", "cross_entropy", "dml", "kd", "mcl"]

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.models import Cohort, Outputs
 
+# The part of a method's state that never changes: a frozen teacher.
+CONSTANTS = "constants"
+
 Params = Any
 ModelState = Any
 Batch = dict[str, jax.Array]
@@ -20,7 +23,7 @@ class Method(NamedTuple):
 
     Attributes:
       init: `(key, images [B, H, W, C]) -> params, model_state`. `model_state` holds all that
-        changes but is not trained by the optimizer.
+        changes but is not trained by the optimizer, and under `CONSTANTS` what never changes.
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
         float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`. The loss is the
         mean over this device's images; metrics are scalars.

@@ -5,11 +5,12 @@ import difflib
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from kdjax import models
+from kdjax import models, pretrained
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
 from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.dml import dml
+from kdjax.methods.kd import kd
 from kdjax.methods.mcl import mcl
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -24,9 +25,17 @@ def _mcl(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Me
     return mcl(cohort, axis_name=axis_name, **config.mcl)
 
 
+def _kd(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Method:
+    del axis_name
+    teacher = pretrained.teacher(config.teacher, cohort.networks[0].num_classes)
+    module = teacher.module(dtype=DTYPES[config.dtype])
+    return kd(cohort, module, teacher.variables, **config.kd)
+
+
 _BUILDERS = {
     "cross_entropy": lambda config, cohort, axis_name: cross_entropy(cohort),
     "dml": lambda config, cohort, axis_name: dml(cohort, **config.dml),
+    "kd": _kd,
     "mcl": _mcl,
 }
 
@@ -58,6 +67,12 @@ def create(config: ConfigDict, *, num_classes: int, axis_name: str | None) -> Me
         )
         for name in config.networks
     )
+    for name, network in zip(config.networks, networks, strict=True):
+        if not isinstance(network, models.StagedNetwork):
+            raise UserError(
+                f"config.networks: {name!r} has branches, which method {config.method!r} does not "
+                "train; name the network without its suffix"
+            )
     stages = networks[0].num_stages
     if not 0 <= config.shared_stages <= stages:
         raise UserError(

@@ -1,0 +1,104 @@
+"""The jobs of the command line, each a function of the parsed flags."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from absl import flags
+
+from kdjax.errors import UserError
+from kdjax.metrics import say
+
+
+def train(values: flags.FlagValues) -> None:
+    """Trains, going on from the workdir's latest checkpoint."""
+    from kdjax import loop
+
+    _show(loop.train(values.config, Path(values.workdir)))
+
+
+def evaluate(values: flags.FlagValues) -> None:
+    """Evaluates a checkpoint of a run, or an imported network, on the whole test split."""
+    from kdjax import loop, pretrained, workdirs
+
+    workdir = Path(values.workdir)
+    if pretrained.is_imported(workdir):
+        if values.config is None:
+            raise UserError(
+                f"{workdir} holds an imported network and no data: add --config, for instance "
+                "--config configs/cross_entropy.py:cifar100"
+            )
+        _show(loop.evaluate_network(values.config, pretrained.load(workdir)))
+        return
+    config = workdirs.read_config(workdir)
+    if values.config is not None:  # data may have moved, devices may be others
+        config = values.config
+    metrics = loop.evaluate(config, workdir, values.checkpoint)
+    say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
+    _show(metrics)
+
+
+def _show(metrics: dict[str, float]) -> None:
+    for name in [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]:
+        top5 = metrics.get(f"{name}/top5")
+        more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
+        say(f"{name:<12}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
+
+
+def networks(values: flags.FlagValues) -> None:
+    """Prints the table of all networks."""
+    del values
+    from kdjax.interop.names.constructors import CONSTRUCTORS
+    from kdjax.models import table
+
+    say(table.markdown(CONSTRUCTORS).rstrip())
+
+
+def import_torch(values: flags.FlagValues) -> None:
+    """Writes a PyTorch checkpoint as one of kdjax."""
+    from kdjax import models, pretrained
+    from kdjax.interop import torch as interop
+
+    directory, file = Path(values.workdir), Path(_required(values, "torch_file"))
+    name = _required(values, "network")
+    pretrained.check_free(directory)
+    state = interop.select(interop.read(file), values.torch_part)
+    num_classes = interop.count_classes(models.create(name, num_classes=1), state)
+    module = models.create(name, num_classes=num_classes)
+    variables, report = interop.import_state_dict(module, state)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = {"file": file.name, "sha256": digest, "names": report.dialect}
+    network = pretrained.Pretrained(name, num_classes, variables)
+    pretrained.save(directory, network, source)
+    say(str(report))
+    say(f"{name}, {num_classes} classes: {directory}")
+
+
+def export_torch(values: flags.FlagValues) -> None:
+    """Writes a trained network's state dict for PyTorch."""
+    from kdjax import pretrained
+    from kdjax.interop import torch as interop
+
+    file = Path(_required(values, "torch_file"))
+    if file.exists():
+        raise UserError(f"--torch_file={file} exists; name another file")
+    network = pretrained.load(values.workdir, member=values.member, which=values.checkpoint)
+    state = interop.export_state_dict(network.module(), network.variables)
+    interop.write(file, state)
+    say(f"{network.name}, {network.num_classes} classes, {len(state)} arrays: {file}")
+
+
+def _required(values: flags.FlagValues, name: str) -> str:
+    if not values[name].value:
+        raise UserError(f"--job={values.job} needs --{name}")
+    return values[name].value
+
+
+JOBS = {
+    "train": train,
+    "evaluate": evaluate,
+    "networks": networks,
+    "import-torch": import_torch,
+    "export-torch": export_torch,
+}

@@ -39,6 +39,8 @@ def base() -> ConfigDict:
     config.data.subset_seed = 0
     config.data.classes = 0  # 0: all; k: the first k
     config.data.image_size = 0  # 0: as stored
+    config.data.mean = ()  # per channel, of pixels in [0, 1], that a network was trained with
+    config.data.std = ()  # (): both are computed from the training images in use
     config.data.augmentation = "crop_flip"
     config.data.placement = "auto"  # 'device' (resident), 'stream'
     config.data.workers = 0  # decoding processes of streamed sets

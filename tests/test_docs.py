@@ -1,4 +1,4 @@
-"""Every Python block of the recipes runs as it stands."""
+"""Every Python block of the recipes runs as it stands; the table of networks is as computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import pathlib
 import re
 
 import pytest
+
+from kdjax import models
+from kdjax.interop.names.constructors import CONSTRUCTORS
+from tests import runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
 
@@ -25,3 +29,14 @@ def blocks() -> list:
 def test_recipe(code):
     program = compile(code, str(RECIPES), "exec", dont_inherit=True)
     exec(program, {"__name__": "recipe"})
+
+
+def test_every_network_has_a_counterpart():
+    assert set(CONSTRUCTORS) == set(models.names()) - {"tiny"}  # which tests register
+
+
+@pytest.mark.slow
+def test_table_of_networks_is_up_to_date():
+    (table,) = runs.finish(runs.start("--job=networks", module="kdjax.main"))
+    page = (RECIPES.parent / "networks.md").read_text()
+    assert page.endswith(table), "put what --job=networks prints at the end of docs/networks.md"

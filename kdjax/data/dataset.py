@@ -24,7 +24,7 @@ class Dataset(NamedTuple):
       train, test: both `ArraySplit` (held on the device) or both `RecordSplit` (streamed).
       class_names: of the classes in use.
       image_shape: (H, W, C) of what a network gets to see.
-      mean, std: float32 [C], in units of [0, 1], over the training images in use.
+      mean, std: float32 [C], in units of [0, 1], over the training images in use unless given.
     """
 
     name: str
@@ -49,7 +49,7 @@ def load(config) -> Dataset:
 
     Args:
       config: ConfigDict with a section `data`: source, dir, train_fraction, subset_seed, classes,
-        image_size, augmentation, placement.
+        image_size, augmentation, placement, mean, std.
 
     Raises:
       UserError: a setting is out of range or impossible for this source, or the data are missing
@@ -61,11 +61,12 @@ def load(config) -> Dataset:
     shape = _stored_shape(source, data.image_size)
     if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
         train, test = (_as_arrays(split, shape) for split in (source.train, source.test))
-        mean, std = channel_statistics(train.images)
+        sample = train.images
     else:
         shape = _streamed_shape(shape, data)
         train, test = (_as_records(split) for split in (source.train, source.test))
-        mean, std = channel_statistics(_sample(train, shape[0], data.subset_seed))
+        sample = None if data.mean else _sample(train, shape[0], data.subset_seed)
+    mean, std = _given_statistics(data, shape[-1]) if data.mean else channel_statistics(sample)
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
@@ -85,8 +86,23 @@ def _check_settings(data) -> None:
         raise UserError(f"config.data.train_fraction={data.train_fraction}: must be in (0, 1]")
     if data.image_size < 0:
         raise UserError(f"config.data.image_size={data.image_size}: must be 0 (as stored) or more")
+    if bool(data.mean) != bool(data.std):
+        raise UserError("config.data.mean and config.data.std: give both or none")
     if data.subset_seed < 0:
         raise UserError(f"config.data.subset_seed={data.subset_seed}: must not be negative")
+
+
+def _given_statistics(data, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """`data.mean` and `data.std` as float32 [C]."""
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        if len(values) != channels:
+            raise UserError(
+                f"config.data.{name}={tuple(values)}: give {channels} values, one per channel, for "
+                "mean and std, or () for both"
+            )
+    if min(data.std) <= 0:
+        raise UserError(f"config.data.std={tuple(data.std)}: must be above 0")
+    return np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32)
 
 
 def _subset(source: Source, data) -> Source:

@@ -160,6 +160,10 @@ class ImageNetShuffleNetV2(ShuffleNetV2):
 
     stem_stride = 2
 
+    @property
+    def image_size(self) -> int:
+        return 224
+
     @nn.nowrap
     def branch_fields(self, form: str, stage: int) -> dict[str, Any]:
         return {"blocks": (1, 2, 2, 2)} if (form, stage) == ("lmcl", 1) else {}

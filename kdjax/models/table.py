@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -60,15 +61,15 @@ def markdown(constructors: Mapping[str, str]) -> str:
     """The table of all networks in Markdown.
 
     Args:
-      constructors: for every network, which function of an official repository makes it.
+      constructors: which function of an official repository makes a network, by its name.
     """
-    rows = sorted((row(name) for name in registry.names()), key=lambda each: each.image_size)
+    rows = sorted(map(row, registry.names()), key=lambda each: (each.image_size, _order(each.name)))
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
     for each in rows:
         features = ", ".join("x".join(map(str, shape)) for shape in each.features)
         cells = (
             f"`{each.name}`",
-            constructors[each.name],
+            constructors.get(each.name, ""),
             f"{each.image_size}x{each.image_size}, {each.num_classes} classes",
             f"{each.parameters:,}",
             f"{each.multiply_adds:,}",
@@ -77,6 +78,11 @@ def markdown(constructors: Mapping[str, str]) -> str:
         )
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
+
+
+def _order(name: str) -> list:
+    """resnet8 before resnet20."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -22,6 +22,8 @@ def make_config():
             "subset_seed": 0,
             "classes": 0,
             "image_size": 0,
+            "mean": (),
+            "std": (),
             "augmentation": "none",
             "placement": "auto",
             "workers": 0,

@@ -21,6 +21,14 @@ def test_digits_on_the_device(make_config):
     assert data.mean.dtype == data.std.dtype == np.float32
 
 
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_statistics_can_be_given(make_config, placement):
+    mean, std = (0.5, 0.25, 0.125), (0.1, 0.2, 0.3)
+    data = load(make_config(mean=mean, std=std, placement=placement))
+    np.testing.assert_array_equal(data.mean, np.float32(mean))
+    np.testing.assert_array_equal(data.std, np.float32(std))
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.001])
 def test_train_fraction_is_stratified(make_config, fraction):
     whole, part = load(make_config()), load(make_config(train_fraction=fraction))
@@ -135,6 +143,10 @@ def test_unreadable_image_is_named(make_config, folder):
         ({"classes": 11}, r"config\.data\.classes=11: must be 0 \(all\) or 2\.\.10"),
         ({"classes": 1}, r"config\.data\.classes=1"),
         ({"image_size": -1}, r"config\.data\.image_size=-1"),
+        ({"mean": (0.5, 0.5, 0.5)}, "give both or none"),
+        ({"mean": (0.5,), "std": (0.5,)}, r"config\.data\.mean=\(0\.5,\): give 3 values"),
+        ({"mean": (0.5,) * 3, "std": (0.5,)}, r"config\.data\.std=\(0\.5,\): give 3 values"),
+        ({"mean": (0.5,) * 3, "std": (0.5, 0.0, 1.0)}, r"config\.data\.std=.*above 0"),
         ({"subset_seed": -1}, r"config\.data\.subset_seed=-1"),
     ],
 )

@@ -32,8 +32,8 @@ CONSTRUCTORS: dict[str, str] = {
     "shufflenetv2_15x": "MCL ShuffleNetV2(1.5)",
     "shufflenetv2_2x": "MCL ShuffleNetV2(2)",
     **{
-        f"shufflenetv2_{size}x_imagenet": f"L-MCL shufflenetv2_imagenet.py, size {size}"
-        for size in ("05", "1", "15", "2")
+        f"shufflenetv2_{size.replace('.', '')}x_imagenet": f"L-MCL ShuffleNetV2({size}), ImageNet"
+        for size in ("0.5", "1", "1.5", "2")
     },
     "densenet_40_12": "MCL-OKD densenetd40k12",
     "hcgnet_a1": "MCL hcgnet_A1; MCL-OKD hcgnet_A1",

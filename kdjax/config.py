@@ -15,6 +15,7 @@ RESUMABLE = (
     "checkpoint",
     "data.workers",
     "data.dir",
+    "teacher.checkpoint",
 )
 
 
@@ -69,6 +70,11 @@ def base() -> ConfigDict:
     config.teacher.checkpoint = ""  # a run's workdir, or what --job=import-torch wrote
     config.teacher.member = "network_0"  # which network of a run
     config.teacher.which = "best"  # 'latest' checkpoint of a run
+    config.teacher.dtype = ""  # of its computation; '' is config.dtype
+    # Without a checkpoint, this network is trained first, in the workdir's subdirectory 'teacher'.
+    config.teacher.network = ""
+    config.teacher.method = "cross_entropy"
+    config.teacher.epochs = 0  # 0: config.epochs
 
     config.dml = ConfigDict({"temperature": 2.0})
     config.kd = ConfigDict({"temperature": 4.0, "label_weight": 0.1, "teacher_weight": 0.9})

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import data, feeding, methods, optimizers, workdirs
+from kdjax import data, feeding, methods, optimizers, teachers, workdirs
 from kdjax.checkpoints import Checkpoints
 from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
@@ -29,7 +29,7 @@ _LEAST = {
 class Run:
     """A config made into data, method, optimizer and compiled functions."""
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, workdir: Path | None = None):
         self.config = config
         _check_settings(config)
         self.parallel = Parallel(config.parallel)
@@ -38,7 +38,9 @@ class Run:
         most = config.steps_per_dispatch or feeding.automatic_steps(dataset, config.batch_size)
         self.feed = feeding.Feed(config, dataset, self.parallel, most)
         self.steps_per_epoch = self.feed.steps_per_epoch
-        self.method = methods.create(config, num_classes=dataset.num_classes, axis_name=AXIS)
+        self.method = methods.create(
+            teachers.resolved(config, workdir), num_classes=dataset.num_classes, axis_name=AXIS
+        )
         self.tx = optimizers.create(config, self.steps_per_epoch)
         prepare = feeding.train_input(dataset, config.data.augmentation)
         self.train_steps = self.parallel.map(
@@ -99,6 +101,8 @@ def network_names(metrics: dict[str, float]) -> list[str]:
 def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Trains to `config.epochs`, going on from the workdir's latest checkpoint.
 
+    A teacher that is to be trained first is trained in the workdir's subdirectory 'teacher'.
+
     Returns:
       The evaluation metrics of the last epoch.
 
@@ -107,7 +111,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
       Preempted: SIGTERM came; the state was saved.
     """
     workdirs.check(workdir, config)
-    run = Run(config)
+    teacher = teachers.config_of_teacher(config)
+    if teacher is not None and not teachers.finished(teacher, teachers.directory(workdir)):
+        say(f"teacher {teacher.networks[0]}: {teachers.directory(workdir)}")
+        train(teacher, teachers.directory(workdir))
+        say(f"student {config.networks[0]}: {workdir}")
+    run = Run(config, workdir)
     run.check_best()
     with workdirs.locked(workdir):
         return _train(run, workdir)
@@ -241,7 +250,7 @@ class _Loop:
 
 def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
-    run = Run(config)
+    run = Run(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
     like = run.abstract_state()
     step, state = checkpoints.restore(like, which)

@@ -149,10 +149,22 @@ def _load_member(directory: Path, member: str, which: str) -> Pretrained:
         name: collection.get("trunk", {}) | collection.get(member, {})
         for name, collection in collections.items()
     }
-    name = names[known.index(member)]
-    num_classes = variables["params"]["classifier"]["bias"].shape[0]
+    # A frozen network is no part of what its run trains.
+    frozen = tree["model_state"].get("constants", {}).get("backbone", {})
+    for name, collection in frozen.items():
+        variables[name]["backbone"] = collection
+    name, num_classes = _branched(names[known.index(member)], variables["params"])
     module = models.create(name, num_classes=num_classes)
     return Pretrained(name, num_classes, _fitting(module, variables, directory))
+
+
+def _branched(name: str, params: dict) -> tuple[str, int]:
+    """The name of a run's network, with HSAKD's suffix where it has branches, and its classes."""
+    if "backbone" not in params:
+        return name, params["classifier"]["bias"].shape[0]
+    num_classes = params["backbone"]["classifier"]["bias"].shape[0]
+    transformations = params["branch1"]["classifier"]["bias"].shape[0] // num_classes
+    return f"{name}_aux{'' if transformations == 4 else transformations}", num_classes
 
 
 def _checkpoints(directory: Path, best: str = "none") -> Checkpoints:

@@ -65,6 +65,7 @@ def evaluation_step(method: Method, prepare, num_classes: int):
 
     The sums run over all images of the batches and all devices: 'count', and for each name that
     the method predicts 'NAME/top1', 'NAME/top5' (with more than 5 classes), 'NAME/cross_entropy'.
+    Of joint logits `[B, M, N * M]`, of M views of each image, they are means over the views.
     """
 
     def one_batch(variables, constants, batch):
@@ -72,12 +73,8 @@ def evaluation_step(method: Method, prepare, num_classes: int):
         mask = batch["mask"]
         sums = {"count": mask.sum()}
         for name, logits in method.predict(*variables, images).items():
-            own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-            rank = jnp.sum(~(logits <= own), axis=-1)  # so written, what is not finite is wrong
-            sums[f"{name}/top1"] = jnp.sum(mask * (logits.argmax(-1) == labels))
-            if num_classes > 5:
-                sums[f"{name}/top5"] = jnp.sum(mask * (rank < 5))
-            sums[f"{name}/cross_entropy"] = jnp.sum(mask * losses.cross_entropy(logits, labels))
+            for measure, values in measures(logits, labels, num_classes).items():
+                sums[f"{name}/{measure}"] = jnp.sum(mask * values)
         return sums
 
     def batches_step(variables, constants, batches):
@@ -87,3 +84,25 @@ def evaluation_step(method: Method, prepare, num_classes: int):
         return jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
 
     return batches_step
+
+
+def measures(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+    """'top1', 'top5' (with more than 5 classes) and 'cross_entropy' of every image, `[B]` each.
+
+    Args:
+      logits: `[B, N]`, or joint logits `[B, M, N * M]` of M views of each image, of which view j of
+        an image of class y has the label `M * y + j`; their measures are means over the views.
+      labels: `[B]` classes.
+      num_classes: N.
+    """
+    if logits.ndim == 3:
+        views = logits.shape[1]
+        joint = views * labels[:, None] + jnp.arange(views)
+        flat = measures(logits.reshape(-1, logits.shape[-1]), joint.ravel(), num_classes)
+        return {name: values.reshape(-1, views).mean(1) for name, values in flat.items()}
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    rank = jnp.sum(~(logits <= own), axis=-1)  # so written, what is not finite is wrong
+    found = {"top1": (logits.argmax(-1) == labels).astype(jnp.float32)}
+    if num_classes > 5:
+        found["top5"] = (rank < 5).astype(jnp.float32)
+    return found | {"cross_entropy": losses.cross_entropy(logits, labels)}

@@ -149,6 +149,18 @@ def test_evaluation_masks_padding_and_counts_top5():
     )
 
 
+def test_joint_logits_are_measured_view_by_view():
+    joint = np.full((2, 3, 12), -1.0, np.float32)  # 2 images, 3 views, 4 classes
+    labels = np.array([1, 2])
+    for image, view, found in ((0, 0, 3), (0, 1, 4), (0, 2, 2), (1, 0, 6), (1, 1, 7), (1, 2, 8)):
+        joint[image, view, found] = 1.0
+    found = training.measures(jnp.asarray(joint), jnp.asarray(labels), num_classes=4)
+    assert set(found) == {"top1", "cross_entropy"}
+    np.testing.assert_allclose(found["top1"], [2 / 3, 1.0])
+    right, wrong = -np.log(np.exp(1) / (np.exp(1) + 11 * np.exp(-1)) * np.array([1, np.exp(-2)]))
+    np.testing.assert_allclose(found["cross_entropy"], [(2 * right + wrong) / 3, right], rtol=1e-6)
+
+
 def test_scan_of_nothing_but_arrays_keeps_order():
     carry, out = parallel.scan(lambda c, x: (c * 2 + x, c), jnp.int32(0), jnp.arange(4))
     assert carry == 11 and out.tolist() == [0, 0, 1, 4]

@@ -5,6 +5,6 @@ from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.dml import dml
 from kdjax.methods.kd import kd
 from kdjax.methods.mcl import mcl
-from kdjax.methods.registry import create
+from kdjax.methods.registry import create, needs_teacher
 
-__all__ = ["CONSTANTS", "Method", "create", "cross_entropy", "dml", "kd", "mcl"]
+__all__ = ["CONSTANTS", "Method", "create", "cross_entropy", "dml", "kd", "mcl", "needs_teacher"]

@@ -27,7 +27,8 @@ class Method(NamedTuple):
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
         float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`. The loss is the
         mean over this device's images; metrics are scalars.
-      predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode.
+      predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
+        logits of M transformed views of each image are `[B, M, N * M]`.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]

@@ -2,6 +2,7 @@
 
 import difflib
 
+import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -27,9 +28,16 @@ def _mcl(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Me
 
 def _kd(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Method:
     del axis_name
+    return kd(cohort, *_teacher(config, cohort), **config.kd)
+
+
+def _teacher(config: ConfigDict, cohort: models.Cohort) -> tuple[nn.Module, dict]:
+    """The network that `config.teacher` names, and its variables."""
     teacher = pretrained.teacher(config.teacher, cohort.networks[0].num_classes)
-    module = teacher.module(dtype=DTYPES[config.dtype])
-    return kd(cohort, module, teacher.variables, **config.kd)
+    dtype = config.teacher.dtype or config.dtype
+    if dtype not in DTYPES:
+        raise UserError(f"config.teacher.dtype={dtype!r} is unknown; use '' or {_join(DTYPES)}")
+    return teacher.module(dtype=DTYPES[dtype]), teacher.variables
 
 
 _BUILDERS = {
@@ -38,6 +46,15 @@ _BUILDERS = {
     "kd": _kd,
     "mcl": _mcl,
 }
+
+
+# Methods that learn from a trained network.
+_TAUGHT = {"kd"}
+
+
+def needs_teacher(config: ConfigDict) -> bool:
+    """Whether the method of `config` learns from a trained network, `config.teacher`."""
+    return config.method in _TAUGHT
 
 
 def create(config: ConfigDict, *, num_classes: int, axis_name: str | None) -> Method:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -44,20 +45,22 @@ class Branched(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False, *, detach: bool = False
+        self, images: jax.Array, train: bool = False, *, freeze_backbone: bool = False
     ) -> BranchedOutputs:
         """Images `[B, H, W, C]` to the outputs of the network and of every branch.
 
         Args:
           images: `[B, H, W, C]`.
           train: whether BatchNorm uses the batch's statistics, in network and branches.
-          detach: whether gradients of the branches stop before the network (a frozen backbone).
+          freeze_backbone: whether the network itself stays in evaluation mode, and the gradients of
+            the branches stop before it.
         """
-        backbone = self.network.clone(parent=self, name="backbone")(images, train)
+        network = self.network.clone(parent=self, name="backbone")
+        backbone = network(images, train and not freeze_backbone)
         branches = {}
         for stage, head in self.heads:
             feature = backbone.features[f"stage{stage}"]
-            if detach:
+            if freeze_backbone:
                 feature = jax.lax.stop_gradient(feature)
             name = f"branch{stage}"
             branches[name] = head.clone(parent=self, name=name)(feature, train, start=stage)
@@ -148,6 +151,8 @@ def _thin(network: StagedNetwork, stages: Iterable[int], last_blocks: int) -> Br
 
 
 register_form("aux", hsakd_branches)
+register_form("aux6", functools.partial(hsakd_branches, transformations=6))
+register_form("aux24", functools.partial(hsakd_branches, transformations=24))
 register_form("lmcl", lmcl_branches)
 register_form("byot", byot_branches)
 register_form("dks", dks_branches)

@@ -68,10 +68,10 @@ class SelfTaught(Branched):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False, *, detach: bool = False
+        self, images: jax.Array, train: bool = False, *, freeze_backbone: bool = False
     ) -> SelfTaughtOutputs:
         """Images `[B, H, W, C]` to all outputs; arguments as of `Branched`."""
-        backbone, branches = super().__call__(images, train, detach=detach)
+        backbone, branches = super().__call__(images, train, freeze_backbone=freeze_backbone)
         maps = [last_map(each) for each in (*branches.values(), backbone)]
         teacher = SelfTeacher(self.network.num_classes, self.network.dtype, name="self_teacher")
         return SelfTaughtOutputs(backbone, branches, teacher(maps))

@@ -38,14 +38,14 @@ def test_self_taught_is_branched_and_a_teacher():
     np.testing.assert_allclose(outputs.self_teacher, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_detached_branches_leave_the_network_alone():
+def test_branches_of_a_frozen_network_leave_it_alone():
     module = models.self_taught(tiny())
     variables = random_variables(module)
 
     @jax.jit
     @jax.grad
     def gradients(params):
-        outputs = module.apply(variables | {"params": params}, IMAGES, detach=True)
+        outputs = module.apply(variables | {"params": params}, IMAGES, freeze_backbone=True)
         return sum(each.logits.sum() for each in outputs.branches.values())
 
     found = gradients(variables["params"])

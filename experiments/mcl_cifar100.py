@@ -9,9 +9,8 @@ batches are 64 classes with two images of each, as in the paper; the others' are
 MCL with seed 1 collapsed: from its second epoch on every image has the same projection (VCL stays
 at 2 ln 127 = 9.69; collapse.txt has the cosines), so it trained with cross entropy alone. The rows
 with one epoch of warm-up, the same number of epochs in all, were added after that collapse was
-seen, its seed first; seeds that are missing there have not been run. Warm-up helps cross entropy
-too, so compare warm-up with warm-up. The machine was shared: images_per_second in the logs is no
-measurement.
+seen, its seed first. Warm-up helps cross entropy too, so compare warm-up with warm-up. The machine
+was shared: images_per_second in the logs is no measurement.
 """
 SEEDS = (0, 1, 2)
 COMMON = (

@@ -69,7 +69,8 @@ def _read_torch(file: Path) -> Any:
                 "or is damaged; nothing of it was run; in PyTorch save model.state_dict() and "
                 "import that"
             ) from error
-        raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
+        # What PyTorch advises here is to let the file run code.
+        raise UserError(f"{file} is damaged or no PyTorch file") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
 

@@ -10,7 +10,7 @@ needs torch to be installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -103,7 +103,8 @@ def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
         if own and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
             return state[entry.name].shape[0]
     raise UserError(
-        f"not a state dict of this network: it has no classifier, but: {some(list(state))}"
+        f"not a state dict of this network: it has no classifier, but {some(list(state))}"
+        f"{_hint(state)}"
     )
 
 
@@ -137,6 +138,8 @@ def import_state_dict(
         entry.path: np.ascontiguousarray(entry.from_torch(state[entry.name]), np.float32)
         for entry in entries
     }
+    place = {name: number for number, name in enumerate(state)}
+    entries = sorted(entries, key=lambda entry: place[entry.name])
     rows = [(e.name, state[e.name].shape, "/".join(e.path)) for e in entries]
     return traverse_util.unflatten_dict(values), Report(dialect, rows, counters, unread)
 
@@ -174,10 +177,13 @@ def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> No
         if items
     ]
     if problems:
-        hint = ""
-        if any(name.startswith("backbone.") for name in left):
-            hint = "; for the network inside one with auxiliary classifiers ask for 'backbone'"
-        raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
+        raise UserError(f"not a state dict of this network: {'; '.join(problems)}{_hint(left)}")
+
+
+def _hint(names: Iterable[str]) -> str:
+    if any(name.startswith("backbone.") for name in names):
+        return "; the network inside one with auxiliary classifiers is its part 'backbone'"
+    return ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:

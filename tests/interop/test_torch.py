@@ -59,6 +59,8 @@ def test_round_trip_through_safetensors(network, variables, state, tmp_path):
     imported, report = interop.import_state_dict(network, read)
     assert_same(imported, variables)
     assert report.dialect == "HSAKD"
+    # In the order of the file, without the batch counters.
+    assert [row[0] for row in report.rows] == [n for n in read if not n.endswith("tracked")]
     assert ("fc.bias", (7,), "params/classifier/bias") in report.rows
     assert "fc.bias" in str(report) and "7x8  params/classifier/kernel" in str(report)
 
@@ -83,7 +85,9 @@ def test_the_network_inside_one_with_auxiliary_classifiers():
     whole = models.hsakd_branches(network)
     variables = variables_of(whole)
     state = interop.export_state_dict(whole, variables)
-    refused(network, state, "left over: backbone.", "ask for 'backbone'")
+    refused(network, state, "left over: backbone.", "is its part 'backbone'")
+    with pytest.raises(UserError, match="is its part 'backbone'"):
+        interop.count_classes(network, state)
     imported, _ = interop.import_state_dict(network, interop.select(state, "backbone"))
     assert_same(imported, {name: tree["backbone"] for name, tree in variables.items()})
     with pytest.raises(UserError, match=r"no array is named teacher\.\.\."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from flax import traverse_util
 from kdjax.errors import UserError
 from kdjax.interop.names import FAMILIES, Family, Rules, rename
 from kdjax.models import Branched, Cohort, StagedNetwork
+from kdjax.models.cohort import one_architecture
 
 # Module path -> PyTorch module name.
 Naming = Callable[[str], str]
@@ -94,21 +96,37 @@ def _plain(network: StagedNetwork) -> dict[str, Naming]:
 
 @namings.register
 def _branched(module: Branched) -> dict[str, Naming]:
-    own = namings(module.network)
+    apart, beside = with_auxiliary(module), _with_heads(module)
+    return beside | apart if _is_thin(module) else apart | beside
+
+
+def with_auxiliary(module: Branched) -> dict[str, Naming]:
+    """The namings in which the network is `backbone`, its branches are `auxiliary_classifier`.
+
+    Raises:
+      UserError: there is none.
+    """
     known = family(module.network)
-    apart, beside = {}, {}
-    if known.branch:
-        rules = known.branch(module.network) if callable(known.branch) else known.branch
-        apart = _with_branches(own, rules, "backbone.", "auxiliary_classifier.")
-    if known.heads is not None:
-        found = _with_branches(own, known.heads(module.network), "", "")
-        beside = {f"{dialect}/heads": naming for dialect, naming in found.items()}
-    if not apart | beside:
+    if not known.branch:
         raise UserError(
             f"{type(module.network).__name__} with branches has no counterpart in PyTorch that "
             "kdjax knows"
         )
-    return beside | apart if _is_byot(module) else apart | beside
+    rules = known.branch(module.network) if callable(known.branch) else known.branch
+    own = namings(module.network)
+    if known.branched is not None:
+        own = {known.branched: own[known.branched]}
+    return _with_branches(own, rules, "backbone.", "auxiliary_classifier.")
+
+
+def _with_heads(module: Branched) -> dict[str, Naming]:
+    """The namings in which branches stand beside the network's layers: those of BYOT and DKS."""
+    network, heads = module.network, family(module.network).heads
+    last = network.num_stages
+    if heads is None or [stage for stage, _ in module.heads] != [last - 2, last - 1]:
+        return {}
+    found = _with_branches(namings(network), heads(network), "", "")
+    return {f"{dialect}/heads": naming for dialect, naming in found.items()}
 
 
 def _with_branches(
@@ -125,10 +143,9 @@ def _with_branches(
     return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
 
 
-def _is_byot(module: Branched) -> bool:
-    """Whether these are branches of BYOT or DKS: after two stages, with other numbers of blocks."""
-    last = module.network.num_stages
-    return [stage for stage, _ in module.heads] == [last - 2, last - 1] and all(
+def _is_thin(module: Branched) -> bool:
+    """Whether the branches have other numbers of blocks than the network, as BYOT's and DKS's."""
+    return all(
         getattr(head, "blocks", None) != getattr(module.network, "blocks", None)
         for _, head in module.heads
     )
@@ -141,34 +158,64 @@ _COHORT_PREFIXES = {
 }
 
 
+def _own_form(cohort: Cohort) -> str:
+    """How the official repository of such a cohort tells its networks apart."""
+    first = cohort.networks[0]
+    if isinstance(first, Branched) and len(first.heads) == first.network.num_stages:
+        return "net"  # HSAKD: a branch after every stage
+    if isinstance(first, Branched) and not one_architecture(cohort.networks):
+        return "net.module_list"  # L-MCL
+    return "module_list"
+
+
 @namings.register
 def _cohort(cohort: Cohort) -> dict[str, Naming]:
     if cohort.shared_stages:
         return _shared(cohort)
     inner = [namings(network) for network in cohort.networks]
+    # Networks with the same choice of dialects speak the same one.
+    choices = list(dict.fromkeys(tuple(each) for each in inner))
 
-    def naming(prefix, dialect: str, path: str) -> str:
+    def naming(prefix, own: list[Naming], path: str) -> str:
         owner, _, rest = path.partition("/")
         index = int(owner.removeprefix("network_"))
-        own = inner[index].get(dialect) or next(iter(inner[index].values()))
-        return prefix(index) + own(rest)
+        return prefix(index) + own[index](rest)
 
-    return {
-        f"{dialect}/{form}": functools.partial(naming, prefix, dialect)
-        for form, prefix in _COHORT_PREFIXES.items()
-        for dialect in inner[0]
-    }
+    found = {}
+    for form in sorted(_COHORT_PREFIXES, key=lambda form: form != _own_form(cohort)):
+        for spoken in itertools.product(*choices):
+            own = [each[spoken[choices.index(tuple(each))]] for each in inner]
+            dialect = "+".join(spoken if len(set(spoken)) > 1 else spoken[:1])
+            prefix = _COHORT_PREFIXES[form]
+            found[f"{dialect}/{form}"] = functools.partial(naming, prefix, own)
+    return found
+
+
+def shared_rules(cohort: nn.Module) -> Rules:
+    """The rules for those parts of a cohort with a trunk that are not the trunk.
+
+    Raises:
+      UserError: there are none.
+    """
+    network = cohort.networks[0]
+    shared = family(network).shared
+    if not shared:
+        raise UserError(
+            f"{type(network).__name__} with a shared trunk has no counterpart in PyTorch that "
+            "kdjax knows"
+        )
+    return shared(cohort) if callable(shared) else shared
 
 
 def _shared(cohort: Cohort) -> dict[str, Naming]:
-    network = cohort.networks[0]
-    shared = family(network).shared
+    rules = shared_rules(cohort)
 
     def naming(own: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
-        return own(rest) if owner == "trunk" else rename(shared, path)
+        return own(rest) if owner == "trunk" else rename(rules, path)
 
-    return {name: functools.partial(naming, own) for name, own in namings(network).items()}
+    own = namings(cohort.networks[0])
+    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
 
 
 def extended(own: Mapping[str, Naming], more: Mapping[str, str]) -> dict[str, Naming]:

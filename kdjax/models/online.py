@@ -1,8 +1,7 @@
 """Networks that learn together and are more than a `Cohort`: ONE, OKDDip and CL-ILR.
 
-Checked against MCL-OKD models/one_resnet.py, one_densenet.py, okddip_resnet.py, cl_ilr_resnet.py
-and cl_ilr_densenet.py. What is computed in addition (gate, attention, their weighted sums) is in
-float32 at least, as logits are.
+Checked against MCL-OKD models/one_*.py, okddip_*.py and cl_ilr_*.py. What is computed in addition
+(gate, attention, their weighted sums) is in float32 at least, as logits are.
 """
 
 from __future__ import annotations
@@ -123,19 +122,27 @@ def _weighted_sum(formula: str, weights: jax.Array, outputs) -> jax.Array:
 class TreeCohort(nn.Module):
     """CL-ILR: networks as the leaves of a tree whose gradients are averaged where it splits.
 
-    The stem and stage 1 are shared by all networks (`trunk`), stage 2 by pairs of them (`pair_i`),
-    and every network has the other stages and the classifier of its own (`network_i`). Behind a
-    shared part with n branches the gradient is divided by n, so that the depth of sharing does not
-    change the size of the updates. An odd last network is a pair of its own.
+    The stem and the first stages are shared by all networks (`trunk`), the next ones by pairs of
+    them (`pair_i`), and every network has the other stages and the classifier of its own
+    (`network_i`). Behind a shared part with n branches the gradient is divided by n, so that the
+    depth of sharing does not change the size of the updates. An odd last network is a pair of its
+    own.
 
     Source: Song and Chai 2018, section 3 (multiple heads, sharing of intermediate-level
     representations, backpropagation rescaling).
 
     Attributes:
       networks: networks of one architecture.
+      shared_stages: how many stages all networks share. MCL-OKD's VGG-16 has 3.
+      pair_stages: how many stages after these every pair shares.
+      trunk_divisor: what the gradient behind the trunk is divided by; None is the number of pairs.
+        The official code divides by 2, whatever their number.
     """
 
     networks: tuple[nn.Module, ...]
+    shared_stages: int = 1
+    pair_stages: int = 1
+    trunk_divisor: int | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[Outputs, ...]:
@@ -150,16 +157,17 @@ class TreeCohort(nn.Module):
             )
         pairs = [self.networks[index : index + 2] for index in range(0, len(self.networks), 2)]
         trunk = self.networks[0].clone(parent=self, name="trunk")
-        shared = trunk(images, train, stop=1).features
-        x = divide_gradient(shared["stage1"], len(pairs))
+        first, second = self.shared_stages, self.shared_stages + self.pair_stages
+        shared = trunk(images, train, stop=first).features
+        x = divide_gradient(shared[f"stage{first}"], self.trunk_divisor or len(pairs))
         outputs = []
         for index, pair in enumerate(pairs):
             middle = pair[0].clone(parent=self, name=f"pair_{index}")
-            own = middle(x, train, start=1, stop=2).features
-            y = divide_gradient(own["stage2"], len(pair))
+            own = middle(x, train, start=first, stop=second).features
+            y = divide_gradient(own[f"stage{second}"], len(pair))
             for network in pair:
                 network = network.clone(parent=self, name=f"network_{len(outputs)}")
-                result = network(y, train, start=2)
+                result = network(y, train, start=second)
                 outputs.append(result._replace(features=shared | own | result.features))
         return tuple(outputs)
 

@@ -139,6 +139,40 @@ def test_tree_divides_gradients_where_it_splits():
         assert_equal(gradients[name], {layer: gradient[layer] for layer in gradients[name]})
 
 
+def test_tree_splits_where_it_is_told():
+    network = tiny(blocks=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+    module = models.TreeCohort((network,) * 3, shared_stages=2)
+    variables = random_variables(module)
+    stages = {
+        owner: {layer.split("_")[0] for layer in parts if layer.startswith("stage")}
+        for owner, parts in variables["params"].items()
+    }
+    assert stages["trunk"] == {"stage1", "stage2"}
+    assert stages["pair_1"] == {"stage3"}
+    assert stages["network_2"] == {"stage4"}
+    *_, last = jax.jit(module.apply)(variables, IMAGES)
+    assert_equal(jax.jit(network.apply)(_path(variables, 2), IMAGES), last)
+
+
+def test_trunk_divisor():
+    def gradient(divisor):
+        module = models.TreeCohort((tiny(),) * 2, trunk_divisor=divisor)
+        variables = random_variables(module)
+
+        @jax.jit
+        @jax.grad
+        def gradient(params):
+            outputs = module.apply(variables | {"params": params}, IMAGES)
+            return sum(each.logits.sum() for each in outputs)
+
+        return gradient(variables["params"])
+
+    own, official = gradient(None), gradient(2)
+    trunk = official.pop("trunk")
+    assert_equal(jax.tree.map(lambda leaf: 2 * leaf, trunk), own.pop("trunk"))
+    assert_equal(official, own)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_added_is_float32(kind):
     module = KINDS[kind]((tiny(dtype=jnp.bfloat16),) * 3)

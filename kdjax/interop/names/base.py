@@ -28,14 +28,17 @@ class Family(NamedTuple):
         'branch1/stage2_block0/conv1', names as under the official `auxiliary_classifier`.
       heads: network -> rules for the same paths where the official code keeps branches beside the
         network's own layers, which then have no prefix; or None.
-      shared: rules for one of several networks with a common trunk (`Cohort.shared_stages`), paths
-        such as 'network_0/stage2_block0/conv1'.
+      branched: the only dialect in which networks have branches; None if it may be any.
+      shared: rules for one of several networks with a common trunk (`Cohort.shared_stages`), or
+        cohort -> rules where they depend on its kind; paths such as
+        'network_0/stage2_block0/conv1'.
     """
 
     plain: Callable[[nn.Module], dict[str, Rules]]
     branch: Rules | Callable[[nn.Module], Rules] = ()
     heads: Callable[[nn.Module], Rules] | None = None
-    shared: Rules = ()
+    branched: str | None = None
+    shared: Rules | Callable[[nn.Module], Rules] = ()
 
 
 FAMILIES: dict[type[nn.Module], Family] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import flax.linen as nn
 
 from kdjax.interop.names.base import FAMILIES, Family, Rules
-from kdjax.models import DenseNet
+from kdjax.models import DenseNet, PeerAttentionCohort
 
 
 def _part(part: str) -> str:
@@ -32,14 +34,24 @@ def _plain(network: nn.Module) -> dict[str, Rules]:
     }
 
 
-_SHARED: Rules = (
-    (
-        r"network_(\d)/stage(\d)_layer(\d+)/(.+)",
-        lambda m: f"layer{m[2]}_{m[1]}.{_layer(m[3], m[4])}",
-    ),
-    (r"network_(\d)/stage(\d)_transition/(.+)", lambda m: f"layer{m[2]}_tran{m[1]}.{_part(m[3])}"),
-    (r"network_(\d)/final_bn", r"norm_final_\1"),
-    (r"network_(\d)/classifier", r"classifier_\1"),
-)
+def _shared(cohort: nn.Module) -> Rules:
+    """OKDDip counts the stages that are not shared from 1, the others count as in the network."""
+    before = cohort.shared_stages if isinstance(cohort, PeerAttentionCohort) else 0
 
-FAMILIES[DenseNet] = Family(plain=_plain, shared=_SHARED)
+    def layer(match: re.Match) -> str:
+        network, stage, index, part = match.groups()
+        return f"layer{int(stage) - before}_{network}.{_layer(index, part)}"
+
+    def transition(match: re.Match) -> str:
+        network, stage, part = match.groups()
+        return f"layer{int(stage) - before}_tran{network}.{_part(part)}"
+
+    return (
+        (r"network_(\d+)/stage(\d)_layer(\d+)/(.+)", layer),
+        (r"network_(\d+)/stage(\d)_transition/(.+)", transition),
+        (r"network_(\d+)/final_bn", r"norm_final_\1"),
+        (r"network_(\d+)/classifier", r"classifier_\1"),
+    )
+
+
+FAMILIES[DenseNet] = Family(plain=_plain, shared=_shared)

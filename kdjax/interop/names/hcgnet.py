@@ -86,15 +86,15 @@ def _unknown(match: re.Match) -> str:
 
 _SHARED: Rules = (
     (
-        r"network_(\d)/stage(\d)_smg(\d+)/(.+)",
+        r"network_(\d+)/stage(\d)_smg(\d+)/(.+)",
         lambda m: f"layer{m[2]}_HybridBlock{m[1]}.{_smg(m[3], m[4])}",
     ),
     (
-        r"network_(\d)/stage(\d)_transition/(.+)",
+        r"network_(\d+)/stage(\d)_transition/(.+)",
         lambda m: f"layer{m[2]}_Transition{m[1]}.{_LAYERS[m[3]]}",
     ),
-    (r"network_(\d)/final_bn", r"norm5_\1"),
-    (r"network_(\d)/classifier", r"linear_\1"),
+    (r"network_(\d+)/final_bn", r"norm5_\1"),
+    (r"network_(\d+)/classifier", r"linear_\1"),
 )
 
-FAMILIES[HCGNet] = Family(plain=_plain, branch=_branch, shared=_SHARED)
+FAMILIES[HCGNet] = Family(plain=_plain, branch=_branch, branched="L-MCL", shared=_SHARED)

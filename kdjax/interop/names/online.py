@@ -25,17 +25,15 @@ def _peers(cohort: PeerAttentionCohort) -> dict[str, mapping.Naming]:
 
 @mapping.namings.register
 def _tree(cohort: TreeCohort) -> dict[str, mapping.Naming]:
-    network = cohort.networks[0]
-    shared = mapping.family(network).shared
+    rules = mapping.shared_rules(cohort)
 
     def naming(own: mapping.Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         # Pairs are counted as networks are: 'layer2_0' is that of the first two.
-        return own(rest) if owner == "trunk" else rename(shared, path.replace("pair", "network"))
+        return own(rest) if owner == "trunk" else rename(rules, path.replace("pair", "network"))
 
-    return {
-        dialect: functools.partial(naming, own) for dialect, own in mapping.namings(network).items()
-    }
+    own = mapping.namings(cohort.networks[0])
+    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
 
 
 @mapping.unread.register

@@ -94,10 +94,10 @@ def _heads(network: nn.Module) -> Rules:
 
 _SHARED: Rules = (
     (
-        r"network_(\d)/stage(\d)_block(\d+)/(.+)",
+        r"network_(\d+)/stage(\d)_block(\d+)/(.+)",
         lambda m: f"layer{m[2]}_{m[1]}.{m[3]}.{_DOWNSAMPLE.get(m[4], m[4])}",
     ),
-    (r"network_(\d)/classifier", r"classifier_\1"),
+    (r"network_(\d+)/classifier", r"classifier_\1"),
 )
 
 FAMILIES[CifarResNet] = Family(plain=_cifar, branch=_branch, heads=_heads, shared=_SHARED)

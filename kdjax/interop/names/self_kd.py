@@ -7,18 +7,15 @@ import re
 
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
-from kdjax.models import Branched
 from kdjax.models.bifpn import Pyramid
 from kdjax.models.self_teacher import SelfTaught
-
-_branched = mapping.namings.dispatch(Branched)
 
 
 @mapping.namings.register
 def _self_taught(module: SelfTaught) -> dict[str, mapping.Naming]:
     head = "final_aux_classifier"
     names = {"self_teacher/conv": f"{head}.conv", "self_teacher/classifier": f"{head}.fc"}
-    return mapping.extended(_branched(module), names)
+    return mapping.extended(mapping.with_auxiliary(module), names)
 
 
 def _place(first: int):

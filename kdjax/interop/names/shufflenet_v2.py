@@ -57,11 +57,11 @@ def _branch(num_stages: int) -> Rules:
 
 _SHARED: Rules = (
     (
-        r"network_(\d)/stage(\d)_block(\d+)/(.+)",
+        r"network_(\d+)/stage(\d)_block(\d+)/(.+)",
         lambda m: f"layer{m[2]}_{m[1]}.{m[3]}.{_layer(m[3], m[4])}",
     ),
-    (r"network_(\d)/final_(conv|bn)", r"\g<2>2_\1"),
-    (r"network_(\d)/classifier", r"classifier_\1"),
+    (r"network_(\d+)/final_(conv|bn)", r"\g<2>2_\1"),
+    (r"network_(\d+)/classifier", r"classifier_\1"),
 )
 
 

@@ -7,7 +7,7 @@ import re
 import flax.linen as nn
 
 from kdjax.interop.names.base import FAMILIES, Family, Rules
-from kdjax.models import VGG, MaxPoolVGG
+from kdjax.models import VGG, GatedCohort, MaxPoolVGG, PeerAttentionCohort, TreeCohort
 
 _LAYER = r"(conv|bn)(\d)"
 
@@ -63,12 +63,16 @@ def _max_pool_plain(network: nn.Module) -> dict[str, Rules]:
     }
 
 
-_MAX_POOL_SHARED: Rules = (
-    (
-        rf"network_(\d)/stage(\d)_block0/{_LAYER}",
-        lambda m: _layered(f"layer{{}}_{m[1]}", m),
-    ),
-    (r"network_(\d)/classifier", r"classifier_\1"),
-)
+def _max_pool_shared(cohort: nn.Module) -> Rules:
+    """ONE, OKDDip and CL-ILR have classifiers in lists of one, DML and MCL-OKD have them bare."""
+    listed = isinstance(cohort, GatedCohort | PeerAttentionCohort | TreeCohort)
+    return (
+        (
+            rf"network_(\d+)/stage(\d)_block0/{_LAYER}",
+            lambda m: _layered(f"layer{{}}_{m[1]}", m),
+        ),
+        (r"network_(\d+)/classifier", r"classifier_\1.0" if listed else r"classifier_\1"),
+    )
 
-FAMILIES[MaxPoolVGG] = Family(plain=_max_pool_plain, shared=_MAX_POOL_SHARED)
+
+FAMILIES[MaxPoolVGG] = Family(plain=_max_pool_plain, shared=_max_pool_shared)

@@ -40,11 +40,11 @@ _BRANCH: Rules = (
 )
 _SHARED: Rules = (
     (
-        r"network_(\d)/stage(\d)_block(\d+)/(.+)",
+        r"network_(\d+)/stage(\d)_block(\d+)/(.+)",
         lambda m: f"block{m[2]}_{m[1]}.layer.{m[3]}.{_layer(m[4])}",
     ),
-    (r"network_(\d)/final_bn", r"bn_\1"),
-    (r"network_(\d)/classifier", r"classifier_\1"),
+    (r"network_(\d+)/final_bn", r"bn_\1"),
+    (r"network_(\d+)/classifier", r"classifier_\1"),
 )
 
 FAMILIES[WideResNet] = Family(plain=_plain, branch=_BRANCH, shared=_SHARED)

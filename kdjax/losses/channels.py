@@ -1,0 +1,95 @@
+"""Losses that compare how the channels of an image's feature maps relate: FSP and NST."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.maps import (
+    Maps,
+    by_layer,
+    example_mean,
+    in_order,
+    match_resolution,
+    same_channels,
+)
+from kdjax.losses.vectors import unit
+
+einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def fsp(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
+    """Flow of solution procedure (FSP): `sum_i mean (G_s - G_t)^2` over consecutive layers.
+
+    `G = mean_{h,w} f_i[h, w, c] f_{i+1}[h, w, d]` `[C_i, C_{i+1}]` says how layer i and the next
+    one fire together; the larger map of the two is pooled.
+
+    Source: Yim et al., CVPR 2017 (there the sum of squares); checked against
+    `distiller_zoo/FSP.py` of RepDistiller, `FSP`.
+
+    Args:
+      student: two maps `[B, H, W, C]` or more, the first layer first.
+      teacher: likewise, with the student's numbers of channels; resolutions may differ.
+      stop_teacher: whether the teacher is a constant.
+
+    Returns:
+      `[B]`, summed over the pairs of consecutive layers.
+
+    Raises:
+      ValueError: numbers of channels differ, fewer than two layers, or layers without an order.
+    """
+    pairs = in_order(student, teacher, stop_teacher=stop_teacher)
+    if len(pairs) < 2:
+        raise ValueError(f"FSP relates consecutive layers: give two or more, not {len(pairs)}")
+    for each, other in pairs:
+        same_channels(each, other)
+    students, teachers = zip(*pairs, strict=True)
+    terms = []
+    for i in range(len(pairs) - 1):
+        difference = _flow(*students[i : i + 2]) - _flow(*teachers[i : i + 2])
+        terms.append(example_mean(jnp.square(difference)))
+    return sum(terms)
+
+
+def _flow(below: jax.Array, above: jax.Array) -> jax.Array:
+    below, above = match_resolution(below, above)
+    return einsum("bhwc,bhwd->bcd", below, above) / (below.shape[1] * below.shape[2])
+
+
+def nst(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
+    """Neuron selectivity transfer (NST): the maximum mean discrepancy of two sets of channels.
+
+    With every channel's map flattened and divided by its length (s_c, t_d) and the kernel
+    `k(x, y) = <x, y>^2`:
+
+        mean_{c,d} k(t_c, t_d) + mean_{c,d} k(s_c, s_d) - 2 mean_{c,d} k(s_c, t_d)
+
+    The first term never has a gradient. The larger map is pooled to the smaller one's resolution.
+
+    Source: Huang and Wang, 2017, arXiv 1707.01219, with the polynomial kernel (d = 2, c = 0);
+    checked against `distiller_zoo/NST.py` of RepDistiller, `NSTLoss`.
+
+    Args:
+      student: maps `[B, H, W, C]` by position or name, or one map. Numbers of channels may differ.
+      teacher: likewise.
+      stop_teacher: whether the teacher is a constant in the last term too.
+
+    Returns:
+      `[B]`, summed over layers.
+    """
+    terms = []
+    for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
+        each, other = (unit(_flat(x), axis=1) for x in match_resolution(*pair))
+        constant = jax.lax.stop_gradient(other)
+        terms.append(
+            _kernel(constant, constant) + _kernel(each, each) - 2 * _kernel(each, other),
+        )
+    return sum(terms)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _kernel(a: jax.Array, b: jax.Array) -> jax.Array:
+    return example_mean(jnp.square(einsum("bpc,bpd->bcd", a, b)))

@@ -1,0 +1,113 @@
+"""Contrastive representation distillation (CRD)."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.arrays import at_least_float32
+
+
+class CrdMemory(NamedTuple):
+    """What CRD remembers between steps.
+
+    Attributes:
+      student: `[images, D]` the student's embeddings of all training images.
+      teacher: `[images, D]` the teacher's.
+      normalisers: `[2]` the constants Z of the student's and of the teacher's scores; 0 until the
+        first step sets them.
+    """
+
+    student: jax.Array
+    teacher: jax.Array
+    normalisers: jax.Array
+
+
+def crd(
+    student: jax.Array,
+    teacher: jax.Array,
+    index: jax.Array,
+    contrast: jax.Array,
+    memory: CrdMemory,
+    *,
+    temperature: float,
+    momentum: float,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, CrdMemory]:
+    """Contrastive representation distillation, by noise-contrastive estimation.
+
+    A student's embedding s of an image is told apart from the teacher's remembered embeddings of
+    other images, and the other way round. With n = K / images, h(x) = exp(x / temperature) / Z, and
+    m_0 the remembered embedding of the image itself, m_1 ... m_K those of its contrast:
+
+        -log(h(<s, m_0>) / (h(<s, m_0>) + n)) - sum_k log(n / (h(<s, m_k>) + n))
+
+    plus the same for the teacher's embedding and the student's memory. Z is set by the first batch,
+    to `images` times the mean of exp(score / temperature), and kept. The memory's rows become
+    `momentum * row + (1 - momentum) * embedding`, of unit length.
+
+    Gradients reach both embeddings (the teacher's comes out of a trained projection), not the
+    memory, nor Z. Source: Tian et al., ICLR 2020, arXiv 1910.10699, equation
+    18; checked against `crd/criterion.py` and `crd/memory.py` of the RepDistiller repository.
+
+    Args:
+      student: `[B, D]` unit vectors.
+      teacher: `[B, D]` unit vectors.
+      index: `[B]` the images' numbers, different from each other.
+      contrast: `[B, 1 + K]` image numbers: the positive one first (the image itself), then those to
+        tell it apart from.
+      memory: see `CrdMemory`; as it was after the step before.
+      temperature: tau > 0. Paper: 0.07 on CIFAR-100.
+      momentum: what is kept of the memory. Paper: 0.5.
+      axis_name: name of the mapped device axis. With it, the rows and Z of the returned memory are
+        those of the images of all devices, equal on all of them. None means one device.
+
+    Returns:
+      `[B]`, and the memory after this step.
+    """
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
+    images, count = banks[0].shape[0], contrast.shape[1] - 1
+    noise, total, normalisers = count / images, 0.0, []
+    pairs = ((student, banks[1]), (teacher, banks[0]))
+    for (embedding, bank), known in zip(pairs, memory.normalisers, strict=True):
+        scores = _scores(embedding, bank, contrast) / temperature
+        normalisers.append(jnp.where(known > 0, known, _normaliser(scores, images, axis_name)))
+        scores -= jnp.log(normalisers[-1])
+        # As in the official code, there is an epsilon in the denominators only.
+        either = jnp.logaddexp(scores, math.log(noise + 1e-7))
+        total += either[:, 0] - scores[:, 0] + jnp.sum(either[:, 1:] - math.log(noise), axis=1)
+    rows = jax.lax.stop_gradient((index, student, teacher))
+    if axis_name is not None:
+        rows = jax.lax.all_gather(rows, axis_name, tiled=True)
+    index, *embeddings = rows
+    banks = [
+        bank.at[index].set(_moved(bank[index], embedding, momentum))
+        for bank, embedding in zip(banks, embeddings, strict=True)
+    ]
+    return total, CrdMemory(*banks, jnp.stack(normalisers).astype(memory.normalisers.dtype))
+
+
+def _scores(embedding: jax.Array, bank: jax.Array, contrast: jax.Array) -> jax.Array:
+    """`[B, 1 + K]` inner products of embeddings `[B, D]` and rows of the memory.
+
+    Products with all rows, of which the wanted ones are taken, need less memory and time than K
+    rows for every image.
+    """
+    bank = bank.astype(embedding.dtype)
+    products = jnp.matmul(embedding, bank.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.take_along_axis(products, contrast, axis=1)
+
+
+def _normaliser(scores: jax.Array, images: int, axis_name: str | None) -> jax.Array:
+    """Z: `images` times the mean of exp(score)."""
+    mean = jnp.mean(jnp.exp(jax.lax.stop_gradient(scores)))
+    return images * (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
+
+
+def _moved(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
+    """Rows `[B, D]` moved towards the new ones, of unit length."""
+    moved = momentum * old + (1 - momentum) * new
+    squares = jnp.sum(jnp.square(moved), axis=-1, keepdims=True)
+    return (moved * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(old.dtype)

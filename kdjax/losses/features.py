@@ -1,0 +1,198 @@
+"""Losses that compare feature maps position by position: FitNet, AT, VID, AB and FT."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.maps import (
+    Maps,
+    aligned,
+    by_layer,
+    example_mean,
+    in_order,
+    match_resolution,
+    same_shape,
+)
+from kdjax.losses.vectors import unit
+
+
+def hint(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
+    """FitNet's hint: `mean (student - teacher)^2` over positions and channels.
+
+    Source: Romero et al., ICLR 2015, arXiv 1412.6550 (there half the sum); checked against
+    `distiller_zoo/FitNet.py` of RepDistiller, `HintLoss`. The regressor that brings the student's
+    map to the teacher's shape is not part of the loss.
+
+    Args:
+      student: `[B, ...]` the regressed map or vector; or several, summed.
+      teacher: `[B, ...]` of the same shape; likewise.
+      stop_teacher: whether the teacher is a constant.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    terms = []
+    for each, other in by_layer(student, teacher, stop_teacher=stop_teacher):
+        same_shape(each, other)
+        terms.append(example_mean(jnp.square(each - other)))
+    return sum(terms)
+
+
+def attention_transfer(
+    student: Maps, teacher: Maps, *, p: int = 2, stop_teacher: bool = True
+) -> jax.Array:
+    """Attention transfer (AT): `mean (Q_s - Q_t)^2` over positions, summed over layers.
+
+    Q is the map of `mean_c |f_c|^p`, flattened and divided by its length. The larger map is pooled
+    to the smaller one's resolution first.
+
+    Source: Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928; checked against
+    `distiller_zoo/AT.py` of RepDistiller, `Attention`. The paper takes the difference's length; the
+    code's mean of squares is what the published weight of 1000 belongs to.
+
+    Args:
+      student: maps `[B, H, W, C]` by position or name, or one map. Numbers of channels may differ.
+      teacher: likewise.
+      p: power of the activations, >= 1.
+      stop_teacher: whether the teacher is a constant.
+
+    Returns:
+      `[B]`, summed over layers.
+    """
+    terms = []
+    for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
+        each, other = (_attention(x, p) for x in match_resolution(*pair))
+        terms.append(example_mean(jnp.square(each - other)))
+    return sum(terms)
+
+
+def vid(
+    mean: Maps,
+    target: Maps,
+    log_scale: Maps,
+    *,
+    epsilon: float = 1e-5,
+    stop_teacher: bool = True,
+) -> jax.Array:
+    """Variational information distillation (VID): a Gaussian's negative log-likelihood.
+
+    `mean (target - mean)^2 / (2 v) + log(v) / 2` over positions and channels, where
+    `v = softplus(log_scale) + epsilon` is learned, one value per channel.
+
+    Source: Ahn et al., CVPR 2019, arXiv 1904.05835; checked against `distiller_zoo/VID.py` of
+    RepDistiller, `VIDLoss`. `mean` is what a regressor makes of the student's map. The official
+    code pools before it: bring both maps to one resolution by `match_resolution`, then regress.
+
+    Args:
+      mean: `[B, H, W, C]` the prediction; or several by position or name.
+      target: `[B, H, W, C]` the teacher's map; likewise.
+      log_scale: `[C]` parameters, which start at `vid_log_scale()`; likewise.
+      epsilon: least variance.
+      stop_teacher: whether the target is a constant.
+
+    Returns:
+      `[B]`, summed over layers. Negative where the prediction is good.
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    terms = []
+    for each, other, scale in aligned(mean, target, log_scale):
+        same_shape(each, other)
+        constant = jax.lax.stop_gradient(other) if stop_teacher else other
+        variance = jax.nn.softplus(scale) + epsilon
+        terms.append(0.5 * example_mean(jnp.square(each - constant) / variance + jnp.log(variance)))
+    return sum(terms)
+
+
+def vid_log_scale(*, variance: float = 5.0, epsilon: float = 1e-5) -> float:
+    """Where `log_scale` of `vid` starts: what makes each variance `variance` (> epsilon)."""
+    excess = variance - epsilon
+    return excess + math.log(-math.expm1(-excess))
+
+
+def activation_boundary(
+    student: Maps,
+    teacher: Maps,
+    *,
+    margin: float = 1.0,
+    scale: float = 3 / 1000,
+) -> jax.Array:
+    """Activation boundaries (AB): every neuron shall be on the teacher's side of zero, by a margin.
+
+    `scale * sum_i 2^(i - n + 1) sum r_i` over n layers (i = 0, ..., n - 1), positions and channels,
+    with the hinge `r = max(0, margin - student)^2` where the teacher is positive and
+    `max(0, margin + student)^2` elsewhere.
+
+    Source: Heo et al., AAAI 2019, arXiv 1811.03233; checked against `distiller_zoo/AB.py` of
+    RepDistiller, `ABLoss`, whose factor 3 / 1000 is `scale`.
+
+    Args:
+      student: maps `[B, H, W, C]` before activation, after a connector to the teacher's shape; the
+        first layer first. Or one map.
+      teacher: maps `[B, H, W, C]` before activation, likewise. Only its signs are used.
+      margin: > 0.
+      scale: factor of the sum.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      ValueError: shapes differ, or the layers have no order.
+    """
+    pairs = in_order(student, teacher, stop_teacher=True)
+    terms = []
+    for i, (each, other) in enumerate(pairs):
+        same_shape(each, other)
+        side = jnp.where(other > 0, 1.0, -1.0).astype(each.dtype)
+        shortfall = jnp.square(jnp.maximum(margin - side * each, 0.0))
+        weight = 2.0 ** (i - len(pairs) + 1)
+        terms.append(scale * weight * shortfall.sum(tuple(range(1, shortfall.ndim))))
+    return sum(terms)
+
+
+def factor_transfer(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    p1: int | None = 2,
+    p2: int = 1,
+    stop_teacher: bool = True,
+) -> jax.Array:
+    """Factor transfer (FT): `mean |F_s - F_t|^p2` of normalised factors.
+
+    With `p1=None`, as in the paper, F is the factor, flattened and divided by its length. With a
+    number, as in RepDistiller, it is the map of `mean_c |f_c|^p1` of the factor's channels,
+    flattened and divided by its length. The larger factor is pooled first.
+
+    Source: Kim et al., NeurIPS 2018, arXiv 1802.04977; checked against
+    `distiller_zoo/FT.py` of RepDistiller, `FactorTransfer`, and the paper's own code.
+
+    Args:
+      student: `[B, H, W, C]` the factor that the translator makes of the student's map.
+      teacher: `[B, H, W, C]` the factor that the paraphraser makes of the teacher's map. With `p1`
+        a number the numbers of channels may differ.
+      p1: power of the factor's channels, or None.
+      p2: power of the difference, >= 1.
+      stop_teacher: whether the teacher's factor is a constant.
+
+    Returns:
+      `[B]`.
+    """
+    [pair] = by_layer(student, teacher, stop_teacher=stop_teacher)
+    pair = match_resolution(*pair)
+    if p1 is None:
+        same_shape(*pair)
+        each, other = (unit(x.reshape(len(x), -1)) for x in pair)
+    else:
+        each, other = (_attention(x, p1) for x in pair)
+    return example_mean(jnp.abs(each - other) ** p2)
+
+
+def _attention(x: jax.Array, power: int) -> jax.Array:
+    """`[B, H, W, C] -> [B, H * W]`: unit vectors of the channels' mean power."""
+    return unit((jnp.abs(x) ** power).mean(-1).reshape(len(x), -1))

@@ -4,6 +4,7 @@ import json
 
 from ml_collections import ConfigDict
 
+from kdjax.config_distill import distill
 from kdjax.errors import UserError
 
 # What a run may be resumed with in another value: it changes no step already made.
@@ -75,9 +76,14 @@ def base() -> ConfigDict:
     config.teacher.network = ""
     config.teacher.method = "cross_entropy"
     config.teacher.epochs = 0  # 0: config.epochs
+    config.teacher.learning_rate = 0.0  # 0: config.optimizer.learning_rate
 
+    config.distill = distill()
     config.dml = ConfigDict({"temperature": 2.0})
-    config.kd = ConfigDict({"temperature": 4.0, "label_weight": 0.1, "teacher_weight": 0.9})
+    config.hssakd = ConfigDict()
+    config.hssakd.temperature = 3.0
+    config.hssakd.transformations = "rotations"  # 'colour_permutations', 'both': M = 4, 6, 24
+    config.hssakd.freeze_backbone = False  # of hssakd_teacher: config.teacher is its backbone
     config.mcl = ConfigDict()
     config.mcl.alpha = 0.1  # vcl
     config.mcl.beta = 0.1  # icl
@@ -90,18 +96,22 @@ def base() -> ConfigDict:
     return config
 
 
-def use_data(config: ConfigDict, name: str) -> None:
-    """Points `config.data` at a set by its short name.
+def use_data(config: ConfigDict, name: str, *, imagenet: bool = False) -> None:
+    """Points `config.data` at a set by its short name; `imagenet` says whether that is one.
 
     Raises:
       UserError: unknown name.
     """
     sources = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
+    if imagenet:
+        sources["imagenet"] = "tfds:imagenet2012"
     if name not in sources:
         raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(sources)}")
     config.data.source = sources[name]
     if name == "digits":  # ten classes of small grey images: a mirrored digit is another sign
         config.data.augmentation = "crop"
+    if name == "imagenet":
+        config.data.augmentation, config.data.image_size = "resized_crop_flip", 224
 
 
 def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
@@ -138,6 +148,68 @@ def _arguments(argument: str, count: int) -> tuple[str, str, int]:
             "for instance cifar100,wrn_16_2,4"
         )
     return data, network, int(number or count)
+
+
+# What HSAKD trains at a fifth of the learning rate.
+_LOW_RATE = ("mobilenetv2", "shufflenet", "hsakd_shufflenet")
+
+
+def distillation_run(method: str, data: str, networks: tuple[str, ...]) -> ConfigDict:
+    """A run with the schedule of HSAKD's experiments, which is that of its baselines too.
+
+    Args:
+      method: `config.method`.
+      data: 'cifar100', 'cifar10', 'imagenet', or 'digits': short, on a quarter of the pixels.
+      networks: `config.networks`.
+
+    Raises:
+      UserError: unknown data.
+    """
+    config = base()
+    config.method, config.networks = method, networks
+    use_data(config, data, imagenet=True)
+    config.epochs, config.batch_size = 240, 64
+    optimizer = config.optimizer
+    optimizer.schedule, optimizer.factors = "multistep", (0.1, 0.1, 0.1)
+    optimizer.milestones = (150, 180, 210)
+    low = any(network.startswith(_LOW_RATE) for network in networks)
+    optimizer.learning_rate = 0.01 if low else 0.05
+    config.teacher.learning_rate = 0.05 if low else 0.0
+    if data == "imagenet":
+        config.epochs, config.batch_size = 100, 256
+        optimizer.learning_rate, optimizer.milestones = 0.1, (30, 60, 90)
+        config.teacher.learning_rate = 0.0
+        optimizer.weight_decay, optimizer.nesterov = 1e-4, False
+    if data == "digits":
+        config.data.image_size = 16
+        config.epochs, config.batch_size = 8, 30
+        config.teacher.epochs = 5
+        optimizer.schedule, optimizer.warm_up_epochs = "cosine", 1
+        optimizer.milestones, optimizer.factors = (), ()
+    return config
+
+
+def pair(data: str, teacher: str, student: str) -> tuple[str, str]:
+    """A teacher and a student by name, where '' stands for those that fit the data."""
+    pairs = {"digits": ("resnet14", "resnet8"), "imagenet": ("resnet34", "resnet18")}
+    usual = pairs.get(data, ("wrn_40_2", "wrn_16_2"))
+    return teacher or usual[0], student or usual[1]
+
+
+def fields(argument: str, form: str) -> list[str]:
+    """The parts of a config file's argument, '' for those that are left out.
+
+    Args:
+      argument: as given after the file's name, separated by commas.
+      form: what is expected, such as 'data[,teacher[,student]]'.
+
+    Raises:
+      UserError: there are more of them.
+    """
+    parts, most = argument.split(","), form.count(",") + 1
+    if len(parts) > most:
+        raise UserError(f"--config argument {argument!r} is not of the form {form}")
+    return parts + [""] * (most - len(parts))
 
 
 def plain(config: ConfigDict) -> dict:

@@ -40,10 +40,12 @@ def evaluate(values: flags.FlagValues) -> None:
 
 
 def _show(metrics: dict[str, float]) -> None:
-    for name in [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]:
+    names = [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]
+    width = max(map(len, names)) + 2
+    for name in names:
         top5 = metrics.get(f"{name}/top5")
         more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
-        say(f"{name:<12}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
+        say(f"{name:<{width}}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
 
 
 def networks(values: flags.FlagValues) -> None:
@@ -84,6 +86,10 @@ def export_torch(values: flags.FlagValues) -> None:
     if file.exists():
         raise UserError(f"--torch_file={file} exists; name another file")
     network = pretrained.load(values.workdir, member=values.member, which=values.checkpoint)
+    if values.torch_part not in ("", "backbone"):
+        raise UserError(f"--torch_part={values.torch_part}: of a network to export, use 'backbone'")
+    if values.torch_part:
+        network = pretrained.backbone(network)
     state = interop.export_state_dict(network.module(), network.variables)
     interop.write(file, state)
     say(f"{network.name}, {network.num_classes} classes, {len(state)} arrays: {file}")

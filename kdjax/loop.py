@@ -15,7 +15,7 @@ from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.preemption import Preemption
-from kdjax.pretrained import Pretrained
+from kdjax.pretrained import Pretrained, backbone
 from kdjax.training import TrainState, evaluation_step, init_state, train_step
 
 _LEAST = {
@@ -39,9 +39,12 @@ class Run:
         self.feed = feeding.Feed(config, dataset, self.parallel, most)
         self.steps_per_epoch = self.feed.steps_per_epoch
         self.method = methods.create(
-            teachers.resolved(config, workdir), num_classes=dataset.num_classes, axis_name=AXIS
+            teachers.resolved(config, workdir),
+            num_classes=dataset.num_classes,
+            axis_name=AXIS,
+            train_labels=dataset.train.labels,
         )
-        self.tx = optimizers.create(config, self.steps_per_epoch)
+        self.tx = self.method.optimizer(optimizers.create(config, self.steps_per_epoch))
         prepare = feeding.train_input(dataset, config.data.augmentation)
         self.train_steps = self.parallel.map(
             train_step(self.method, self.tx, prepare, config.seed), donate=True
@@ -113,6 +116,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     workdirs.check(workdir, config)
     teacher = teachers.config_of_teacher(config)
     if teacher is not None and not teachers.finished(teacher, teachers.directory(workdir)):
+        teachers.check(config)
         say(f"teacher {teacher.networks[0]}: {teachers.directory(workdir)}")
         train(teacher, teachers.directory(workdir))
         say(f"student {config.networks[0]}: {workdir}")
@@ -260,14 +264,14 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
 
 
 def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:
-    """Evaluates a network on the whole test split of `config.data`.
+    """Evaluates a network, without its branches, on the whole test split of `config.data`.
 
     Raises:
       UserError: the data has another number of classes.
     """
-    config = ConfigDict(config)  # a copy that is not locked
-    with config.unlocked():
-        config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
+    network = backbone(network)
+    config = ConfigDict(config.to_dict())
+    config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
     run = Run(config)
     if run.num_classes != network.num_classes:
         raise UserError(

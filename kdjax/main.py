@@ -51,8 +51,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string(
         "torch_part",
         "",
-        "Import only the arrays under this name: 'backbone' for the network inside one with "
-        "auxiliary classifiers.",
+        "Import, or export, only the arrays under this name: 'backbone' for the network inside one "
+        "with auxiliary classifiers.",
         flag_values=values,
     )
     flags.DEFINE_string(

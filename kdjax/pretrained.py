@@ -39,6 +39,14 @@ class Pretrained(NamedTuple):
         return models.create(self.name, num_classes=self.num_classes, **options)
 
 
+def backbone(network: Pretrained) -> Pretrained:
+    """The network itself, where it has branches."""
+    if "backbone" not in network.variables["params"]:
+        return network
+    variables = {name: tree["backbone"] for name, tree in network.variables.items()}
+    return Pretrained(network.name.rpartition("_")[0], network.num_classes, variables)
+
+
 def is_imported(directory: Path) -> bool:
     """Whether a directory was written by `save`."""
     return (Path(directory) / _SPEC).is_file()

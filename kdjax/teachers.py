@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax import methods
+from kdjax import methods, models
 from kdjax import metrics as metric_files
+from kdjax.data import transformations
 from kdjax.errors import UserError
+from kdjax.pretrained import Pretrained
 
 _SUBDIRECTORY = "teacher"
+_ANY = 10  # number of classes, where it does not matter
 
 
 def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
     """The config of the run that trains a run's teacher, or None where none is to be trained.
 
     It is the run's own with the method `config.teacher.method`, the network
-    `config.teacher.network` and, if given, `config.teacher.epochs`.
+    `config.teacher.network` and, if given, `config.teacher.epochs` and
+    `config.teacher.learning_rate`.
 
     Raises:
       UserError: the teacher would need a teacher itself.
@@ -31,6 +37,7 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
     own.networks = (config.teacher.network,)
     own.shared_stages = 0
     own.epochs = config.teacher.epochs or config.epochs
+    own.optimizer.learning_rate = config.teacher.learning_rate or config.optimizer.learning_rate
     own.teacher = configs.base().teacher
     if methods.needs_teacher(own):
         raise UserError(
@@ -38,6 +45,27 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
             "'hssakd_teacher'"
         )
     return own.lock()
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` if the run could not use the teacher that is trained for it first.
+
+    The method is built with weightless networks; that says what is wrong before hours of training.
+    """
+    name = config.teacher.network
+    if config.teacher.method == "hssakd_teacher":
+        count = transformations.create(config.hssakd.transformations).count
+        name += "_aux" if count == 4 else f"_aux{count}"
+    module = models.create(name, num_classes=_ANY)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    methods.create(
+        config,
+        num_classes=_ANY,
+        axis_name=None,
+        train_labels=np.arange(_ANY * config.batch_size) % _ANY,
+        teacher=Pretrained(name, _ANY, variables),
+    )
 
 
 def resolved(config: ConfigDict, workdir: Path | None) -> ConfigDict:

@@ -40,6 +40,7 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
         augment_key, loss_key = jax.random.split(key)
         device, size = jax.lax.axis_index(AXIS), batch["index"].shape[0]
         batch = prepare(constants, batch, augment_key, device * size + jnp.arange(size))
+        batch |= {"step": state.step}
         gradient = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (model_state, metrics)), grads = gradient(
             state.params, state.model_state, batch, jax.random.fold_in(loss_key, device)

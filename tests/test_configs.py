@@ -16,6 +16,40 @@ ARGUMENTS = [
     ",".join(parts)
     for parts in itertools.product(("cifar100", "cifar10", "digits"), ("", "wrn_16_2"), ("", "4"))
 ]
+REFUSED = ["cifar", "", "digits,,0", "digits,,x", "digits,,-1", "digits,resnet8,2,2"]
+
+# Files with arguments of their own: {argument: (data, networks, teacher)}, and what they refuse.
+OWN_ARGUMENTS = {
+    "distill": {
+        "kd": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
+        "crd,digits": ("digits", ("resnet8",), "resnet14"),
+        "at,cifar10,resnet56,resnet20": ("cifar10", ("resnet20",), "resnet56"),
+    },
+    "hsakd": {
+        "cifar10": ("cifar10", ("wrn_16_2",), "wrn_40_2"),
+        "cifar100,resnet56": ("cifar100", ("wrn_16_2",), "resnet56"),
+        "cifar100,,resnet20": ("cifar100", ("resnet20",), "wrn_40_2"),
+        "imagenet": ("imagenet2012", ("resnet18",), "resnet34"),
+        "digits": ("digits", ("resnet8",), "resnet14"),
+    },
+    "hssakd": {
+        "cifar100": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
+        "digits,,,both": ("digits", ("resnet8",), "resnet14"),
+        "cifar10,resnet56,resnet20,rotations": ("cifar10", ("resnet20",), "resnet56"),
+    },
+    "hssakd_online": {
+        "cifar100": ("cifar100", ("wrn_40_2",) * 2, ""),
+        "digits,,3": ("digits", ("resnet8",) * 3, ""),
+        "cifar10,wrn_40_1,resnet20": ("cifar10", ("wrn_40_1", "resnet20"), ""),
+        "imagenet": ("imagenet2012", ("resnet18",) * 2, ""),
+    },
+}
+OWN_REFUSED = {
+    "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
+    "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
+    "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
+    "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
+}
 
 
 def load(path):
@@ -46,21 +80,30 @@ def test_default_is_locked_and_has_the_settings_of_base(path):
     assert config.batch_size % max(config.data.images_per_class, 1) == 0
 
 
-@every_file
-@pytest.mark.parametrize("argument", ARGUMENTS)
+def cases(plain: list, own: dict) -> list:
+    """(file, one of its arguments) for every file."""
+    return [
+        pytest.param(path, argument, id=f"{path.stem}:{argument}")
+        for path in FILES
+        for argument in own.get(path.stem, plain)
+    ]
+
+
+@pytest.mark.parametrize(("path", "argument"), cases(ARGUMENTS, OWN_ARGUMENTS))
 def test_documented_arguments(path, argument):
     config = load(path).get_config(argument)
-    data, network, count = [*argument.split(","), "", ""][:3]
-    assert config.data.source.endswith(data)
-    assert not network or set(config.networks) == {network}
-    assert not count or len(config.networks) == int(count)
     assert config.is_locked
+    if path.stem in OWN_ARGUMENTS:
+        data, networks, teacher = OWN_ARGUMENTS[path.stem][argument]
+        assert (config.networks, config.teacher.network) == (networks, teacher)
+    else:
+        data, network, count = [*argument.split(","), "", ""][:3]
+        assert not network or set(config.networks) == {network}
+        assert not count or len(config.networks) == int(count)
+    assert config.data.source.endswith(data)
 
 
-@every_file
-@pytest.mark.parametrize(
-    "argument", ["cifar", "", "digits,,0", "digits,,x", "digits,,-1", "digits,resnet8,2,2"]
-)
+@pytest.mark.parametrize(("path", "argument"), cases(REFUSED, OWN_REFUSED))
 def test_other_arguments_are_refused(path, argument):
     with pytest.raises(UserError, match="--config"):
         load(path).get_config(argument)
@@ -75,6 +118,27 @@ def test_docstring_has_commands_that_load(path):
         module = load(ROOT / file)
         assert file == f"configs/{path.name}"
         assert module.get_config(argument) if argument else module.get_config()
+
+
+def test_settings_of_hsakd():
+    """Table of the paper's experiments; what is not said here is its own default's."""
+    hsakd = load(ROOT / "configs" / "hsakd.py")
+    cifar = hsakd.get_config("cifar100")
+    optimizer = cifar.optimizer
+    assert (cifar.epochs, cifar.batch_size, cifar.hssakd.temperature) == (240, 64, 3.0)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.05, 5e-4)
+    assert (optimizer.milestones, optimizer.factors) == ((150, 180, 210), (0.1,) * 3)
+    assert optimizer.nesterov and optimizer.momentum == 0.9
+    assert (cifar.method, cifar.teacher.method) == ("hssakd_student", "hssakd_teacher")
+    for student in ("mobilenetv2_half", "shufflenetv1", "hsakd_shufflenetv2_1x"):
+        assert hsakd.get_config(f"cifar100,vgg13,{student}").optimizer.learning_rate == 0.01
+    imagenet = hsakd.get_config("imagenet")
+    optimizer = imagenet.optimizer
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.data.image_size) == (100, 256, 224)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 1e-4)
+    assert optimizer.milestones == (30, 60, 90) and not optimizer.nesterov
+    hssakd = load(ROOT / "configs" / "hssakd.py")
+    assert hssakd.get_config("cifar100,,,both").hssakd.transformations == "both"
 
 
 def test_differences_are_dotted_names():

@@ -150,7 +150,7 @@ def test_import_evaluate_distill_export(call, file, source, tmp_path):
     assert json.loads((there / "network.json").read_text())["source"]["file"] == file.name
 
     status, output, _ = call("--job=evaluate", *runs.settings(source), f"--workdir={there}")
-    assert status == 0 and "network_0   top-1" in output
+    assert status == 0 and "network_0  top-1" in output
     accuracy = float(output.split("top-1")[1].split("%")[0]) / 100
 
     flags = runs.settings(source, epochs=2, method="kd", teacher__checkpoint=there)
@@ -188,6 +188,21 @@ def test_import_refuses_and_writes_nothing(call, file, tmp_path, flags, pattern)
     assert status == 2 and len(errors) == 1
     assert re.search(pattern, errors[0]), errors[0]
     assert not (tmp_path / "there").exists()
+
+
+def test_a_network_with_branches_is_evaluated_and_exported_without_them(call, source, tmp_path):
+    module = models.create("tiny_aux", num_classes=runs.CLASSES)
+    variables = random_variables(module, IMAGES)
+    network = pretrained.Pretrained("tiny_aux", runs.CLASSES, variables)
+    pretrained.save(tmp_path / "there", network, {})
+    workdir = f"--workdir={tmp_path / 'there'}"
+    status, output, _ = call("--job=evaluate", *runs.settings(source), workdir)
+    assert status == 0 and "network_0  top-1" in output
+    file = f"--torch_file={tmp_path / 'student.safetensors'}"
+    assert call("--job=export-torch", workdir, file, "--torch_part=backbone")[0] == 0
+    plain = models.create("tiny", num_classes=runs.CLASSES)
+    again, _ = interop.import_state_dict(plain, interop.read(tmp_path / "student.safetensors"))
+    assert_same(again, {name: tree["backbone"] for name, tree in variables.items()})
 
 
 def test_evaluating_an_imported_network_needs_data_of_its_classes(call, file, source, tmp_path):

@@ -99,3 +99,19 @@ def test_no_teacher_is_trained_where_none_is_needed():
 def test_a_teacher_cannot_need_a_teacher():
     with pytest.raises(UserError, match=r"config\.teacher\.method='kd' needs a teacher itself"):
         teachers.config_of_teacher(config(method="kd"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"networks": "('tinny',)"}, "unknown network 'tinny'"),
+        ({"teacher__network": "tinny"}, "unknown network 'tinny'"),
+        ({"method": "hssakd_student"}, "branch"),
+        ({"method": "fitnett"}, "config.method='fitnett' is unknown"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_teacher_is_trained(call, tmp_path, changes, pattern):
+    workdir = tmp_path / "run"
+    status, _, errors = call(*settings(tmp_path, **changes), f"--workdir={workdir}")
+    assert status == 2 and len(errors) == 1 and pattern in errors[0]
+    assert not workdir.exists()

@@ -2,9 +2,22 @@
 
 from kdjax.methods.base import CONSTANTS, Method
 from kdjax.methods.cross_entropy import cross_entropy
+from kdjax.methods.distill import distill
 from kdjax.methods.dml import dml
-from kdjax.methods.kd import kd
+from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.registry import create, needs_teacher
 
-__all__ = ["CONSTANTS", "Method", "create", "cross_entropy", "dml", "kd", "mcl", "needs_teacher"]
+__all__ = [
+    "CONSTANTS",
+    "Method",
+    "create",
+    "cross_entropy",
+    "distill",
+    "dml",
+    "hssakd_online",
+    "hssakd_student",
+    "hssakd_teacher",
+    "mcl",
+    "needs_teacher",
+]

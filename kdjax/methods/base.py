@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from kdjax import losses
 from kdjax.models import Cohort, Outputs
@@ -25,10 +26,12 @@ class Method(NamedTuple):
       init: `(key, images [B, H, W, C]) -> params, model_state`. `model_state` holds all that
         changes but is not trained by the optimizer, and under `CONSTANTS` what never changes.
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
-        float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`. The loss is the
-        mean over this device's images; metrics are scalars.
+        float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
+        `[]`. The loss is the mean over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
         logits of M transformed views of each image are `[B, M, N * M]`.
+      optimizer: what becomes of the config's optimizer, where a method trains some parameters in
+        some steps only.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -36,6 +39,9 @@ class Method(NamedTuple):
         [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
     ]
     predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]]
+    optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: (
+        tx
+    )
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

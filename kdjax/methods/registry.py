@@ -1,69 +1,193 @@
 """From a config to a method."""
 
 import difflib
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import models, pretrained
+from kdjax.data import order, transformations
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
 from kdjax.methods.cross_entropy import cross_entropy
+from kdjax.methods.distill import BASELINES, by_class, distill
 from kdjax.methods.dml import dml
-from kdjax.methods.kd import kd
+from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
+from kdjax.pretrained import Pretrained
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def _mcl(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Method:
+class _Parts(NamedTuple):
+    """What a method is built from: see `create`."""
+
+    config: ConfigDict
+    cohort: models.Cohort
+    axis_name: str | None
+    train_labels: np.ndarray | None
+    teacher: Pretrained | None
+
+    def trained(self) -> Pretrained:
+        """The network that `config.teacher` names, unless another one is given."""
+        if self.teacher is not None:
+            return self.teacher
+        return pretrained.teacher(self.config.teacher, self.cohort.networks[0].num_classes)
+
+
+def _mcl(parts: _Parts) -> Method:
+    config = parts.config
     if config.data.images_per_class < 2:
         raise UserError(
             "method 'mcl' contrasts images of one class within a batch; set "
             f"config.data.images_per_class to 2 or more (it is {config.data.images_per_class})"
         )
-    return mcl(cohort, axis_name=axis_name, **config.mcl)
+    return mcl(parts.cohort, axis_name=parts.axis_name, **config.mcl)
 
 
-def _kd(config: ConfigDict, cohort: models.Cohort, axis_name: str | None) -> Method:
-    del axis_name
-    return kd(cohort, *_teacher(config, cohort), **config.kd)
+def _distill(parts: _Parts) -> Method:
+    """The student and teacher of the config, with the baseline that `config.method` names."""
+    config, cohort, axis_name, train_labels, _ = parts
+    settings = dict(config.distill[config.method])
+    weights = {name: settings.pop(name) for name in ("weight", "label_weight")}
+    weights |= {name: config.distill[name] for name in ("teacher_weight", "temperature")}
+    if "init_learning_rate" in settings:
+        rate = settings.pop("init_learning_rate") / config.optimizer.learning_rate
+        settings["init_rate"] = rate
+    baseline = BASELINES[config.method](
+        axis_name=axis_name, norm_axis_name=cohort.networks[0].axis_name, **settings
+    )
+    steps = None
+    if train_labels is not None:
+        steps = order.steps_per_epoch(len(train_labels), config.batch_size)
+    constants = {"others": by_class(train_labels)} if config.method == "crd" else None
+    return distill(
+        cohort,
+        *_teacher(parts),
+        baseline,
+        steps_per_epoch=steps,
+        constants=constants,
+        **weights,
+    )
 
 
-def _teacher(config: ConfigDict, cohort: models.Cohort) -> tuple[nn.Module, dict]:
+def _teacher(parts: _Parts) -> tuple[nn.Module, dict]:
     """The network that `config.teacher` names, and its variables."""
-    teacher = pretrained.teacher(config.teacher, cohort.networks[0].num_classes)
+    config, teacher = parts.config, parts.trained()
+    wanted = config.teacher.network
+    if wanted and _plain(teacher.name) != wanted:
+        raise UserError(
+            f"config.teacher.checkpoint={config.teacher.checkpoint} holds {teacher.name}, "
+            f"config.teacher.network={wanted!r} says otherwise; name the one that is meant"
+        )
     dtype = config.teacher.dtype or config.dtype
     if dtype not in DTYPES:
         raise UserError(f"config.teacher.dtype={dtype!r} is unknown; use '' or {_join(DTYPES)}")
     return teacher.module(dtype=DTYPES[dtype]), teacher.variables
 
 
+def _plain(name: str) -> str:
+    """The name of a network without the suffix for its branches."""
+    plain, _, form = name.rpartition("_")
+    return plain if plain in models.names() and form in models.forms() else name
+
+
+def _hssakd_teacher(parts: _Parts) -> Method:
+    config = parts.config
+    branched, chosen = _with_branches(parts)
+    if not config.hssakd.freeze_backbone:
+        return hssakd_teacher(branched, transformations=chosen)
+    found = parts.trained()
+    if found.name != config.networks[0]:
+        raise UserError(
+            f"config.hssakd.freeze_backbone: config.teacher.checkpoint={config.teacher.checkpoint} "
+            f"holds {found.name}, not the {config.networks[0]} of config.networks"
+        )
+    if config.evaluation.best in ("mean/top1", "network_0/top1"):
+        raise UserError(
+            f"config.evaluation.best={config.evaluation.best!r} never changes with a frozen "
+            "backbone; name a branch's, such as network_0/branch3/joint/top1"
+        )
+    return hssakd_teacher(branched, transformations=chosen, frozen_backbone=found.variables)
+
+
+def _hssakd_student(parts: _Parts) -> Method:
+    _check_not_frozen(parts.config)
+    branched, chosen = _with_branches(parts)
+    temperature = parts.config.hssakd.temperature
+    return hssakd_student(
+        branched, *_teacher(parts), transformations=chosen, temperature=temperature
+    )
+
+
+def _hssakd_online(parts: _Parts) -> Method:
+    _check_not_frozen(parts.config)
+    branched, chosen = _with_branches(parts)
+    temperature = parts.config.hssakd.temperature
+    return hssakd_online(branched, transformations=chosen, temperature=temperature)
+
+
+def _with_branches(parts: _Parts) -> tuple[models.Cohort, transformations.Transformations]:
+    """The cohort with branches for the transformations that the config names, and these."""
+    config, cohort = parts.config, parts.cohort
+    if cohort.shared_stages:
+        raise UserError(
+            f"config.shared_stages={cohort.shared_stages}: networks of method {config.method!r} "
+            "share nothing; set it to 0"
+        )
+    chosen = transformations.create(config.hssakd.transformations)
+    networks = (models.hsakd_branches(each, chosen.count) for each in cohort.networks)
+    return models.Cohort(tuple(networks)), chosen
+
+
+def _check_not_frozen(config: ConfigDict) -> None:
+    if config.hssakd.freeze_backbone:
+        raise UserError(
+            f"config.hssakd.freeze_backbone is for method 'hssakd_teacher', not {config.method!r}"
+        )
+
+
 _BUILDERS = {
-    "cross_entropy": lambda config, cohort, axis_name: cross_entropy(cohort),
-    "dml": lambda config, cohort, axis_name: dml(cohort, **config.dml),
-    "kd": _kd,
+    "cross_entropy": lambda parts: cross_entropy(parts.cohort),
+    "dml": lambda parts: dml(parts.cohort, **parts.config.dml),
+    "hssakd_online": _hssakd_online,
+    "hssakd_student": _hssakd_student,
+    "hssakd_teacher": _hssakd_teacher,
     "mcl": _mcl,
+    **dict.fromkeys(BASELINES, _distill),
 }
 
 
 # Methods that learn from a trained network.
-_TAUGHT = {"kd"}
+_TAUGHT = {"hssakd_student", *BASELINES}
 
 
 def needs_teacher(config: ConfigDict) -> bool:
     """Whether the method of `config` learns from a trained network, `config.teacher`."""
-    return config.method in _TAUGHT
+    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
+    return frozen or config.method in _TAUGHT
 
 
-def create(config: ConfigDict, *, num_classes: int, axis_name: str | None) -> Method:
+def create(
+    config: ConfigDict,
+    *,
+    num_classes: int,
+    axis_name: str | None,
+    train_labels: np.ndarray | None = None,
+    teacher: Pretrained | None = None,
+) -> Method:
     """The method that `config.method` names, over the cohort that `config.networks` names.
 
     Args:
       config: see `kdjax.config`.
       num_classes: of the data.
       axis_name: the mapped device axis; None outside a map.
+      train_labels: `[images]` of the training split, for methods that look at all of it or count
+        its epochs.
+      teacher: takes the place of the network that `config.teacher` names.
 
     Raises:
       UserError: unknown method, network or dtype, or settings that the method cannot run with.
@@ -97,7 +221,7 @@ def create(config: ConfigDict, *, num_classes: int, axis_name: str | None) -> Me
             "stages; share none (0) or up to all of them"
         )
     cohort = models.Cohort(networks, shared_stages=config.shared_stages)
-    return _BUILDERS[config.method](config, cohort, axis_name)
+    return _BUILDERS[config.method](_Parts(config, cohort, axis_name, train_labels, teacher))
 
 
 def _join(names) -> str:

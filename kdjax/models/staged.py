@@ -100,6 +100,7 @@ class StagedNetwork(nn.Module):
         x = x.astype(self.dtype)
         if start == 0:
             x = self.stem(x, train)
+            self.sow("intermediates", "stem", x)  # for those who ask for it
         features = {}
         last = self.num_stages + self.extra_stages
         for number in range(start + 1, (last if stop is None else stop) + 1):

@@ -1,0 +1,58 @@
+"""Training in two phases, each with an optimizer of its own, inside one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# A parameter's path -> factors of its learning rate in the first and in the second phase.
+Rates = Callable[[tuple[str, ...]], tuple[float, float]]
+
+
+class TwoPhasesState(NamedTuple):
+    """Steps made, and the state of the optimizer."""
+
+    count: jax.Array
+    inner: Any
+
+
+def two_phases(
+    inner: optax.GradientTransformation, *, first_steps: int, rates: Rates
+) -> optax.GradientTransformation:
+    """Makes two optimizers out of one, the second taking over after `first_steps` steps.
+
+    A parameter's update is multiplied by its factor for the phase; with 0 it keeps its value. At
+    the beginning of the second phase the floating-point state (momentum) is what it is at the very
+    beginning; integers (the schedule's clock) go on.
+
+    Args:
+      inner: makes the updates of both phases.
+      first_steps: length of the first phase.
+      rates: see `Rates`.
+    """
+
+    def init(params):
+        return TwoPhasesState(jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(updates, state, params=None):
+        restart = state.count == first_steps
+
+        def restarted(fresh, old):
+            floating = jnp.issubdtype(jnp.result_type(old), jnp.floating)
+            return jnp.where(restart, fresh, old) if floating else old
+
+        own = jax.tree.map(restarted, inner.init(params), state.inner)
+        updates, own = inner.update(updates, own, params)
+
+        def scaled(path, leaf):
+            first, second = rates(tuple(key.key for key in path))
+            return leaf * jnp.where(state.count < first_steps, first, second).astype(leaf.dtype)
+
+        updates = jax.tree_util.tree_map_with_path(scaled, updates)
+        return updates, TwoPhasesState(optax.safe_increment(state.count), own)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,189 @@
+"""HSAKD and HSSAKD: teachers, their students, and networks that teach each other.
+
+Yang et al., IJCAI 2021 (arXiv 2107.13715) and TNNLS 2022 (arXiv 2109.03075). All networks have a
+branch after every stage for joint labels (`models.hsakd_branches`), and all views of an image are
+in the same batch, so that BatchNorm's statistics mix them. The branches are not needed afterwards.
+
+Each method predicts the `branches.scores`: class logits, and class scores and joint logits of every
+branch. These are what is evaluated; accuracies of the same names are reported while training.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.data.transformations import Transformations
+from kdjax.errors import UserError
+from kdjax.methods import base, branches
+from kdjax.models import Cohort
+
+
+def hssakd_teacher(
+    cohort: Cohort,
+    *,
+    transformations: Transformations,
+    frozen_backbone: dict[str, Any] | None = None,
+) -> base.Method:
+    """Networks that learn labels, and joint labels in their branches, each for itself.
+
+    Args:
+      cohort: networks with branches for M transformations; one, if its backbone is frozen.
+      transformations: the M transformations.
+      frozen_backbone: variables `{'params', 'batch_stats'}` of a trained network, the backbone of
+        the only one of the cohort. It stays in evaluation mode, only the branches learn, and it is
+        in the method's state, out of the optimizer's (and its weight decay's) reach. None trains
+        all of the network.
+
+    Raises:
+      UserError: networks without branches or for other transformations; several with a frozen
+        backbone.
+    """
+    branches.check_cohort(cohort, transformations)
+    if frozen_backbone is not None and len(cohort.networks) > 1:
+        raise UserError("config.hssakd.freeze_backbone takes one network in config.networks")
+
+    def init(key, images):
+        params, model_state = base.init_cohort(cohort, key, images)
+        if frozen_backbone is None:
+            return params, model_state
+        constants = {branches.BACKBONE: jax.tree.map(jnp.asarray, frozen_backbone)}
+        return (
+            {"cohort": _branches_only(params["cohort"])},
+            {
+                "batch_stats": _branches_only(model_state["batch_stats"]),
+                base.CONSTANTS: constants,
+            },
+        )
+
+    def loss(params, model_state, batch, key):
+        del key
+        run = base.train_outputs if frozen_backbone is None else _train_branches
+        views = transformations.rows(batch["image"])
+        outputs, model_state = run(cohort, params, model_state, views)
+        labels = batch["label"]
+        terms = _sum(losses.hssakd_teacher(*branches.logits_of(each), labels) for each in outputs)
+        return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
+
+    predict = functools.partial(branches.predict, cohort, transformations)
+    return base.Method(init=init, loss=loss, predict=predict)
+
+
+def hssakd_student(
+    cohort: Cohort,
+    teacher: nn.Module,
+    teacher_variables: dict[str, Any],
+    *,
+    transformations: Transformations,
+    temperature: float,
+) -> base.Method:
+    """Networks that learn labels, and from a trained teacher its class and joint distributions.
+
+    The teacher is in evaluation mode and frozen, in its own compute dtype; it sees each batch once,
+    however many students there are. Students learn each for itself.
+
+    Args:
+      cohort: the students, with branches for M transformations.
+      teacher: a network for the same classes with branches for the same transformations, after as
+        many stages as the students have.
+      teacher_variables: its weights.
+      transformations: the M transformations.
+      temperature: T > 0 of `losses.hssakd_student`. Paper: 3.
+
+    Raises:
+      UserError: a student or the teacher has no branches, or others than the students and
+        transformations ask for.
+    """
+    branches.check_cohort(cohort, transformations)
+    branches.check_teacher(teacher, cohort, transformations)
+
+    def init(key, images):
+        params, model_state = base.init_cohort(cohort, key, images)
+        constants = {"teacher": jax.tree.map(jnp.asarray, teacher_variables)}
+        return params, model_state | {base.CONSTANTS: constants}
+
+    def loss(params, model_state, batch, key):
+        del key
+        labels, views = batch["label"], transformations.rows(batch["image"])
+        outputs, model_state = base.train_outputs(cohort, params, model_state, views)
+        taught = branches.logits_of(teacher.apply(model_state[base.CONSTANTS]["teacher"], views))
+        terms = _sum(
+            losses.hssakd_student(
+                *branches.logits_of(each), labels, *taught, temperature=temperature
+            )
+            for each in outputs
+        )
+        metrics = terms | branches.accuracies(outputs, labels)
+        own = taught[0][:: transformations.count]
+        metrics["teacher/accuracy"] = jnp.mean(own.argmax(-1) == labels)
+        return sum(terms.values()), (model_state, metrics)
+
+    predict = functools.partial(branches.predict, cohort, transformations)
+    return base.Method(init=init, loss=loss, predict=predict)
+
+
+def hssakd_online(
+    cohort: Cohort, *, transformations: Transformations, temperature: float
+) -> base.Method:
+    """Networks that learn labels, joint labels, and both distributions from each other.
+
+    Args:
+      cohort: two networks or more with branches for M transformations, after equally many stages.
+      transformations: the M transformations.
+      temperature: T > 0 of `losses.hssakd_online`. Official code: 3.
+
+    Raises:
+      UserError: fewer than two networks, or networks without branches, for other transformations or
+        with different numbers of branches.
+    """
+    if len(cohort.networks) < 2:
+        raise UserError("method 'hssakd_online' needs at least two networks in config.networks")
+    branches.check_cohort(cohort, transformations)
+    counts = [len(network.heads) for network in cohort.networks]
+    if len(set(counts)) > 1:
+        raise UserError(
+            f"the networks of method 'hssakd_online' have {' and '.join(map(str, counts))} "
+            "branches; name networks with equally many stages in config.networks"
+        )
+
+    def loss(params, model_state, batch, key):
+        del key
+        views = transformations.rows(batch["image"])
+        outputs, model_state = base.train_outputs(cohort, params, model_state, views)
+        logits, heads = zip(*map(branches.logits_of, outputs), strict=True)
+        labels = batch["label"]
+        terms = _sum([losses.hssakd_online(logits, heads, labels, temperature=temperature)])
+        return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
+
+    init = functools.partial(base.init_cohort, cohort)
+    predict = functools.partial(branches.predict, cohort, transformations)
+    return base.Method(init=init, loss=loss, predict=predict)
+
+
+def _branches_only(collection: dict) -> dict:
+    """Variables of a cohort of one network, without that of its backbone."""
+    own = {
+        name: value for name, value in collection["network_0"].items() if name != branches.BACKBONE
+    }
+    return {"network_0": own}
+
+
+def _train_branches(cohort, params, model_state, views):
+    """As `base.train_outputs`, of one network whose backbone is frozen."""
+    own = {
+        name: each["network_0"] for name, each in branches.variables(params, model_state).items()
+    }
+    outputs, updated = cohort.networks[0].apply(
+        own, views, train=True, freeze_backbone=True, mutable=["batch_stats"]
+    )
+    batch_stats = _branches_only({"network_0": updated["batch_stats"]})
+    return (outputs,), model_state | {"batch_stats": batch_stats}
+
+
+def _sum(terms) -> base.Metrics:
+    """Losses of networks, NamedTuples of `[B]`, as the means of their sums by name."""
+    total = jax.tree.map(lambda *each: jnp.mean(sum(each)), *terms)
+    return total._asdict()

@@ -8,7 +8,9 @@ goes on where it stopped: finished runs are not run again, the one under way res
 table land in experiments/results/NAME as runs finish, NAME being the experiment's last part.
 
 An experiment is a module with `TITLE`, `NOTE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`,
-which maps each method's label to its own flags.
+which maps each method's label to its own flags; `{runs}` in them is the directory of the workdirs.
+It may have `ONCE`, labels that are run with the first seed only (teachers), and `table`, a function
+from a label's cell to the lines of the table, in place of one row per label.
 """
 
 import argparse
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> int:
     if not arguments.table_only:
         for seed in experiment.SEEDS:  # seed by seed, so that a part of the sweep can be compared
             for label in experiment.RUNS:
+                if seed != experiment.SEEDS[0] and label in getattr(experiment, "ONCE", ()):
+                    continue
                 status = run_one(experiment, label, seed, arguments.runs, results, extra)
                 if status:
                     return status
@@ -53,7 +57,8 @@ def run_one(experiment, label: str, seed: int, runs: Path, results: Path, extra)
     if log.exists():
         return 0
     workdir = runs / name
-    flags = [*experiment.RUNS[label], *experiment.COMMON, f"--config.seed={seed}", *extra]
+    own = [flag.format(runs=runs) for flag in experiment.RUNS[label]]
+    flags = [*own, *experiment.COMMON, f"--config.seed={seed}", *extra]
     command = [sys.executable, "-m", "kdjax.main", *flags, f"--workdir={workdir}"]
     print(name, flush=True)
     status = subprocess.run(command, check=False).returncode
@@ -71,14 +76,10 @@ def run_one(experiment, label: str, seed: int, runs: Path, results: Path, extra)
 def write_table(experiment, module: str, results: Path) -> None:
     """Writes README.md: accuracies per method, from the logs that are there."""
     lines = [f"# {experiment.TITLE}", "", experiment.NOTE.strip(), ""]
-    lines += [
-        "| method | seeds | last epoch | best epoch | ensemble, last epoch |",
-        "|" + "---|" * 5,
-    ]
-    for label in experiment.RUNS:
-        logs = sorted(results.glob(f"{label}_seed*.jsonl"))
-        rows = [[row for row in metrics.read(log) if "mean/top1" in row] for log in logs]
-        lines.append(f"| {label} | {len(rows)} | {' | '.join(summary(rows))} |")
+    if hasattr(experiment, "table"):
+        lines += experiment.table(lambda label: cell(results, label))
+    else:
+        lines += rows_of_labels(experiment, results)
     command = f"python -m experiments.sweep {module} --runs DIR --config.data.dir=DATA/tfds"
     flags = "\n".join(f"    {flag}" for flag in experiment.COMMON)
     lines += ["", "Top-1 in %: mean over seeds of the mean over the networks, +- the standard "]
@@ -92,6 +93,30 @@ def write_table(experiment, module: str, results: Path) -> None:
         "",
     ]
     (results / "README.md").write_text("\n".join(lines))
+
+
+def rows_of_labels(experiment, results: Path) -> list[str]:
+    """One row for every label."""
+    lines = [
+        "| method | seeds | last epoch | best epoch | ensemble, last epoch |",
+        "|" + "---|" * 5,
+    ]
+    for label in experiment.RUNS:
+        rows = evaluated(results, label)
+        lines.append(f"| {label} | {len(rows)} | {' | '.join(summary(rows))} |")
+    return lines
+
+
+def cell(results: Path, label: str) -> str:
+    """Accuracy in the last epoch and the number of seeds, or nothing where there is no log."""
+    rows = evaluated(results, label)
+    return f"{summary(rows)[0]} ({len(rows)})" if rows else ""
+
+
+def evaluated(results: Path, label: str) -> list[list[dict[str, float]]]:
+    """For every log of a label its rows with an evaluation, in order."""
+    logs = sorted(results.glob(f"{label}_seed*.jsonl"))
+    return [[row for row in metrics.read(log) if "mean/top1" in row] for log in logs]
 
 
 def summary(runs: list[list[dict[str, float]]]) -> list[str]:

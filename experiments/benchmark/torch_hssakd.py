@@ -1,0 +1,163 @@
+"""HSSAKD's student step in plain PyTorch: the other side of `hssakd_step.py`.
+
+Written from the papers' equations with what a careful PyTorch user would write: all views in one
+batch, the teacher in evaluation mode and without a graph, fused softmax functions, one backward
+pass, `torch.optim.SGD`. Module names are kdjax's, so that weights can be filled in by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from experiments.benchmark.torch_mcl import (
+    Architecture,
+    BasicBlock,
+    ResNet,
+    distillation,
+    fill_weights,
+)
+
+ROTATIONS = 4
+
+
+class Backbone(ResNet):
+    """Images `[B, 3, H, W]` -> logits `[B, N]` and the feature map of every stage."""
+
+    def forward(self, x):
+        x = F.relu(self.stem_bn(self.stem_conv(x)), inplace=True)
+        features = {}
+        for name in self.order:
+            x = getattr(self, name)(x)
+            features[name.partition("_")[0]] = x  # of the stage's last block, in the end
+        return self.classifier(x.mean((2, 3))), list(features.values())
+
+
+class Branch(nn.Module):
+    """The feature map of a stage -> joint logits `[B, 4 N]`: the remaining stages, once more.
+
+    After the last stage these are that stage once more, at stride 1.
+    """
+
+    def __init__(self, architecture: Architecture, stage: int):
+        super().__init__()
+        blocks, widths = architecture.blocks, architecture.widths
+        features, count = widths[stage - 1], len(blocks)
+        stages = [
+            (number, min(number, count) - 1)
+            for number in range(stage + 1, count + 1 + (stage == count))
+        ]
+        self.order = []
+        for number, kind in stages:
+            for index in range(blocks[kind]):
+                stride = 2 if number <= count and index == 0 else 1
+                self.order.append(f"stage{number}_block{index}")
+                self.add_module(self.order[-1], BasicBlock(features, widths[kind], stride))
+                features = widths[kind]
+        self.classifier = nn.Linear(features, ROTATIONS * architecture.num_classes)
+
+    def forward(self, x):
+        for name in self.order:
+            x = getattr(self, name)(x)
+        return self.classifier(x.mean((2, 3)))
+
+
+class Branched(nn.Module):
+    """Images `[B, 3, H, W]` -> logits `[B, N]` and joint logits `[B, 4 N]` after every stage."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.backbone = Backbone(architecture)
+        self.branches = [f"branch{stage}" for stage in range(1, len(architecture.blocks) + 1)]
+        for stage, name in enumerate(self.branches, start=1):
+            self.add_module(name, Branch(architecture, stage))
+
+    def forward(self, x):
+        logits, features = self.backbone(x)
+        pairs = zip(self.branches, features, strict=True)
+        return logits, [getattr(self, name)(feature) for name, feature in pairs]
+
+
+def student_loss(
+    own: tuple[torch.Tensor, Sequence[torch.Tensor]],
+    taught: tuple[torch.Tensor, Sequence[torch.Tensor]],
+    labels: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """Cross entropy of the images, divergences from the teacher of all views and all heads."""
+    logits, heads = own
+    total = F.cross_entropy(logits[::ROTATIONS], labels)
+    total = total + distillation(logits, taught[0], temperature)
+    for head, teacher_head in zip(heads, taught[1], strict=True):
+        total = total + distillation(head, teacher_head, temperature)
+    return total
+
+
+class Trainer:
+    """The step: gather, normalise, rotate, teacher, student, loss, gradients, SGD.
+
+    Args:
+      teacher, student: their architectures.
+      temperature: of the divergences.
+      sgd: keyword arguments of `torch.optim.SGD`.
+      data: uint8 images `[N, H, H, 3]`, labels `[N]`, and mean and std `[3]`.
+      fill: `(name, shape) -> array` of every kernel and bias, in kdjax's layout.
+      channels_last: memory format of images and networks.
+    """
+
+    def __init__(
+        self,
+        teacher: Architecture,
+        student: Architecture,
+        temperature: float,
+        sgd: dict,
+        data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        fill: Callable[[str, tuple[int, ...]], np.ndarray],
+        *,
+        channels_last: bool = False,
+    ):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        networks = nn.ModuleDict({"teacher": Branched(teacher), "student": Branched(student)})
+        fill_weights(networks, fill)
+        networks.to(self.device, memory_format=self.format)
+        self.teacher = networks["teacher"].eval().requires_grad_(False)
+        self.student = networks["student"].train()
+        self.temperature = temperature
+        self.optimizer = torch.optim.SGD(self.student.parameters(), **sgd)
+        images, labels, mean, std = data
+        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(self.device)
+        self.labels = torch.tensor(labels, dtype=torch.long, device=self.device)
+        self.mean, self.std = (
+            torch.tensor(each, dtype=torch.float32, device=self.device).view(3, 1, 1)
+            for each in (mean, std)
+        )
+
+    def views(self, indices: torch.Tensor) -> torch.Tensor:
+        """Normalised images `[4 B, 3, H, H]`, the rotations of an image next to each other."""
+        images = (self.images[indices].float() / 255 - self.mean) / self.std
+        turned = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(ROTATIONS)], 1)
+        return turned.flatten(0, 1).contiguous(memory_format=self.format)
+
+    def step(self, indices: np.ndarray) -> torch.Tensor:
+        """One optimisation step with the images `[B]` of these numbers; returns the loss."""
+        indices = torch.from_numpy(indices).to(self.device)
+        views = self.views(indices)
+        with torch.no_grad():
+            taught = self.teacher(views)
+        loss = student_loss(self.student(views), taught, self.labels[indices], self.temperature)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def wait(self) -> None:
+        """Returns when the device has finished."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()

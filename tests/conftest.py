@@ -3,7 +3,10 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+
+import pytest
 
 # Set before jax is imported. Compiling is most of what the tests do; what is compiled once serves
 # every process of the session.
@@ -12,3 +15,19 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.fixture
+def call(capfd, monkeypatch):
+    """Runs the command line in this process; returns status, standard output and error lines."""
+    from kdjax.main import main  # late: it imports jax
+
+    def run(*arguments):
+        # ml_collections loads every config file into this module, over what is there.
+        monkeypatch.delitem(sys.modules, "config_config", raising=False)
+        capfd.readouterr()
+        status = main(["kdjax", *map(str, arguments)])
+        output, errors = capfd.readouterr()
+        return status, output, errors.splitlines()
+
+    return run

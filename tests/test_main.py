@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 
 import pytest
 
@@ -35,21 +34,6 @@ def finished(source, tmp_path_factory):
 def copied(finished, tmp_path):
     """A copy of that workdir."""
     return shutil.copytree(finished, tmp_path / "copied")
-
-
-@pytest.fixture
-def call(capfd, monkeypatch):
-    """Runs the command line in this process; returns status, standard output and error lines."""
-
-    def run(*arguments):
-        # ml_collections loads every config file into this module, over what is there.
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        capfd.readouterr()
-        status = main(["kdjax", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return status, output, errors.splitlines()
-
-    return run
 
 
 @pytest.fixture

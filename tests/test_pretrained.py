@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 
 import jax
 import ml_collections
@@ -46,20 +45,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("torch") / "tiny.safetensors"
     interop.write(path, state)
     return path
-
-
-@pytest.fixture
-def call(capfd, monkeypatch):
-    """Runs the command line in this process; returns status, standard output and error lines."""
-
-    def run(*arguments):
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        capfd.readouterr()
-        status = main(["kdjax", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return status, output, errors.splitlines()
-
-    return run
 
 
 def imported(call, file, directory):

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import pytest
 
 from kdjax import config as configs
 from kdjax import metrics, teachers
 from kdjax.errors import UserError
-from kdjax.main import main
 from tests import runs
 from tests.runs import networks  # noqa: F401 (registers 'tiny')
-
-
-@pytest.fixture
-def call(capfd, monkeypatch):
-    """Runs the command line in this process; returns status, standard output and error lines."""
-
-    def run(*arguments):
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        capfd.readouterr()
-        status = main(["kdjax", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return status, output, errors.splitlines()
-
-    return run
 
 
 def settings(tmp_path, **changes) -> list[str]:

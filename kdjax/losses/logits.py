@@ -81,9 +81,10 @@ def dist(
     Args:
       student_logits: `[B, N]` logits, not divided by the temperature.
       teacher_logits: `[B, N]` logits, likewise; a constant.
-      beta: weight of the inter-class relation. Paper: 1 on ImageNet, 2 on CIFAR-100.
-      gamma: weight of the intra-class relation. Paper: the same numbers.
-      temperature: T > 0. Paper: 1 on ImageNet, 4 on CIFAR-100.
+      beta: weight of the inter-class relation. The authors' code, for ImageNet: 1; later users on
+        CIFAR-100: 2.
+      gamma: weight of the intra-class relation. The same numbers.
+      temperature: T > 0. The authors' code, for ImageNet: 1; later users on CIFAR-100: 4.
       axis_name: name of the mapped device axis. With it, the columns of the intra-class relation
         run over the images of all devices. None means one device.
       epsilon: added to the product of two lengths, as in the official code.

@@ -78,7 +78,7 @@ def _vectors(student, teacher, k, like) -> tuple[jax.Array, jax.Array]:
             f"maps of {teacher.shape[1]} positions and {teacher.shape[2]} channels "
             f"do not have k={k} singular vectors"
         )
-    _, values, rows = jnp.linalg.svd(teacher, full_matrices=False)
+    values, rows = _svd(teacher)
     theirs = rows[:, :k].swapaxes(1, 2)
     along = theirs.sum(1) if like is None else jnp.sum(theirs * like, axis=1)
     theirs = theirs * jnp.where(along < 0, -1.0, 1.0).astype(theirs.dtype)[:, None, :]
@@ -107,14 +107,14 @@ def right_singular_vectors(x: jax.Array, count: int) -> jax.Array:
     Where singular values coincide, the vectors turn infinitely fast within their plane; this part
     of the derivative is left out, so that gradients are always finite (zero for a zero matrix).
     """
-    return jnp.linalg.svd(x, full_matrices=False)[2][..., :count, :].swapaxes(-1, -2)
+    return _svd(x)[1][..., :count, :].swapaxes(-1, -2)
 
 
 @right_singular_vectors.defjvp
 def _right_singular_vectors_jvp(count, primals, tangents):
     """First-order perturbation of the eigenvectors of `x^T x`."""
     (x,), (dx,) = primals, tangents
-    _, values, rows = jnp.linalg.svd(x, full_matrices=False)
+    values, rows = _svd(x)
     every = rows.swapaxes(-1, -2)
     vectors = every[..., :count]
     change = einsum("...nc,...nk->...ck", dx, einsum("...nc,...ck->...nk", x, vectors))
@@ -130,6 +130,24 @@ def _right_singular_vectors_jvp(count, primals, tangents):
         outside = change - einsum("...ci,...ik->...ck", every, within)
         tangent += outside * _inverse(jnp.square(mine), smallest_gap)
     return vectors, tangent
+
+
+def _svd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Singular values `[..., n]` and right singular vectors, as rows, `[..., n, C]`.
+
+    On CPU one matrix after the other: there a batch of them waits for threads of the pool while it
+    occupies one, so that several batches at a time can wait for each other for ever (jaxlib 0.10).
+    """
+
+    def batched(x):
+        _, values, rows = jnp.linalg.svd(x, full_matrices=False)
+        return values, rows
+
+    def one_by_one(x):
+        flat = jax.lax.map(batched, x.reshape(-1, *x.shape[-2:]))
+        return tuple(each.reshape(*x.shape[:-2], *each.shape[1:]) for each in flat)
+
+    return jax.lax.platform_dependent(x, cpu=one_by_one, default=batched)
 
 
 def _inverse(x: jax.Array, smallest: jax.Array) -> jax.Array:

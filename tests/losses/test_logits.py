@@ -184,7 +184,7 @@ def test_dist_on_two_devices_is_that_of_the_global_batch(float64):
     scale = np.linspace(0.5, 2.0, 5)
     expected = jax.value_and_grad(mean)(scale, STUDENT, TEACHER)
     halves = [each.reshape(2, 3, 5) for each in (STUDENT, TEACHER)]
-    mapped = jax.vmap(on_device, in_axes=(None, 0, 0), axis_name="batch")
+    mapped = jax.jit(jax.vmap(on_device, in_axes=(None, 0, 0), axis_name="batch"))
     for actual, wanted in zip(mapped(scale, *halves), expected, strict=True):
         for device in actual:
             np.testing.assert_allclose(device, wanted, rtol=1e-9)

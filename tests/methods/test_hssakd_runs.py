@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import jax
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from kdjax import metrics, pretrained
 from kdjax.checkpoints import Checkpoints
-from kdjax.main import main
 from tests import runs
 from tests.runs import networks  # noqa: F401 (registers 'tiny')
 
@@ -27,20 +25,6 @@ def settings(source, **changes) -> list[str]:
     """Flags of a run of seconds, as `runs.settings` has them."""
     changes = {"data__image_size": 0, "teacher__epochs": 1, "epochs": 1} | changes
     return [CONFIG, *runs.settings(source, **changes)[1:]]
-
-
-@pytest.fixture
-def call(capfd, monkeypatch):
-    """Runs the command line in this process; returns status, standard output and error lines."""
-
-    def run(*arguments):
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        capfd.readouterr()
-        status = main(["kdjax", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return status, output, errors.splitlines()
-
-    return run
 
 
 def read_state(workdir):

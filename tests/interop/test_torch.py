@@ -65,6 +65,19 @@ def test_round_trip_through_safetensors(network, variables, state, tmp_path):
     assert "fc.bias" in str(report) and "7x8  params/classifier/kernel" in str(report)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.names())
+def test_round_trip_of_every_network(name):
+    module, random = models.create(name, num_classes=10), np.random.default_rng(0)
+    shapes = mapping.shapes(module, (32, 32, 3))
+    variables = jax.tree.map(lambda x: random.standard_normal(x.shape, np.float32), shapes)
+    state = interop.export_state_dict(module, variables)
+    assert sum(v.size for n, v in state.items() if not n.endswith("tracked")) == sum(
+        leaf.size for leaf in jax.tree.leaves(shapes)
+    )
+    assert_same(interop.import_state_dict(module, state)[0], variables)
+
+
 def test_counters_are_kept_where_they_are_asked_for(network, state):
     state = {n: v + 5 if n.endswith("tracked") else v for n, v in state.items()}
     variables, report = interop.import_state_dict(network, state)

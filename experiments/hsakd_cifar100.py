@@ -11,8 +11,9 @@ paper writes with a star); online is two ResNet-8 without a teacher.
 
 The rows called weak were run first, with teachers of 16 epochs. Such a ResNet-14 is hardly better
 than the student alone, and KD from it is worse than no teacher, which is not the paper's order;
-that is why the teachers of the other rows train longer. A row with fewer than three seeds has not
-been run to its end. The machine was shared: images_per_second in the logs is no measurement.
+that is why the teachers of the other rows train longer. Teachers and weak rows have one seed;
+another row with fewer than three has not been run to its end. The machine was shared:
+images_per_second in the logs is no measurement.
 """
 SEEDS = (0, 1, 2)
 ONCE = ("teacher", "teacher_frozen", "teacher_joint", *(f"weak_{name}" for name in (

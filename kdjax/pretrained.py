@@ -172,7 +172,7 @@ def _branched(name: str, params: dict) -> tuple[str, int]:
         return name, params["classifier"]["bias"].shape[0]
     num_classes = params["backbone"]["classifier"]["bias"].shape[0]
     transformations = params["branch1"]["classifier"]["bias"].shape[0] // num_classes
-    return f"{name}_aux{'' if transformations == 4 else transformations}", num_classes
+    return models.hsakd_name(name, transformations), num_classes
 
 
 def _checkpoints(directory: Path, best: str = "none") -> Checkpoints:

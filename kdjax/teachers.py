@@ -55,7 +55,7 @@ def check(config: ConfigDict) -> None:
     name = config.teacher.network
     if config.teacher.method == "hssakd_teacher":
         count = transformations.create(config.hssakd.transformations).count
-        name += "_aux" if count == 4 else f"_aux{count}"
+        name = models.hsakd_name(name, count)
     module = models.create(name, num_classes=_ANY)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)

@@ -51,14 +51,7 @@ class Loss(NamedTuple):
 
 def loss_names(prefix: str) -> list:
     """Parameters for pytest: every golden file `losses/<prefix>*.npz`, or one that is skipped."""
-    folder = root()
-    names = (
-        sorted(file.stem for file in (folder / "losses").glob(f"{prefix}*.npz")) if folder else []
-    )
-    if names:
-        return names
-    reason = f"golden numbers not found: no shared/golden/losses/{prefix}* beside the checkout"
-    return [pytest.param("", marks=pytest.mark.skip(reason=reason), id=f"{prefix}*")]
+    return _names("losses", prefix)
 
 
 def trajectory_names(prefix: str) -> list:

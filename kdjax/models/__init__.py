@@ -11,6 +11,7 @@ from kdjax.models.branched import (
     byot_branches,
     dks_branches,
     hsakd_branches,
+    hsakd_name,
     lmcl_branches,
     stage_branches,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "dks_branches",
     "forms",
     "hsakd_branches",
+    "hsakd_name",
     "lmcl_branches",
     "multiply_adds",
     "names",

@@ -87,6 +87,11 @@ def hsakd_branches(network: StagedNetwork, transformations: int = 4) -> Branched
     return Branched(network, tuple((stage, head(stage)) for stage in range(1, last + 1)))
 
 
+def hsakd_name(network: str, transformations: int) -> str:
+    """The name by which `create` knows `hsakd_branches` of a network."""
+    return f"{network}_aux{'' if transformations == 4 else transformations}"
+
+
 def stage_branches(network: StagedNetwork) -> Branched:
     """A branch after every stage but the last, for the network's own classes: MixSKD.
 

@@ -5,6 +5,7 @@ import json
 from ml_collections import ConfigDict
 
 from kdjax.config_distill import distill
+from kdjax.config_self_distill import mixskd, self_distill
 from kdjax.errors import UserError
 
 # What a run may be resumed with in another value: it changes no step already made.
@@ -44,9 +45,12 @@ def base() -> ConfigDict:
     config.data.mean = ()  # per channel, of pixels in [0, 1], that a network was trained with
     config.data.std = ()  # (): both are computed from the training images in use
     config.data.augmentation = "crop_flip"
+    config.data.policies = ()  # more of it, in this order: see kdjax.data.policies
+    config.data.views = 1  # how many times each image of a batch is augmented
     config.data.placement = "auto"  # 'device' (resident), 'stream'
     config.data.workers = 0  # decoding processes of streamed sets
     config.data.images_per_class = 0  # 0: plain shuffle; m: each class in a batch comes m times
+    config.data.partners = 0  # other images of its class that come with each of a batch, beside it
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 0.1  # as written; nothing rescales it
@@ -93,6 +97,8 @@ def base() -> ConfigDict:
     config.mcl.kd_temperature = 3.0
     config.mcl.projection_features = 128
     config.mcl.logit_distillation = "none"
+    config.mixskd = mixskd()
+    config.self_distill = self_distill()
     return config
 
 

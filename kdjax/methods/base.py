@@ -19,6 +19,29 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
+class Inputs(NamedTuple):
+    """What the networks of a method are shown of a batch, in R rows.
+
+    Attributes:
+      images: `[R, H, W, C]`, normalised.
+      labels: `[R, K]` classes.
+      weights: `[R, K]`, how much each label counts.
+      notes: what else is to be said of each row; empty, or one per row.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    notes: Sequence[str] = ()
+
+
+def plain_inputs(batch: Batch, key: jax.Array) -> Inputs:
+    """The images of a batch as they are, with their labels."""
+    del key
+    labels = batch["label"][:, None]
+    return Inputs(batch["image"], labels, jnp.ones(labels.shape, jnp.float32))
+
+
 class Method(NamedTuple):
     """A training method as three pure functions, as an optax transformation is two.
 
@@ -32,6 +55,8 @@ class Method(NamedTuple):
         logits of M transformed views of each image are `[B, M, N * M]`.
       optimizer: what becomes of the config's optimizer, where a method trains some parameters in
         some steps only.
+      inputs: `(batch, key) -> Inputs`, what `loss` shows its networks of this batch with this key,
+        for people to look at.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -42,6 +67,7 @@ class Method(NamedTuple):
     optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: (
         tx
     )
+    inputs: Callable[[Batch, jax.Array], Inputs] = plain_inputs
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

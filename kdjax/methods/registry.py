@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from kdjax import models, pretrained
 from kdjax.data import order, transformations
 from kdjax.errors import UserError
+from kdjax.methods import self_distill
 from kdjax.methods.base import Method
 from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.distill import BASELINES, by_class, distill
@@ -143,6 +144,10 @@ def _with_branches(parts: _Parts) -> tuple[models.Cohort, transformations.Transf
     return models.Cohort(tuple(networks)), chosen
 
 
+def _self_distill(parts: _Parts) -> Method:
+    return self_distill.build(parts.config, parts.cohort, parts.axis_name, parts.train_labels)
+
+
 def _check_not_frozen(config: ConfigDict) -> None:
     if config.hssakd.freeze_backbone:
         raise UserError(
@@ -158,6 +163,7 @@ _BUILDERS = {
     "hssakd_teacher": _hssakd_teacher,
     "mcl": _mcl,
     **dict.fromkeys(BASELINES, _distill),
+    **dict.fromkeys(self_distill.METHODS, _self_distill),
 }
 
 

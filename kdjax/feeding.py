@@ -1,13 +1,15 @@
 """What goes to the devices: indices into resident arrays, or decoded batches of a streamed set."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data import ArraySplit, Dataset, augment, order, stream
+from kdjax.data import ArraySplit, Dataset, augment, order, policies, stream
+from kdjax.errors import UserError
 from kdjax.parallel import Parallel
 
 Arrays = dict[str, Any]
@@ -15,8 +17,26 @@ Arrays = dict[str, Any]
 _MOST_STEPS = 100
 _STREAMED_BYTES = 2**28  # of the batches of one dispatch, which the host stacks
 
+# What an image's key is folded with for other views than the first, and for policies. Far from 0:
+# `jax.random.split(key)[i]` is `fold_in(key, i)`, and splitting is what crops and flips do.
+_POLICIES = 2**16
+_VIEWS = 2**17
 
-def automatic_steps(dataset: Dataset, batch_size: int) -> int:
+
+def check_settings(data: ConfigDict) -> None:
+    """Raises `UserError` for settings of `config.data` that make no batches of any data set."""
+    if data.views < 1:
+        raise UserError(f"config.data.views={data.views}: must be at least 1")
+    order.check_companions(data.images_per_class, data.partners)
+    _augmenter(data.augmentation, data.policies)
+
+
+def images_per_step(config: ConfigDict) -> int:
+    """Images of a global batch: `config.batch_size`, and the partners that come with each."""
+    return config.batch_size * (1 + config.data.partners)
+
+
+def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
     """The most steps per dispatch that fit the device and the data.
 
     One on CPU, where steps are not looped over (`parallel.scan`) and outlast the host's work by
@@ -26,7 +46,9 @@ def automatic_steps(dataset: Dataset, batch_size: int) -> int:
         return 1
     if isinstance(dataset.train, ArraySplit):
         return _MOST_STEPS
-    batch_bytes = batch_size * int(np.prod(dataset.image_shape))
+    data = config.data
+    crops = data.views if stream.crops_here(data.augmentation) else 1
+    batch_bytes = images_per_step(config) * crops * int(np.prod(dataset.image_shape))
     return max(1, min(_MOST_STEPS, _STREAMED_BYTES // batch_bytes))
 
 
@@ -60,6 +82,7 @@ class Feed:
         self.parallel = parallel
         self.resident = isinstance(dataset.train, ArraySplit)
         self.steps_per_epoch = order.steps_per_epoch(len(dataset.train.labels), config.batch_size)
+        self.images_per_step = images_per_step(config)
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
 
@@ -79,6 +102,7 @@ class Feed:
             epoch=epoch,
             batch_size=config.batch_size,
             images_per_class=config.data.images_per_class,
+            partners=config.data.partners,
         )
         if self.resident:
             for start, stop in self._dispatches(first_step):
@@ -92,8 +116,9 @@ class Feed:
             seed=config.seed,
             image_size=self.dataset.image_shape[0],
             augmentation=config.data.augmentation,
+            views=config.data.views,
             first_step=first_step,
-            columns=self.parallel.columns(config.batch_size),
+            columns=self.parallel.columns(self.images_per_step),
             workers=config.data.workers,
         )
         try:
@@ -129,7 +154,7 @@ class Feed:
             image_size=self.dataset.image_shape[0],
             columns=self.parallel.columns(batch_size),
             workers=self.config.data.workers,
-            crop_fraction=0.875 if self.config.data.augmentation == "resized_crop_flip" else 1.0,
+            crop_fraction=0.875 if stream.crops_here(self.config.data.augmentation) else 1.0,
         )
         for batch in reader:
             yield self._stack([batch])
@@ -146,28 +171,64 @@ class Feed:
         return self.parallel.shard(jax.tree.map(arrange, *batches))
 
 
-def train_input(dataset: Dataset, augmentation: str) -> Callable[..., Arrays]:
+def train_input(
+    dataset: Dataset, augmentation: str, *, views: int = 1, policy_names: Sequence[str] = ()
+) -> Callable[..., Arrays]:
     """`(constants, batch, key, positions) -> method batch`: gather, augment, normalise.
 
-    Every image has a key of its own, from the step's key and its position in the global batch, so
-    that the same images come out on any number of devices.
-    """
-    augment_images = augment.augmenter(augmentation)
+    Every view of an image has a key of its own, from the step's key, the image's position in the
+    global batch and the view's number, so that the same images come out on any number of devices.
+    The first view is the one that there would be without the others; crops and flips are those
+    that there would be without policies.
 
-    def one(key, image):
-        return augment_images(key, image[None])[0]
+    Args:
+      dataset: whose mean and standard deviation normalise.
+      augmentation: `config.data.augmentation`.
+      views: `config.data.views`; from 2 on, batches have 'views' `[B, V, H, W, C]`, and 'image' is
+        the first of them.
+      policy_names: `config.data.policies`, applied to what was cropped and flipped.
+
+    Raises:
+      UserError: unknown augmentation or policy.
+    """
+    grey = tuple(round(255 * float(each)) for each in dataset.mean)  # 0 when it is normalised
+    augment_images = _augmenter(augmentation, policy_names, fill=grey)
 
     def prepare(constants, batch, key, positions):
         images, labels = _look_up(constants, batch)
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
-        images = jax.vmap(one)(keys, images)
-        return {
-            "image": augment.normalize(images, dataset.mean, dataset.std),
-            "label": labels,
-            "index": batch["index"],
-        }
+        if images.ndim == 4:  # not cropped where it was decoded: all views are made of one image
+            images = jnp.repeat(images[:, None], views, axis=1)
+        flat = images.reshape(-1, *images.shape[2:])
+        flat = augment_images(_image_keys(key, positions, views).reshape(-1), flat)
+        shown = augment.normalize(flat, dataset.mean, dataset.std).reshape(images.shape)
+        found = {"image": shown[:, 0], "label": labels, "index": batch["index"]}
+        return found | {"views": shown} if views > 1 else found
 
     return prepare
+
+
+_fold_each = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+def _image_keys(key: jax.Array, positions: jax.Array, views: int) -> jax.Array:
+    """The keys `[B, V]` of all views of the images at `positions` of the global batch."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return jnp.stack([keys, *(_fold_each(keys, _VIEWS + view) for view in range(1, views))], axis=1)
+
+
+def _augmenter(
+    augmentation: str, names: Sequence[str], fill: tuple[int, ...] | int = 0
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(keys [N], uint8 images [N, H, W, C]) -> uint8 images`, by the key of each image."""
+    crop_and_flip = augment.augmenter(augmentation)
+
+    def one(key, image):
+        return crop_and_flip(key, image[None])[0]
+
+    if not names:
+        return jax.vmap(one)
+    policy = policies.create(tuple(names), fill=fill)
+    return lambda keys, images: policy(_fold_each(keys, _POLICIES), jax.vmap(one)(keys, images))
 
 
 def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:

@@ -21,8 +21,30 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return size // batch_size
 
 
+def check_companions(images_per_class: int, partners: int) -> None:
+    """Raises `UserError` unless images come alone, in groups of a class, or with partners."""
+    if images_per_class < 0:
+        raise UserError(
+            f"config.data.images_per_class={images_per_class}: must be 0 (plain shuffle) or "
+            "at least 2"
+        )
+    if partners < 0:
+        raise UserError(f"config.data.partners={partners}: must be 0 (none) or more")
+    if partners and images_per_class > 1:
+        raise UserError(
+            f"config.data.partners={partners} and config.data.images_per_class={images_per_class} "
+            "are two ways to put images of one class into a batch; set one of them to 0"
+        )
+
+
 def epoch_order(
-    labels: np.ndarray, *, seed: int, epoch: int, batch_size: int, images_per_class: int = 0
+    labels: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    images_per_class: int = 0,
+    partners: int = 0,
 ) -> np.ndarray:
     """Image numbers of every step of one epoch.
 
@@ -32,36 +54,44 @@ def epoch_order(
     of a batch are those with most images left, ties broken at random, so an image comes at most
     once per epoch unless the classes are too unequal in size to fill the batches otherwise.
 
+    With `partners` = k >= 1 the plain shuffle gives the anchors, and each is followed by k other
+    images of its class, drawn for it alone: all different where the class has that many others,
+    else with replacement. Images come as partners besides coming as anchors. The batches of CS-KD
+    (k = 1; Self-KD-Lib, dataloader/dataloaders.py, may draw the anchor itself) and of BAKE (k = M).
+
     Args:
       labels: int [N], 0 .. classes - 1.
       seed: not negative.
       epoch: not negative.
-      batch_size: the global batch.
+      batch_size: the global batch; with partners, its anchors.
       images_per_class: m; 0 (or 1) is a plain shuffle.
+      partners: k; 0 is none.
 
     Returns:
-      int32 [N // batch_size, batch_size]
+      int32 [N // batch_size, batch_size * (1 + k)]
 
     Raises:
       UserError: no whole batch, a negative seed, or groups that cannot be formed.
     """
     steps = steps_per_epoch(len(labels), batch_size)
+    check_companions(images_per_class, partners)
     if seed < 0:
         raise UserError(f"config.seed={seed}: must not be negative")
     rng = np.random.default_rng([seed, epoch])
-    if images_per_class in (0, 1):
-        order = rng.permutation(len(labels))[: steps * batch_size]
-        return order.reshape(steps, batch_size).astype(np.int32)
-    counts = np.bincount(labels)
-    _check_groups(counts, batch_size, images_per_class)
-    return _grouped(rng, np.asarray(labels), counts, steps, batch_size, images_per_class)
+    labels = np.asarray(labels)
+    if images_per_class > 1:
+        counts = np.bincount(labels)
+        _check_groups(counts, batch_size, images_per_class)
+        return _grouped(rng, labels, counts, steps, batch_size, images_per_class)
+    order = rng.permutation(len(labels))[: steps * batch_size]
+    if partners:
+        order = _with_partners(rng, labels, order, partners)
+    return order.reshape(steps, -1).astype(np.int32)
 
 
 def _check_groups(counts: np.ndarray, batch_size: int, m: int) -> None:
     """Raises UserError unless batch_size / m groups of m images of distinct classes exist."""
     setting = f"config.data.images_per_class={m}"
-    if m < 0:
-        raise UserError(f"{setting}: must be 0 (plain shuffle) or at least 2")
     if batch_size % m:
         below = batch_size - batch_size % m
         raise UserError(
@@ -120,6 +150,36 @@ def _grouped(
     within = (nth[..., None] * m + np.arange(m)) % counts[classes][..., None]
     order = by_class[first[classes][..., None] + within]
     return order.reshape(steps, batch_size).astype(np.int32)
+
+
+def _with_partners(
+    rng: np.random.Generator, labels: np.ndarray, anchors: np.ndarray, k: int
+) -> np.ndarray:
+    """[A] anchors -> [A, 1 + k]: each with k others of its class."""
+    counts = np.bincount(labels)
+    if (counts == 1).any():
+        raise UserError(
+            f"config.data.partners={k}: class {int((counts == 1).argmax())} has one training image "
+            "and no partner for it; use more images (config.data.train_fraction) or "
+            "config.data.partners=0"
+        )
+    by_class = np.argsort(labels, kind="stable")
+    first = np.cumsum(counts) - counts
+    place = np.empty(len(labels), np.int64)  # of every image, in its class
+    place[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
+
+    classes = labels[anchors]
+    size, enough = counts[classes], counts[classes] > k
+    taken = place[anchors][:, None]
+    chosen = [anchors]
+    for nth in range(k):
+        # One of the places that are left, counted past those that are taken, in rising order.
+        drawn = rng.integers(size - 1 - np.where(enough, nth, 0))
+        for each in np.sort(taken, axis=1).T:
+            drawn += drawn >= each
+        chosen.append(by_class[first[classes] + drawn])
+        taken = np.column_stack([taken, np.where(enough, drawn, len(labels))])
+    return np.stack(chosen, axis=1)
 
 
 def evaluation_order(size: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

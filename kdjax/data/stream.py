@@ -1,8 +1,9 @@
 """Batches of image sets that are too large or too uneven to be held on the device.
 
 Images are decoded, cropped and resized by grain, in this process or in worker processes. What a
-batch holds depends on (seed, epoch, image number) alone: not on the number of workers, and not on
-the step at which reading started.
+batch holds depends on (seed, epoch, place in the epoch's order) alone: not on the number of
+workers, not on the part of a batch that is read, and not on the step at which reading started. An
+image that comes twice in an epoch is cropped twice.
 """
 
 import atexit
@@ -19,24 +20,38 @@ _BUFFERED_BATCHES = 2
 _unfinished: weakref.WeakSet = weakref.WeakSet()
 
 
-class _TrainingImage:
-    """Image number -> {'image', 'label', 'index'} as one step of training sees it."""
+class _FittedImage:
+    """(image number, place) -> {'image', 'label', 'index'}, the central square."""
 
-    def __init__(self, split: RecordSplit, image_size: int, resized_crop: bool, seed: int):
+    def __init__(self, split: RecordSplit, image_size: int):
         self.split = split
         self.image_size = image_size
-        self.resized_crop = resized_crop
+
+    def __call__(self, number_and_place) -> dict[str, np.ndarray]:
+        index, _ = map(int, number_and_place)
+        pixels = images.fit(self.split.records[index], self.image_size)
+        return _element(pixels, self.split.labels[index], index)
+
+
+class _CroppedImage:
+    """(image number, place) -> {'image', 'label', 'index'}, cropped at random."""
+
+    def __init__(self, split: RecordSplit, image_size: int, views: int, seed: tuple[int, int]):
+        self.split = split
+        self.image_size = image_size
+        self.views = views
         self.seed = seed
 
-    def __call__(self, index) -> dict[str, np.ndarray]:
-        index = int(index)
+    def __call__(self, number_and_place) -> dict[str, np.ndarray]:
+        index, place = map(int, number_and_place)
         pixels = self.split.records[index]
-        if self.resized_crop:
-            rng = np.random.default_rng([*self.seed, index])
-            pixels = images.random_resized_crop(pixels, self.image_size, rng)
-        else:
-            pixels = images.fit(pixels, self.image_size)
-        return _element(pixels, self.split.labels[index], index)
+        rng = np.random.default_rng([*self.seed, place])
+        # The first is the one that there would be without the others.
+        crops = [
+            images.random_resized_crop(pixels, self.image_size, rng) for _ in range(self.views)
+        ]
+        shown = np.stack(crops) if self.views > 1 else crops[0]
+        return _element(shown, self.split.labels[index], index)
 
 
 class _EvaluationImage:
@@ -66,6 +81,7 @@ def train_batches(
     seed: int,
     image_size: int,
     augmentation: str,
+    views: int = 1,
     first_step: int = 0,
     columns: slice = slice(None),
     workers: int = 0,
@@ -73,30 +89,41 @@ def train_batches(
     """The batches of one epoch from `first_step` on.
 
     With augmentation 'resized_crop_flip' each image is a random crop (8-100 % of the area, aspect
-    3/4-4/3) at `image_size`; otherwise its shorter side is resized and the central square cut
-    out. Flips and padded crops follow on the device (`augment.augmenter`).
+    3/4-4/3) at `image_size`, or `views` of them made of what is decoded once; otherwise its shorter
+    side is resized and the central square cut out, which all views are made of. Flips and padded
+    crops follow on the device (`augment.augmenter`).
 
     Args:
       split: the training images.
-      order: int [steps, batch_size], of `order.epoch_order`.
+      order: int [steps, B], of `order.epoch_order`.
       epoch: of that order.
       seed: `config.seed`.
       image_size: pixels.
       augmentation: `config.data.augmentation`.
+      views: `config.data.views`.
       first_step: row to begin with; the batches from there on are the same for any value.
       columns: the part of each row this process reads.
       workers: processes to decode in; 0 decodes in this one.
 
     Yields:
-      {'image': uint8 [b, image_size, image_size, C], 'label': int32 [b], 'index': int32 [b]}
+      {'image': uint8 [b, image_size, image_size, C], 'label': int32 [b], 'index': int32 [b]}; of
+      several random crops of each image, 'image' is [b, views, image_size, image_size, C].
       Close the iterator (`.close()`) if it is not read to its end: that ends the workers.
 
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
     """
-    rows = order[first_step:, columns]
-    resized_crop = augmentation == "resized_crop_flip"
-    return _batches(rows, _TrainingImage(split, image_size, resized_crop, (seed, epoch)), workers)
+    rows = np.stack([order, np.arange(order.size).reshape(order.shape)], axis=-1)
+    if crops_here(augmentation):
+        load_image = _CroppedImage(split, image_size, views, (seed, epoch))
+    else:
+        load_image = _FittedImage(split, image_size)
+    return _batches(rows[first_step:, columns], load_image, workers)
+
+
+def crops_here(augmentation: str) -> bool:
+    """Whether `config.data.augmentation` crops at random where images are decoded."""
+    return augmentation == "resized_crop_flip"
 
 
 def evaluation_batches(
@@ -140,7 +167,7 @@ def evaluation_batches(
 
 
 def _batches(rows: np.ndarray, load_image, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields one batch per row of image numbers [S, b], in order."""
+    """Yields one batch per row, in order, of what is loaded for each item; items [S, b, ...]."""
     if workers < 0:
         raise UserError(f"config.data.workers={workers}: must be 0 (in this process) or more")
     batches = _read(rows, load_image, workers)
@@ -163,7 +190,8 @@ def _read(rows: np.ndarray, load_image, workers: int) -> Iterator[dict[str, np.n
 
     # Batched before it is iterated: workers take whole batches in turn, which keeps their order.
     # The same makes grain buffer whole batches, and its default of 500 would fill the memory.
-    dataset = grain.MapDataset.source(np.ascontiguousarray(rows).reshape(-1)).map(load_image)
+    items = np.ascontiguousarray(rows).reshape(-1, *rows.shape[2:])
+    dataset = grain.MapDataset.source(items).map(load_image)
     dataset = dataset.batch(rows.shape[1], drop_remainder=True).to_iter_dataset(
         grain.ReadOptions(num_threads=_BUFFERED_BATCHES, prefetch_buffer_size=_BUFFERED_BATCHES)
     )

@@ -31,11 +31,10 @@ def test_plain_order_visits_each_image_at_most_once():
     assert order.max() < 200
 
 
-@pytest.mark.parametrize("m", [0, 2])
-def test_order_is_a_function_of_seed_and_epoch(m):
+@pytest.mark.parametrize("companions", [{}, {"images_per_class": 2}, {"partners": 3}])
+def test_order_is_a_function_of_seed_and_epoch(companions):
     def order(seed, epoch):
-        labels = balanced()
-        return epoch_order(labels, seed=seed, epoch=epoch, batch_size=16, images_per_class=m)
+        return epoch_order(balanced(), seed=seed, epoch=epoch, batch_size=16, **companions)
 
     np.testing.assert_array_equal(order(3, 4), order(3, 4))
     assert (order(3, 4) != order(3, 5)).any()
@@ -89,9 +88,96 @@ def test_the_class_order_within_a_batch_is_random():
     assert (np.diff(rows, axis=1) < 0).any(axis=1).all()
 
 
+UNEVEN = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 4], [2, 3, 40, 15]))
+
+
+def with_partners(labels, k, batch_size, epoch=0):
+    """Groups `[steps, anchors, 1 + k]` of image numbers."""
+    rows = epoch_order(labels, seed=1, epoch=epoch, batch_size=batch_size, partners=k)
+    assert rows.shape == (len(labels) // batch_size, batch_size * (1 + k))
+    assert rows.dtype == np.int32
+    return rows.reshape(len(rows), batch_size, 1 + k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 14, 20])
+@pytest.mark.parametrize("labels", [balanced(), UNEVEN])
+def test_partners_are_other_images_of_the_anchor_s_class(labels, k):
+    groups = with_partners(labels, k, 7).reshape(-1, 1 + k)
+    assert (labels[groups] == labels[groups[:, :1]]).all()
+    assert (groups[:, 1:] != groups[:, :1]).all()
+    sizes = np.bincount(labels)[labels[groups[:, 0]]]
+    different = np.array([len(set(group)) for group in groups.tolist()])
+    assert (different[sizes > k] == 1 + k).all()
+    assert (different[sizes <= k] <= sizes[sizes <= k]).all()
+    assert (sizes > k).any() or k == 20
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60])
+def test_anchors_are_the_plain_shuffle(batch_size):
+    anchors = with_partners(UNEVEN, 2, batch_size, epoch=3)[..., 0]
+    plain = epoch_order(UNEVEN, seed=1, epoch=3, batch_size=batch_size)
+    np.testing.assert_array_equal(anchors, plain)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_every_other_image_is_as_likely_in_every_place_of_partners(k):
+    """Chi-squared over 4,000 epochs, for every anchor and place, with replacement and without."""
+    labels = np.array([0] * 4 + [1] * 2)
+    counts = np.zeros((k, 6, 6))
+    for epoch in range(4000):
+        groups = with_partners(labels, k, 6, epoch)[0]
+        for place in range(k):
+            counts[place, groups[:, 0], groups[:, 1 + place]] += 1
+    big, small = counts[:, :4, :4], counts[:, 4:, 4:]
+    assert (small == 4000 * (1 - np.eye(2))).all()
+    expected = 4000 / 3
+    off = ~np.eye(4, dtype=bool)
+    assert (big[:, ~off] == 0).all()
+    assert (((big[:, off] - expected) ** 2 / expected).sum(-1) < 35).all()  # 8 degrees: p = 3e-5
+
+
+def test_partners_of_an_anchor_are_drawn_for_it_alone():
+    labels = balanced(2, 50)
+    groups = with_partners(labels, 1, 100)[0]
+    again = with_partners(labels, 1, 100, epoch=1)[0]
+    partner, other = np.empty(100, int), np.empty(100, int)
+    partner[groups[:, 0]], other[again[:, 0]] = groups[:, 1], again[:, 1]
+    # Not a matching of images, and another one in the next epoch.
+    assert len(set(partner)) < 80 and np.mean(partner[partner] == np.arange(100)) < 0.2
+    assert np.mean(partner == other) < 0.2
+
+
+@pytest.mark.parametrize(("k", "devices"), [(1, 4), (3, 2), (2, 1)])
+def test_a_device_s_slice_holds_whole_groups(k, devices):
+    labels = balanced()
+    rows = epoch_order(labels, seed=0, epoch=0, batch_size=8, partners=k)
+    for part in np.split(rows, devices, axis=1):
+        groups = labels[part].reshape(len(part), 8 // devices, 1 + k)
+        assert (groups == groups[..., :1]).all()
+
+
+def test_partners_in_a_set_as_large_as_imagenet():
+    labels = np.random.default_rng(0).integers(0, 1000, 1_281_167)
+    groups = with_partners(labels, 1, 256).reshape(-1, 2)
+    assert len(np.unique(groups[:, 0])) == len(groups) == 5004 * 256
+    assert (labels[groups[:, 0]] == labels[groups[:, 1]]).all()
+    assert (groups[:, 0] != groups[:, 1]).all()
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
+        (balanced(), {"batch_size": 8, "partners": -1}, "partners=-1: must be 0"),
+        (
+            balanced(),
+            {"batch_size": 8, "partners": 1, "images_per_class": 2},
+            "partners=1 and config.data.images_per_class=2 .*; set one of them to 0",
+        ),
+        (
+            np.array([0, 0, 1, 1, 3, 4, 4]),
+            {"batch_size": 2, "partners": 1},
+            r"partners=1: class 3 has one training image .*config\.data\.partners=0",
+        ),
         (balanced(), {"batch_size": 15, "images_per_class": 2}, "batch_size to 14 or 16"),
         (balanced(), {"batch_size": 24, "images_per_class": 2}, "batch_size to at most 20"),
         (balanced(2, 1), {"batch_size": 2, "images_per_class": 2}, "images_per_class=0"),

@@ -57,7 +57,7 @@ def test_train_batches_follow_the_order(streamed):
 
 
 def test_worker_processes_change_nothing(streamed):
-    assert_same(train(streamed), train(streamed, workers=2))
+    assert_same(train(streamed, views=2), train(streamed, views=2, workers=2))
 
 
 def test_resuming_gives_the_tail(streamed):
@@ -71,10 +71,49 @@ def test_columns_are_this_process_part(streamed):
     assert_same([{key: value[2:4] for key, value in batch.items()} for batch in whole], part)
 
 
-def test_crops_depend_on_seed_epoch_and_image(streamed):
+def test_crops_depend_on_seed_and_epoch(streamed):
     first = train(streamed)
     for changed in (train(streamed, seed=1), train(streamed, epoch=3)):
         assert any((a["image"] != b["image"]).any() for a, b in zip(first, changed, strict=True))
+
+
+def test_an_image_that_comes_again_is_cropped_again(streamed):
+    order = np.array([[5, 5, 6], [5, 7, 6]])
+    options = {"epoch": 0, "seed": 0, "image_size": 16, "augmentation": "resized_crop_flip"}
+    one, other = (
+        batch["image"] for batch in stream.train_batches(streamed.train, order, **options)
+    )
+    fives, sixes = [one[0], one[1], other[0]], [one[2], other[2]]
+    for a, b in [*itertools.combinations(fives, 2), sixes]:
+        assert (a != b).any()
+
+
+def test_views_are_crops_of_their_own_and_the_first_is_the_only_one_s(streamed):
+    plain, some = train(streamed), train(streamed, views=3)
+    assert some[0]["image"].shape == (4, 3, 16, 16, 3)
+    assert_same([{**batch, "image": batch["image"][:, 0]} for batch in some], plain)
+    for batch in some:
+        for views in batch["image"]:
+            assert len({view.tobytes() for view in views}) == 3
+    for batch, two in zip(some, train(streamed, views=2), strict=True):
+        np.testing.assert_array_equal(batch["image"][:, :2], two["image"])
+
+
+def test_an_image_is_decoded_once_for_all_its_views(streamed, monkeypatch):
+    calls = []
+    decode = images.decode
+    monkeypatch.setattr(
+        images, "decode", lambda *args, **kwargs: calls.append(1) or decode(*args, **kwargs)
+    )
+    assert len(train(streamed, views=3)) == 3
+    assert len(calls) == 12
+
+
+def test_views_that_the_device_makes_are_not_sent(streamed):
+    assert_same(
+        train(streamed, augmentation="crop_flip", views=3),
+        train(streamed, augmentation="crop_flip"),
+    )
 
 
 def test_central_crop_without_resized_crop(streamed):

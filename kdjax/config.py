@@ -4,9 +4,22 @@ import json
 
 from ml_collections import ConfigDict
 
+from kdjax.config_arguments import data_network_count, fields, kind, pair, use_data
 from kdjax.config_distill import distill
 from kdjax.config_self_distill import mixskd, self_distill
-from kdjax.errors import UserError
+
+__all__ = [
+    "RESUMABLE",
+    "base",
+    "cifar_run",
+    "differences",
+    "distillation_run",
+    "fields",
+    "pair",
+    "plain",
+    "self_distillation_run",
+    "use_data",
+]
 
 # What a run may be resumed with in another value: it changes no step already made.
 RESUMABLE = (
@@ -102,24 +115,6 @@ def base() -> ConfigDict:
     return config
 
 
-def use_data(config: ConfigDict, name: str, *, imagenet: bool = False) -> None:
-    """Points `config.data` at a set by its short name; `imagenet` says whether that is one.
-
-    Raises:
-      UserError: unknown name.
-    """
-    sources = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
-    if imagenet:
-        sources["imagenet"] = "tfds:imagenet2012"
-    if name not in sources:
-        raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(sources)}")
-    config.data.source = sources[name]
-    if name == "digits":  # ten classes of small grey images: a mirrored digit is another sign
-        config.data.augmentation = "crop"
-    if name == "imagenet":
-        config.data.augmentation, config.data.image_size = "resized_crop_flip", 224
-
-
 def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
     """A run of the MCL paper's CIFAR schedule, to be changed further by the files of `configs/`.
 
@@ -131,7 +126,7 @@ def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
     Raises:
       UserError: the argument is not of that form.
     """
-    data, network, count = _arguments(argument, count)
+    data, network, count = data_network_count(argument, count)
     config = base()
     config.method = method
     config.networks = (network or "resnet32",) * count
@@ -144,16 +139,6 @@ def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
         config.batch_size = 60
         config.optimizer.warm_up_epochs = 1
     return config
-
-
-def _arguments(argument: str, count: int) -> tuple[str, str, int]:
-    data, network, number, *rest = [*argument.split(","), "", ""]
-    if any(rest) or (number and not (number.isdigit() and int(number))):
-        raise UserError(
-            f"--config argument {argument!r} is not of the form data[,network[,count]]; "
-            "for instance cifar100,wrn_16_2,4"
-        )
-    return data, network, int(number or count)
 
 
 # What HSAKD trains at a fifth of the learning rate.
@@ -187,40 +172,66 @@ def distillation_run(method: str, data: str, networks: tuple[str, ...]) -> Confi
         config.teacher.learning_rate = 0.0
         optimizer.weight_decay, optimizer.nesterov = 1e-4, False
     if data == "digits":
-        config.data.image_size = 16
-        config.epochs, config.batch_size = 8, 30
+        _shorten(config)
         config.teacher.epochs = 5
-        optimizer.schedule, optimizer.warm_up_epochs = "cosine", 1
-        optimizer.milestones, optimizer.factors = (), ()
     return config
 
 
-def pair(data: str, teacher: str, student: str) -> tuple[str, str]:
-    """A teacher and a student by name, where '' stands for those that fit the data."""
-    pairs = {"digits": ("resnet14", "resnet8"), "imagenet": ("resnet34", "resnet18")}
-    usual = pairs.get(data, ("wrn_40_2", "wrn_16_2"))
-    return teacher or usual[0], student or usual[1]
+def self_distillation_run(method: str, data: str, network: str = "") -> ConfigDict:
+    """A run with the schedule of Self-KD-Lib: main.py's for CIFAR-100, MixSKD's for ImageNet.
 
-
-def fields(argument: str, form: str) -> list[str]:
-    """The parts of a config file's argument, '' for those that are left out.
+    Five epochs of warm-up; 100 and 150 epochs later the rate falls. On ImageNet it is a cosine.
 
     Args:
-      argument: as given after the file's name, separated by commas.
-      form: what is expected, such as 'data[,teacher[,student]]'.
+      method: `config.method`.
+      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' (the schedule of CIFAR-100, at 224x224
+        pixels), or 'digits': short, on a quarter of the pixels.
+      network: of `config.networks`; '' is a ResNet that fits the data.
 
     Raises:
-      UserError: there are more of them.
+      UserError: unknown data.
     """
-    parts, most = argument.split(","), form.count(",") + 1
-    if len(parts) > most:
-        raise UserError(f"--config argument {argument!r} is not of the form {form}")
-    return parts + [""] * (most - len(parts))
+    config = base()
+    use_data(config, data, imagenet=True, folders=True)
+    usual = {"digits": "resnet8", "imagenet": "resnet50", "folder": "resnet18"}
+    config.method = method
+    config.networks = (network or usual.get(kind(data), "selfkd_resnet18"),)
+    config.epochs, config.batch_size = 200, 128
+    optimizer = config.optimizer
+    optimizer.warm_up_epochs = 5
+    optimizer.schedule, optimizer.milestones = "multistep", (100, 150)
+    optimizer.factors = (0.1, 0.1)
+    if data == "imagenet":
+        config.epochs = 305
+        optimizer.schedule, optimizer.milestones, optimizer.factors = "cosine", (), ()
+        optimizer.weight_decay, optimizer.nesterov = 1e-4, False
+    if data == "digits":
+        _shorten(config)
+    return config
+
+
+def _shorten(config: ConfigDict) -> None:
+    """Makes a run of a minute, on digits."""
+    config.data.image_size = 16
+    config.epochs, config.batch_size = 8, 30
+    optimizer = config.optimizer
+    optimizer.schedule, optimizer.warm_up_epochs = "cosine", 1
+    optimizer.milestones, optimizer.factors = (), ()
 
 
 def plain(config: ConfigDict) -> dict:
     """The config as JSON would give it back: tuples become lists."""
     return json.loads(config.to_json())
+
+
+def completed(settings: dict, defaults: dict | None = None) -> dict:
+    """The settings of a run, with the defaults of those that kdjax did not have when it began."""
+    defaults = plain(base()) if defaults is None else defaults
+    found = defaults | settings
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(settings.get(name), dict):
+            found[name] = completed(settings[name], default)
+    return found
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

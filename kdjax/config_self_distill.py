@@ -17,6 +17,7 @@ _METHODS = {
         "kd_weight": 2.0,
         "attention_weight": 100.0,
         "width": 2,
+        "depth": 2,
         "form": "paper",
     },
     "label_smoothing": {"smoothing": 0.1, "form": "paper"},
@@ -25,7 +26,8 @@ _METHODS = {
     "mixup": {"alpha": 0.4},
     "ps_kd": {"alpha": 0.8},
     "sad": {"weight": 1000.0},
-    "tf_kd": {"smoothing": 0.1, "temperature": 20.0, "form": "paper"},
+    # The paper's weight on ImageNet; Self-KD-Lib's form has a weight of 1.
+    "tf_kd": {"weight": 0.1, "smoothing": 0.1, "temperature": 20.0, "form": "paper"},
     "virtual_softmax": {"form": "paper"},
 }
 

@@ -142,6 +142,7 @@ def _load_member(directory: Path, member: str, which: str) -> Pretrained:
     try:
         config = json.loads((directory / "config.json").read_text())
         names, best = config["networks"], config["evaluation"]["best"]
+        method = config["method"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / 'config.json'} is damaged: {error!r}") from error
     known = [f"network_{index}" for index in range(len(names))]
@@ -161,16 +162,20 @@ def _load_member(directory: Path, member: str, which: str) -> Pretrained:
     frozen = tree["model_state"].get("constants", {}).get("backbone", {})
     for name, collection in frozen.items():
         variables[name]["backbone"] = collection
-    name, num_classes = _branched(names[known.index(member)], variables["params"])
+    if "bifpn" in variables["params"]:  # FRSKD's pyramid is no part of the network
+        variables = {name: collection["backbone"] for name, collection in variables.items()}
+    name, num_classes = _named(names[known.index(member)], method, variables["params"])
     module = models.create(name, num_classes=num_classes)
     return Pretrained(name, num_classes, _fitting(module, variables, directory))
 
 
-def _branched(name: str, params: dict) -> tuple[str, int]:
-    """The name of a run's network, with HSAKD's suffix where it has branches, and its classes."""
+def _named(name: str, method: str, params: dict) -> tuple[str, int]:
+    """The name of a run's network, with the suffix for its branches, and its classes."""
     if "backbone" not in params:
         return name, params["classifier"]["bias"].shape[0]
     num_classes = params["backbone"]["classifier"]["bias"].shape[0]
+    if method in models.forms():  # methods and forms have the same name, but HSAKD's
+        return f"{name}_{method}", num_classes
     transformations = params["branch1"]["classifier"]["bias"].shape[0] // num_classes
     return models.hsakd_name(name, transformations), num_classes
 

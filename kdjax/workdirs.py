@@ -97,8 +97,8 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def _read_config(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return configs.completed(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}); remove it and give the run's own settings with --config"
         ) from error

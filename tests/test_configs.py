@@ -43,11 +43,30 @@ OWN_ARGUMENTS = {
         "cifar10,wrn_40_1,resnet20": ("cifar10", ("wrn_40_1", "resnet20"), ""),
         "imagenet": ("imagenet2012", ("resnet18",) * 2, ""),
     },
+    "mixskd": {
+        "cifar10": ("cifar10", ("mixskd_resnet18",), ""),
+        "cifar100,wrn_16_2": ("cifar100", ("wrn_16_2",), ""),
+        "digits": ("digits", ("resnet8",), ""),
+        "imagenet": ("imagenet2012", ("resnet50",), ""),
+        "folder:some/birds": ("folder:some/birds", ("resnet18",), ""),
+        "folder:~/cars,resnet50": ("folder:~/cars", ("resnet50",), ""),
+    },
+    "self_distill": {
+        "dks": ("cifar100", ("selfkd_resnet18",), ""),
+        "cross_entropy,cifar10": ("cifar10", ("selfkd_resnet18",), ""),
+        "frskd,cifar100,selfkd_resnet50": ("cifar100", ("selfkd_resnet50",), ""),
+        "byot,digits": ("digits", ("resnet8",), ""),
+        "mixup,imagenet": ("imagenet2012", ("resnet50",), ""),
+        "bake,folder:some/birds": ("folder:some/birds", ("resnet18",), ""),
+        "sad,folder:~/cars,resnet50": ("folder:~/cars", ("resnet50",), ""),
+    },
 }
 OWN_REFUSED = {
     "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
     "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
+    "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
+    "self_distill": ["", "kd", "dks,cifar", "dks,folder:", "dks,digits,resnet8,2"],
     "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
 }
 
@@ -141,12 +160,80 @@ def test_settings_of_hsakd():
     assert hssakd.get_config("cifar100,,,both").hssakd.transformations == "both"
 
 
+def test_settings_of_self_distillation():
+    """Self-KD-Lib's main.py, and what its methods need of batches."""
+    get_config = load(ROOT / "configs" / "self_distill.py").get_config
+    cifar = get_config("cs_kd")
+    optimizer = cifar.optimizer
+    assert (cifar.method, cifar.epochs, cifar.batch_size) == ("cs_kd", 200, 128)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 5e-4)
+    assert (optimizer.milestones, optimizer.factors) == ((100, 150), (0.1, 0.1))
+    assert (optimizer.warm_up_epochs, optimizer.momentum, optimizer.nesterov) == (5, 0.9, True)
+    views = {"ddgsd": (2, 0), "cs_kd": (1, 1), "bake": (1, 3), "dks": (1, 0)}
+    for method, wanted in views.items():
+        data = get_config(method).data
+        assert (data.views, data.partners) == wanted
+    folder = get_config("frskd,folder:birds")
+    assert (folder.data.image_size, folder.data.augmentation) == (224, "resized_crop_flip")
+    assert folder.epochs == 200 and folder.optimizer.milestones == (100, 150)
+    pyramids = [
+        get_config(argument).self_distill.frskd
+        for argument in (
+            "frskd",
+            "frskd,digits",
+            "frskd,cifar100,selfkd_resnet50",
+            "frskd,imagenet",
+        )
+    ]
+    assert [(each.width, each.depth) for each in pyramids] == [(2, 2), (2, 2), (1, 1), (1, 1)]
+    with pytest.raises(UserError, match="'bykt' in --config; did you mean 'byot'"):
+        get_config("bykt")
+
+
+def test_settings_of_mixskd():
+    """The official scripts', and the schedule of CIFAR for folders."""
+    get_config = load(ROOT / "configs" / "mixskd.py").get_config
+    for data, batch_size in (("cifar100", 64), ("folder:birds", 32)):
+        config = get_config(data)
+        optimizer = config.optimizer
+        assert (config.method, config.epochs, config.batch_size) == ("mixskd", 205, batch_size)
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 5e-4)
+        assert (optimizer.milestones, optimizer.factors) == ((100, 150), (0.1, 0.1))
+        assert (optimizer.warm_up_epochs, optimizer.nesterov) == (5, True)
+        assert (config.mixskd.alpha, config.mixskd.temperature) == (0.4, 3.0)
+    assert (config.data.image_size, config.data.augmentation) == (224, "resized_crop_flip")
+    imagenet = get_config("imagenet")
+    optimizer = imagenet.optimizer
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.data.image_size) == (305, 128, 224)
+    assert (optimizer.schedule, optimizer.warm_up_epochs) == ("cosine", 5)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 1e-4)
+    assert not optimizer.nesterov and imagenet.mixskd.alpha == 0.2
+
+
+def test_folders_are_data_of_self_distillation_only():
+    with pytest.raises(UserError, match=r"choose from digits, cifar10, cifar100$"):
+        configs.cifar_run("mcl", "folder:birds", count=2)
+    with pytest.raises(UserError, match=r"cifar100, imagenet$"):
+        configs.distillation_run("kd", "folder:birds", ("resnet18",))
+    with pytest.raises(UserError, match=r"cifar100, imagenet, folder:PATH$"):
+        configs.self_distillation_run("dks", "folders:birds")
+
+
 def test_differences_are_dotted_names():
     old, new = configs.plain(configs.base()), configs.plain(configs.base())
     assert configs.differences(old, new) == []
     new["batch_size"], new["mcl"]["alpha"] = 7, 5.0
     del new["dml"]
     assert configs.differences(old, new) == ["batch_size", "dml", "mcl.alpha"]
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default():
+    old = configs.plain(configs.base())
+    old["epochs"], old["data"]["source"], old["gone"] = 7, "digits", 1
+    del old["data"]["views"], old["mixskd"]
+    found = configs.completed(old)
+    assert found["data"]["views"] == 1 and found["mixskd"]["temperature"] == 3.0
+    assert (found["epochs"], found["data"]["source"], found["gone"]) == (7, "digits", 1)
 
 
 def test_resumable_settings_are_no_difference():

@@ -211,3 +211,25 @@ def test_networks_with_branches_are_not_trained_by_plain_methods(call, source, t
     flags = runs.settings(source, networks="('tiny_aux',)")
     status, _, errors = call(*flags, f"--workdir={tmp_path / 'run'}")
     assert status == 2 and "'tiny_aux' has branches" in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "network", "name"),
+    [
+        ("mixskd", "tiny", "tiny_mixskd"),
+        ("byot", "resnet8", "resnet8_byot"),
+        ("dks", "resnet8", "resnet8_dks"),
+        ("frskd", "tiny", "tiny"),
+    ],
+)
+def test_networks_that_taught_themselves_are_loaded_by_name(
+    source, tmp_path, method, network, name
+):
+    flags = runs.settings(source, epochs=1, networks=f"('{network}',)", method=method)
+    assert main(["kdjax", *flags, f"--workdir={tmp_path}"]) == 0
+    found = pretrained.load(tmp_path, which="latest")
+    assert (found.name, found.num_classes) == (name, runs.CLASSES)
+    assert pretrained.backbone(found).name == network
+    outputs = found.module().apply(found.variables, np.zeros((1, 8, 8, 3), np.float32))
+    assert np.isfinite(jax.tree.leaves(outputs)[0]).all()

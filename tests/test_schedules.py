@@ -49,6 +49,19 @@ def test_official_schedules(name, dtype):
         golden.assert_close(actual, expected, 1e-9 if dtype is np.float64 else 1e-6)
 
 
+def test_runs_of_self_distillation_have_the_official_rates():
+    """Their schedule is main.py's, and on ImageNet the cosine of MixSKD's script."""
+    for data, name in (("cifar100", "lr_selfkd_multistep"), ("imagenet", "lr_selfkd_cosine")):
+        config = configs.self_distillation_run("dks", data)
+        rate = optimizers.learning_rate(config, STEPS_PER_EPOCH)
+        first = STEPS_PER_EPOCH * np.arange(config.epochs)
+        actual = jax.jit(rate)(first[:, None] + [0, STEPS_PER_EPOCH - 1])
+        expected = golden.loss(name).arrays["out_lr"][: config.epochs]
+        golden.assert_close(actual, expected, 1e-6)
+        warm = config.optimizer.warm_up_epochs
+        assert actual[warm, 0] == actual[warm - 1, 1] == np.float32(0.1)
+
+
 def official_warm_up(step: int, base: float, warm_up: int, epochs: int) -> float:
     """Linear to `base`, then a cosine over `epochs` whose clock starts after the warm-up."""
     if step < warm_up * STEPS_PER_EPOCH:

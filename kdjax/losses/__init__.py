@@ -7,6 +7,7 @@ caller averages. Hyper-parameters are keyword-only. Only jax is imported.
 from kdjax.losses.channels import fsp, nst
 from kdjax.losses.contrastive import MutualContrast, mutual_contrast
 from kdjax.losses.crd import CrdMemory, crd
+from kdjax.losses.deep_supervision import Byot, Dks, byot, dks
 from kdjax.losses.distillation import (
     cross_entropy,
     distill_from_mean,
@@ -33,6 +34,24 @@ from kdjax.losses.hssakd import (
 )
 from kdjax.losses.logits import dist, dkd, standardise
 from kdjax.losses.maps import match_resolution
+from kdjax.losses.mixing import (
+    Mixture,
+    cutmix,
+    cutmix_box,
+    draw_box,
+    draw_mixture,
+    mix,
+    mixed_cross_entropy,
+)
+from kdjax.losses.mixskd import MixedPair, Mixskd, mixed_pair, mixskd
+from kdjax.losses.regularisers import (
+    confidence_penalty,
+    focal,
+    label_smoothing,
+    tf_kd,
+    virtual_logits,
+    virtual_softmax,
+)
 from kdjax.losses.relations import (
     correlation_congruence,
     pkt,
@@ -41,24 +60,55 @@ from kdjax.losses.relations import (
     rkd_distance,
     similarity_preserving,
 )
+from kdjax.losses.self_attention import Frskd, frskd, sad
+from kdjax.losses.self_distillation import (
+    CsKd,
+    Ddgsd,
+    bake,
+    bake_targets,
+    cs_kd,
+    ddgsd,
+    ps_kd,
+)
 from kdjax.losses.singular_vectors import kdsvd
 
 __all__ = [
+    "Byot",
     "CrdMemory",
+    "CsKd",
+    "Ddgsd",
+    "Dks",
+    "Frskd",
     "HssakdOnline",
     "HssakdStudent",
     "HssakdTeacher",
+    "MixedPair",
+    "Mixskd",
+    "Mixture",
     "MutualContrast",
     "activation_boundary",
     "attention_transfer",
+    "bake",
+    "bake_targets",
+    "byot",
     "class_scores",
+    "confidence_penalty",
     "correlation_congruence",
     "crd",
     "cross_entropy",
+    "cs_kd",
+    "cutmix",
+    "cutmix_box",
+    "ddgsd",
     "dist",
     "distill_from_mean",
     "dkd",
+    "dks",
+    "draw_box",
+    "draw_mixture",
     "factor_transfer",
+    "focal",
+    "frskd",
     "fsp",
     "hint",
     "hssakd_online",
@@ -67,16 +117,26 @@ __all__ = [
     "joint_labels",
     "kd",
     "kdsvd",
+    "label_smoothing",
     "match_resolution",
+    "mix",
+    "mixed_cross_entropy",
+    "mixed_pair",
+    "mixskd",
     "mutual_contrast",
     "mutual_learning",
     "nst",
     "pkt",
+    "ps_kd",
     "rkd",
     "rkd_angle",
     "rkd_distance",
+    "sad",
     "similarity_preserving",
     "standardise",
+    "tf_kd",
     "vid",
     "vid_log_scale",
+    "virtual_logits",
+    "virtual_softmax",
 ]

@@ -50,7 +50,8 @@ class Method(NamedTuple):
         changes but is not trained by the optimizer, and under `CONSTANTS` what never changes.
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
         float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
-        `[]`. The loss is the mean over this device's images; metrics are scalars.
+        `[]`; with several views of each image also 'views' `[B, V, H, W, C]`, and with partners the
+        images of a class stand side by side (`config.data.views`, `partners`). The loss is the mean over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
         logits of M transformed views of each image are `[B, M, N * M]`.
       optimizer: what becomes of the config's optimizer, where a method trains some parameters in

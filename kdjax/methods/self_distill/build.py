@@ -9,6 +9,18 @@ from ml_collections import ConfigDict
 from kdjax.data import order
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
+from kdjax.methods.self_distill.batches import bake, cs_kd, ddgsd
+from kdjax.methods.self_distill.branches import byot, dks
+from kdjax.methods.self_distill.maps import frskd, sad
+from kdjax.methods.self_distill.memory import ps_kd
+from kdjax.methods.self_distill.mixing import cutmix, manifold_mixup, mixup
+from kdjax.methods.self_distill.regularisers import (
+    focal,
+    label_smoothing,
+    max_entropy,
+    tf_kd,
+    virtual_softmax,
+)
 from kdjax.models import Cohort
 
 
@@ -28,11 +40,30 @@ class Clock(NamedTuple):
 
 # What a method is called -> `(cohort, **settings) -> Method`, the settings being those of its
 # section of `config.self_distill`.
-METHODS: dict[str, Callable[..., Method]] = {}
+METHODS: dict[str, Callable[..., Method]] = {
+    "bake": bake,
+    "byot": byot,
+    "cs_kd": cs_kd,
+    "cutmix": cutmix,
+    "ddgsd": ddgsd,
+    "dks": dks,
+    "focal": focal,
+    "frskd": frskd,
+    "label_smoothing": label_smoothing,
+    "manifold_mixup": manifold_mixup,
+    "max_entropy": max_entropy,
+    "mixup": mixup,
+    "ps_kd": ps_kd,
+    "sad": sad,
+    "tf_kd": tf_kd,
+    "virtual_softmax": virtual_softmax,
+}
 
-# Those that compare images across devices, or count epochs, take `axis_name` or `clock` too.
-_ACROSS_DEVICES: set[str] = set()
-_WITH_CLOCK: set[str] = set()
+# Those that compare images across devices, count epochs, or tell images from their partners take
+# `axis_name`, `clock` or `partners` too.
+_ACROSS_DEVICES = {"bake", "ddgsd", "ps_kd"}
+_WITH_CLOCK = {"ps_kd"}
+_WITH_PARTNERS = {"cs_kd"}
 
 # The least of a setting of `config.data` that a method works with.
 _NEEDS = {"ddgsd": ("views", 2), "cs_kd": ("partners", 1), "bake": ("partners", 1)}
@@ -51,6 +82,8 @@ def build(
     settings = dict(config.self_distill[name])
     if name in _ACROSS_DEVICES:
         settings["axis_name"] = axis_name
+    if name in _WITH_PARTNERS:
+        settings["partners"] = config.data.partners
     if name in _WITH_CLOCK:
         if train_labels is None:
             raise ValueError(f"method {name!r} counts epochs: give train_labels")

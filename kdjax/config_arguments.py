@@ -1,0 +1,77 @@
+"""What stands behind the arguments of the files of `configs/`."""
+
+from ml_collections import ConfigDict
+
+from kdjax.errors import UserError
+
+
+def use_data(
+    config: ConfigDict, name: str, *, imagenet: bool = False, folders: bool = False
+) -> None:
+    """Points `config.data` at a set by its short name.
+
+    Args:
+      config: to be changed.
+      name: 'digits', 'cifar10', 'cifar100'; and, if they are allowed, 'imagenet' and 'folder:PATH'
+        (see `kdjax.data.folder`), which are seen at 224x224 pixels.
+      imagenet: whether that is one.
+      folders: whether folders are.
+
+    Raises:
+      UserError: unknown name.
+    """
+    sources = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
+    if imagenet:
+        sources["imagenet"] = "tfds:imagenet2012"
+    folder = folders and kind(name) == "folder" and name != "folder:"
+    if name not in sources and not folder:
+        known = [*sources, *(["folder:PATH"] if folders else [])]
+        raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(known)}")
+    config.data.source = name if folder else sources[name]
+    if name == "digits":  # ten classes of small grey images: a mirrored digit is another sign
+        config.data.augmentation = "crop"
+    if name == "imagenet" or folder:
+        config.data.augmentation, config.data.image_size = "resized_crop_flip", 224
+
+
+def kind(data: str) -> str:
+    """The name of a set, 'folder' for all 'folder:PATH'."""
+    return "folder" if data.startswith("folder:") else data
+
+
+def data_network_count(argument: str, count: int) -> tuple[str, str, int]:
+    """The parts of `data[,network[,count]]`, '' or `count` for those that are left out.
+
+    Raises:
+      UserError: the argument is not of that form.
+    """
+    data, network, number, *rest = [*argument.split(","), "", ""]
+    if any(rest) or (number and not (number.isdigit() and int(number))):
+        raise UserError(
+            f"--config argument {argument!r} is not of the form data[,network[,count]]; "
+            "for instance cifar100,wrn_16_2,4"
+        )
+    return data, network, int(number or count)
+
+
+def pair(data: str, teacher: str, student: str) -> tuple[str, str]:
+    """A teacher and a student by name, where '' stands for those that fit the data."""
+    pairs = {"digits": ("resnet14", "resnet8"), "imagenet": ("resnet34", "resnet18")}
+    usual = pairs.get(data, ("wrn_40_2", "wrn_16_2"))
+    return teacher or usual[0], student or usual[1]
+
+
+def fields(argument: str, form: str) -> list[str]:
+    """The parts of a config file's argument, '' for those that are left out.
+
+    Args:
+      argument: as given after the file's name, separated by commas.
+      form: what is expected, such as 'data[,teacher[,student]]'.
+
+    Raises:
+      UserError: there are more of them.
+    """
+    parts, most = argument.split(","), form.count(",") + 1
+    if len(parts) > most:
+        raise UserError(f"--config argument {argument!r} is not of the form {form}")
+    return parts + [""] * (most - len(parts))

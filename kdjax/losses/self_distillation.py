@@ -1,0 +1,219 @@
+"""Losses by which a network learns from itself: from other views, images of a class, batches, and
+its own past.
+
+Each is that of its paper, unless `form='library'` says: that of Self-KD-Lib (winycg/Self-KD-Lib),
+where it is another one.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.distillation import cross_entropy, kd
+from kdjax.losses.forms import is_paper
+from kdjax.losses.vectors import unit
+
+
+class CsKd(NamedTuple):
+    """The terms of CS-KD, each `[B]`."""
+
+    cross_entropy: jax.Array
+    distillation: jax.Array
+
+
+class Ddgsd(NamedTuple):
+    """The terms of DDGSD, each `[B]`.
+
+    Attributes:
+      cross_entropy: of the labels, of both views.
+      distillation: `T^2 KL` of each view from the other.
+      discrepancy: between the views' features; a number of the whole batch, the same in every row.
+    """
+
+    cross_entropy: jax.Array
+    distillation: jax.Array
+    discrepancy: jax.Array
+
+
+def cs_kd(
+    logits: jax.Array, partner_logits: jax.Array, labels: jax.Array, *, temperature: float
+) -> CsKd:
+    """Class-wise self-distillation (CS-KD): an image learns from another one of its class.
+
+    `CE(p(x), y)` and `T^2 KL(sg p_T(x') || p_T(x))`. Source: Yun et al., CVPR 2020,
+    arXiv 2003.13964, section 2; checked against methods/cs_kd.py of Self-KD-Lib. The loss is the
+    sum of both.
+
+    Args:
+      logits: `[B, N]` of the images x.
+      partner_logits: `[B, K, N]` of K partners x' of each image, over which the mean is taken;
+        constants. Paper: K = 1.
+      labels: `[B]` integer classes.
+      temperature: T > 0. Paper: 1 or 4.
+
+    Returns:
+      `cross_entropy` and `distillation`.
+    """
+    divergence = kd(logits[:, None], partner_logits, temperature=temperature)
+    return CsKd(cross_entropy(logits, labels), divergence.mean(axis=1))
+
+
+def ddgsd(
+    logits: jax.Array,
+    embeddings: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float,
+    form: str = "paper",
+    axis_name: str | None = None,
+) -> Ddgsd:
+    """Data-distortion guided self-distillation (DDGSD) between two views of every image.
+
+    Cross entropy of both views; each view's divergence from the other, which is a constant; and the
+    maximum mean discrepancy of the views' features, `|mean_b f_1(b) - mean_b f_2(b)|^2`.
+
+    Source: Xu and Liu, AAAI 2019, doi 10.1609/aaai.v33i01.33015565. From the paper are the terms:
+    cross entropy of both views, divergences both ways, and the discrepancy of global features with
+    a weight of 1e-4 to 5e-4. Inferred, for want of the authors' code, are the plain sum of the two
+    cross entropies, the linear kernel of the discrepancy, and that divergences have a temperature
+    and do not reach who is learnt from. The library's form is checked against methods/ddsgd.py of
+    Self-KD-Lib.
+
+    Args:
+      logits: `[B, 2, N]`.
+      embeddings: `[B, 2, D]`.
+      labels: `[B]` integer classes.
+      temperature: T > 0.
+      form: 'paper', or 'library': a quarter of the two cross entropies (their mean, halved), and
+        the squared difference of two numbers, the means of the views' features over images and
+        channels.
+      axis_name: name of the mapped device axis. With it, means of features are over the images of
+        all devices. None means one device.
+
+    Returns:
+      `cross_entropy`, `distillation` and `discrepancy`.
+
+    Raises:
+      ValueError: unknown form.
+    """
+    paper = is_paper(form)
+    first, second = logits[:, 0], logits[:, 1]
+    classified = cross_entropy(first, labels) + cross_entropy(second, labels)
+    divergence = kd(first, second, temperature=temperature)
+    divergence += kd(second, first, temperature=temperature)
+    means = at_least_float32(embeddings).mean(axis=0)
+    if axis_name is not None:
+        means = jax.lax.pmean(means, axis_name)
+    difference = means[0] - means[1]
+    discrepancy = jnp.sum(jnp.square(difference)) if paper else jnp.square(difference.mean())
+    return Ddgsd(
+        classified if paper else classified / 4,
+        divergence,
+        jnp.broadcast_to(discrepancy, labels.shape),
+    )
+
+
+def bake_targets(
+    logits: jax.Array,
+    embedding: jax.Array,
+    *,
+    temperature: float,
+    omega: float,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The soft targets of BAKE: predictions propagated among the images of a batch.
+
+    `(1 - omega) (I - omega A)^-1 softmax(logits / T)`, where row b of A is the softmax over all
+    other images of their cosine similarity with image b.
+
+    Source: Ge et al., 2021, arXiv 2104.13298, section 3; checked against methods/bake.py of
+    Self-KD-Lib.
+
+    Args:
+      logits: `[B, N]`.
+      embedding: `[B, D]`, of any length.
+      temperature: T > 0.
+      omega: from 0 (an image's own prediction) to less than 1.
+      axis_name: name of the mapped device axis. With it, predictions come from the images of all
+        devices. None means one device.
+
+    Returns:
+      `[B, N]` probabilities, constants.
+    """
+    logits, embedding = jax.lax.stop_gradient((logits, embedding))
+    vectors = unit(at_least_float32(embedding))
+    probabilities = jax.nn.softmax(at_least_float32(logits) / temperature, axis=-1)
+    start = 0
+    if axis_name is not None:
+        start = jax.lax.axis_index(axis_name) * len(logits)
+        vectors, probabilities = jax.lax.all_gather((vectors, probabilities), axis_name, tiled=True)
+    itself = jnp.eye(len(vectors), dtype=vectors.dtype)
+    similarity = jnp.matmul(vectors, vectors.T, precision=jax.lax.Precision.HIGHEST)
+    lowest = jnp.finfo(vectors.dtype).min
+    affinity = jax.nn.softmax(jnp.where(itself > 0, lowest, similarity), axis=-1)
+    propagated = jnp.linalg.solve(itself - omega * affinity, (1 - omega) * probabilities)
+    return jax.lax.dynamic_slice_in_dim(propagated, start, len(logits))
+
+
+def bake(
+    logits: jax.Array,
+    embedding: jax.Array,
+    *,
+    temperature: float,
+    omega: float,
+    form: str = "paper",
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Batch knowledge ensembling (BAKE): `T^2 KL(q || softmax(logits / T))`, q of `bake_targets`.
+
+    It is added to the cross entropy of all images. Source: as `bake_targets`; the paper's form is
+    also that of the authors' code (small_scale/train.py of yxgeee/BAKE).
+
+    Args:
+      logits: `[B, N]`.
+      embedding: `[B, D]`, a constant.
+      temperature: T > 0. Paper: 4.
+      omega: see `bake_targets`. Paper: 0.5.
+      form: 'paper', or 'library': the targets pass through `softmax(. / T)` once more.
+      axis_name: see `bake_targets`.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      ValueError: unknown form.
+    """
+    paper = is_paper(form)
+    targets = bake_targets(
+        logits, embedding, temperature=temperature, omega=omega, axis_name=axis_name
+    )
+    if not paper:
+        return kd(logits, targets, temperature=temperature)
+    negative_entropy = jax.scipy.special.xlogy(targets, targets).sum(axis=-1)
+    softened = at_least_float32(logits) / temperature
+    return temperature**2 * (negative_entropy + cross_entropy(softened, targets))
+
+
+def ps_kd(
+    logits: jax.Array, labels: jax.Array, past: jax.Array, *, alpha: float | jax.Array
+) -> jax.Array:
+    """Progressive self-distillation (PS-KD): labels softened by what was predicted an epoch ago.
+
+    The cross entropy of `(1 - alpha) one_hot + alpha past`. Source: Kim et al., ICCV 2021,
+    arXiv 2006.12000, section 3, where alpha grows in proportion to the epoch; checked against
+    methods/ps_kd.py of Self-KD-Lib.
+
+    Args:
+      logits: `[B, N]`.
+      labels: `[B]` integer classes.
+      past: `[B, N]` probabilities, constants.
+      alpha: from 0 to 1.
+
+    Returns:
+      `[B]`, in nats.
+    """
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=at_least_float32(logits).dtype)
+    past = jax.lax.stop_gradient(past)
+    return cross_entropy(logits, (1 - alpha) * one_hot + alpha * past)

@@ -1,0 +1,109 @@
+"""PS-KD: labels softened by what the network itself said an epoch ago."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.errors import UserError
+from kdjax.methods import base
+from kdjax.models import Cohort
+
+if TYPE_CHECKING:  # which imports this module
+    from kdjax.methods.self_distill.build import Clock
+
+_PREDICTIONS = "predictions"
+
+
+def ps_kd(
+    cohort: Cohort, *, alpha: float, clock: Clock, axis_name: str | None = None
+) -> base.Method:
+    """Progressive self-knowledge distillation (PS-KD), `losses.ps_kd`.
+
+    In epoch t = 0, 1, ... the past counts `alpha (t + 1) / epochs`. What a network predicts of an
+    image in training is remembered until the image comes again: 4 bytes per image and class for
+    each network, as part of the method's state and of checkpoints. In the first epoch, and for
+    images that the epochs before left out of their last, incomplete batch, labels are hard.
+
+    Networks of the cohort learn each for itself, from their own past. Reported are the loss as
+    'soft_cross_entropy', and 'alpha' of the epoch.
+
+    Args:
+      cohort: the networks.
+      alpha: what the past counts in the last epoch, from 0 to 1.
+      clock: the run's images, steps per epoch and epochs.
+      axis_name: the mapped device axis. Every device remembers the images of all.
+
+    Raises:
+      UserError: `alpha` out of range.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"config.self_distill.ps_kd.alpha={alpha}: must be between 0 and 1")
+
+    def init(key, images):
+        params, model_state = base.init_cohort(cohort, key, images)
+        nothing = {
+            f"network_{i}": jnp.zeros((clock.images, network.num_classes), jnp.float32)
+            for i, network in enumerate(cohort.networks)
+        }
+        return params, model_state | {_PREDICTIONS: nothing}
+
+    def loss(params, model_state, batch, key):
+        del key
+        labels, index = batch["label"], batch["index"]
+        outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
+        _, metrics = base.classification(outputs, labels)
+        epoch = batch["step"] // clock.steps_per_epoch
+        weight = alpha * (epoch + 1) / clock.epochs
+        total, remembered = 0.0, {}
+        for name, each in zip(model_state[_PREDICTIONS], outputs, strict=True):
+            memory = model_state[_PREDICTIONS][name]
+            past = recall(memory, index, labels, epoch)
+            total += jnp.mean(losses.ps_kd(each.logits, labels, past, alpha=weight))
+            remembered[name] = remember(memory, index, each.logits, axis_name=axis_name)
+        metrics |= {"soft_cross_entropy": total, "alpha": weight}
+        return total, (model_state | {_PREDICTIONS: remembered}, metrics)
+
+    return base.Method(init=init, loss=loss, predict=functools.partial(base.predict_cohort, cohort))
+
+
+def recall(
+    memory: jax.Array, index: jax.Array, labels: jax.Array, epoch: int | jax.Array
+) -> jax.Array:
+    """What was last predicted of images; the label of those that were not yet seen.
+
+    Args:
+      memory: `[images, N]` probabilities, zeros for images that were not seen.
+      index: `[B]` the images' numbers.
+      labels: `[B]` their classes.
+      epoch: from 0. In the first one all images count as not seen.
+
+    Returns:
+      `[B, N]` probabilities.
+    """
+    past = jnp.asarray(memory)[index]
+    seen = (epoch > 0) & (past.sum(axis=-1, keepdims=True) > 0)
+    return jnp.where(seen, past, jax.nn.one_hot(labels, memory.shape[-1], dtype=past.dtype))
+
+
+def remember(
+    memory: jax.Array, index: jax.Array, logits: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """The memory after this step.
+
+    Args:
+      memory: `[images, N]`.
+      index: `[B]` the images' numbers, different from each other.
+      logits: `[B, N]`, of which the probabilities are remembered.
+      axis_name: the mapped device axis. With it, images of all devices are remembered, so that the
+        memory is the same on all of them. None means one device.
+    """
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=-1)
+    if axis_name is not None:
+        index, probabilities = jax.lax.all_gather((index, probabilities), axis_name, tiled=True)
+    return jnp.asarray(memory).at[index].set(probabilities.astype(memory.dtype))

@@ -1,0 +1,183 @@
+"""Mixup, CutMix and manifold mixup: networks that learn mixed images with mixed labels.
+
+All images of a device's batch are mixed by one `losses.Mixture`, drawn anew at every step. Networks
+of the cohort see the same mixtures and learn each for itself. 'cross_entropy' is that of the mixed
+labels, and an accuracy is mixed as they are: a hit counts as much as the label that was hit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.errors import UserError
+from kdjax.losses import Mixture
+from kdjax.methods import base
+from kdjax.models import Cohort, Outputs
+
+# `(images [B, H, W, C], key) -> images, mixture`
+_Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, Mixture]]
+
+
+def mixup(cohort: Cohort, *, alpha: float) -> base.Method:
+    """Networks that learn `losses.mix` of images.
+
+    Args:
+      cohort: the networks.
+      alpha: > 0, of the Beta distribution of lambda. Self-KD-Lib: 0.4.
+
+    Raises:
+      UserError: `alpha` is not positive.
+    """
+    _check_alpha("mixup", alpha)
+
+    def mix(images, key):
+        mixture = losses.draw_mixture(key, images.shape[0], alpha=alpha)
+        return losses.mix(images, mixture), mixture
+
+    return _of_mixed_images(cohort, mix)
+
+
+def cutmix(cohort: Cohort, *, alpha: float) -> base.Method:
+    """Networks that learn images with a box of other images in them, `losses.cutmix`.
+
+    Args:
+      cohort: the networks.
+      alpha: > 0, of the Beta distribution from which a box's size is drawn. CutMix: 1.
+
+    Raises:
+      UserError: `alpha` is not positive.
+    """
+    _check_alpha("cutmix", alpha)
+
+    def mix(images, key):
+        mixture_key, box_key = jax.random.split(key)
+        mixture = losses.draw_mixture(mixture_key, images.shape[0], alpha=alpha)
+        return losses.cutmix(
+            images, mixture, losses.draw_box(box_key, mixture.lam, images.shape[1:3])
+        )
+
+    return _of_mixed_images(cohort, mix)
+
+
+def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
+    """Networks in which images are mixed on their way, before one of the stages.
+
+    Which of the stages is drawn at every step, all being equally likely: of S stages, what is mixed
+    is the end of the stem, or of stage 1 to S - 1. These are Self-KD-Lib's places; the paper's are
+    the images themselves and the ends of the first stages.
+
+    Args:
+      cohort: networks of equally many stages.
+      alpha: > 0, of the Beta distribution of lambda. Self-KD-Lib: 2.
+
+    Raises:
+      UserError: `alpha` is not positive, or networks have different numbers of stages.
+    """
+    _check_alpha("manifold_mixup", alpha)
+    stages = sorted({network.num_stages for network in cohort.networks})
+    if len(stages) > 1:
+        raise UserError(
+            f"the networks of method 'manifold_mixup' have {' and '.join(map(str, stages))} "
+            "stages; name networks with equally many in config.networks"
+        )
+
+    def draw(batch, key):
+        mixture_key, place_key = jax.random.split(key)
+        mixture = losses.draw_mixture(mixture_key, batch["label"].shape[0], alpha=alpha)
+        return mixture, jax.random.randint(place_key, (), 0, stages[0])
+
+    def loss(params, model_state, batch, key):
+        mixture, place = draw(batch, key)
+        variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+        outputs, updated = cohort.apply(
+            variables,
+            batch["image"],
+            train=True,
+            hidden=mixed_at(place, mixture),
+            mutable=["batch_stats"],
+        )
+        total, metrics = _classification(outputs, batch["label"], mixture)
+        return total, (model_state | updated, metrics)
+
+    def inputs(batch, key):
+        mixture, place = draw(batch, key)
+        where = f"stage {int(place)}" if int(place) else "the stem"
+        shown = mixed_inputs(batch["image"], batch["label"], mixture)
+        return shown._replace(notes=(f"mixed after {where}",) * len(shown.labels))
+
+    return base.Method(
+        init=functools.partial(base.init_cohort, cohort),
+        loss=loss,
+        predict=functools.partial(base.predict_cohort, cohort),
+        inputs=inputs,
+    )
+
+
+def mixed_at(place: jax.Array, mixture: Mixture) -> Callable[[int, jax.Array], jax.Array]:
+    """What mixes feature maps at one place of a network, as `StagedNetwork` takes it for `hidden`.
+
+    Args:
+      place: `[]`, 0 for the end of the stem, k for that of stage k; it may be traced.
+      mixture: of the images.
+    """
+
+    def hidden(number, x):
+        # Everywhere else all is an image's own, so that one program does for all places.
+        lam = jnp.where(place == number, mixture.lam, 1.0)
+        return losses.mix(x, mixture._replace(lam=lam))
+
+    return hidden
+
+
+def mixed_inputs(images: jax.Array, labels: jax.Array, mixture: Mixture) -> base.Inputs:
+    """Images `[B, H, W, C]`, each with its label and its partner's, `[B]` before they are mixed."""
+    weights = jnp.stack([mixture.lam, 1 - mixture.lam]).astype(jnp.float32)
+    both = jnp.stack([labels, jnp.asarray(labels)[mixture.order]], axis=1)
+    return base.Inputs(images, both, jnp.broadcast_to(weights, both.shape))
+
+
+def _of_mixed_images(cohort: Cohort, mix: _Mix) -> base.Method:
+    def loss(params, model_state, batch, key):
+        images, mixture = mix(batch["image"], key)
+        outputs, model_state = base.train_outputs(cohort, params, model_state, images)
+        total, metrics = _classification(outputs, batch["label"], mixture)
+        return total, (model_state, metrics)
+
+    def inputs(batch, key):
+        images, mixture = mix(batch["image"], key)
+        return mixed_inputs(images, batch["label"], mixture)
+
+    return base.Method(
+        init=functools.partial(base.init_cohort, cohort),
+        loss=loss,
+        predict=functools.partial(base.predict_cohort, cohort),
+        inputs=inputs,
+    )
+
+
+def _classification(
+    outputs: Sequence[Outputs], labels: jax.Array, mixture: Mixture
+) -> tuple[jax.Array, base.Metrics]:
+    """As `base.classification`, of mixed labels."""
+    total = sum(
+        jnp.mean(losses.mixed_cross_entropy(each.logits, labels, mixture)) for each in outputs
+    )
+    metrics, others = {"cross_entropy": total}, jnp.asarray(labels)[mixture.order]
+    for i, each in enumerate(outputs):
+        found = each.logits.argmax(-1)
+        own, partners = jnp.mean(found == labels), jnp.mean(found == others)
+        metrics[f"network_{i}/accuracy"] = mixture.lam * own + (1 - mixture.lam) * partners
+    return total, metrics
+
+
+def _check_alpha(method: str, alpha: float) -> None:
+    if not alpha > 0:
+        raise UserError(
+            f"config.self_distill.{method}.alpha={alpha}: must be positive; for images that are "
+            "not mixed, use method 'cross_entropy'"
+        )

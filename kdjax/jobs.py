@@ -48,6 +48,16 @@ def _show(metrics: dict[str, float]) -> None:
         say(f"{name:<{width}}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
 
 
+def show_batch(values: flags.FlagValues) -> None:
+    """Writes a picture of what a run's networks are shown at a step."""
+    from kdjax import show
+
+    path, rows = show.write_batch(
+        values.config, Path(values.workdir), step=values.step, most=values.pictures
+    )
+    say(f"step {values.step}: {len(rows.captions)} of {rows.total} pictures: {path}")
+
+
 def networks(values: flags.FlagValues) -> None:
     """Prints the table of all networks."""
     del values
@@ -104,6 +114,7 @@ def _required(values: flags.FlagValues, name: str) -> str:
 JOBS = {
     "train": train,
     "evaluate": evaluate,
+    "show-batch": show_batch,
     "networks": networks,
     "import-torch": import_torch,
     "export-torch": export_torch,

@@ -19,7 +19,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _JOB_HELP = (
     "train: train, going on from the workdir's latest checkpoint. evaluate: evaluate a run's "
-    "checkpoint or an imported network on the whole test split. networks: list all networks. "
+    "checkpoint or an imported network on the whole test split. show-batch: draw what the networks "
+    "of --config are shown at --step, augmented and mixed, with labels, as batch.png in --workdir, "
+    "over the one that is there; nothing is trained. networks: list all networks. "
     "import-torch: write --torch_file as a checkpoint of --network to --workdir, to evaluate it or "
     "to teach. export-torch: write a trained network of --workdir to --torch_file."
 )
@@ -40,6 +42,12 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum("job", "train", list(JOBS), _JOB_HELP, flag_values=values)
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "latest"], "Which one of a run.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "step", 0, "Which one --job=show-batch draws, from 0.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "pictures", 72, "The most that --job=show-batch draws.", lower_bound=1, flag_values=values
     )
     flags.DEFINE_string("network", None, "Network of --job=import-torch.", flag_values=values)
     flags.DEFINE_string(
@@ -109,7 +117,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
     if not values.workdir and values.job != "networks":
         raise UserError("--workdir is missing; name a directory for the run")
-    if values.job == "train" and values.config is None:
+    if values.job in ("train", "show-batch") and values.config is None:
         raise UserError("--config is missing; for instance --config configs/mcl.py:digits")
     return values
 

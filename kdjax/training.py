@@ -28,6 +28,28 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
 
+def step_batch(prepare, seed: int):
+    """The function `(constants, batch, step, device) -> batch, key` of one device.
+
+    Batch and key are what `loss` of a method is given at that step. Augmentation derives from
+    `seed`, `step` and the image's place in the global batch, the key from `seed`, `step` and
+    `device`.
+
+    Args:
+      prepare: of `feeding.train_input`.
+      seed: `config.seed`.
+    """
+
+    def one_batch(constants, batch, step, device):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        augment_key, loss_key = jax.random.split(key)
+        size = batch["index"].shape[0]
+        batch = prepare(constants, batch, augment_key, device * size + jnp.arange(size))
+        return batch | {"step": step}, jax.random.fold_in(loss_key, device)
+
+    return one_batch
+
+
 def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: int):
     """The per-device function `(state, constants, batches) -> state, metrics`.
 
@@ -35,15 +57,13 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
     statistics and metrics are averaged over the device axis `AXIS`.
     """
 
+    one_batch = step_batch(prepare, seed)
+
     def one_step(constants, state, batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, loss_key = jax.random.split(key)
-        device, size = jax.lax.axis_index(AXIS), batch["index"].shape[0]
-        batch = prepare(constants, batch, augment_key, device * size + jnp.arange(size))
-        batch |= {"step": state.step}
+        batch, key = one_batch(constants, batch, state.step, jax.lax.axis_index(AXIS))
         gradient = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (model_state, metrics)), grads = gradient(
-            state.params, state.model_state, batch, jax.random.fold_in(loss_key, device)
+            state.params, state.model_state, batch, key
         )
         # What never changes needs no averaging, and would drift by the rounding of it.
         constant = {CONSTANTS: model_state.pop(CONSTANTS)} if CONSTANTS in model_state else {}

@@ -21,11 +21,13 @@ class Transformations(NamedTuple):
       name: in `config.hssakd.transformations`.
       count: M.
       views: `[B, H, W, C] -> [B, M, H, W, C]`.
+      view_names: what each of the M is called, for people to read.
     """
 
     name: str
     count: int
     views: Callable[[jax.Array], jax.Array]
+    view_names: tuple[str, ...]
 
     def rows(self, images: jax.Array) -> jax.Array:
         """`[B, H, W, C] -> [B * M, H, W, C]`: row `M * b + j` is view j of image b."""
@@ -98,12 +100,15 @@ def rotated_colour_permutations(images: jax.Array) -> jax.Array:
     return colour_permutations(flat).reshape(images.shape[0], -1, *images.shape[1:])
 
 
+_TURNS = tuple(f"rotation {90 * turns}" for turns in range(4))
+_ORDERS = tuple("".join(order) for order in itertools.permutations("RGB"))
+_BOTH = tuple(f"{turn}, {order}" for turn in _TURNS for order in _ORDERS)
 _SETS = {
     each.name: each
     for each in (
-        Transformations("rotations", 4, rotations),
-        Transformations("colour_permutations", 6, colour_permutations),
-        Transformations("both", 24, rotated_colour_permutations),
+        Transformations("rotations", 4, rotations, _TURNS),
+        Transformations("colour_permutations", 6, colour_permutations, _ORDERS),
+        Transformations("both", 24, rotated_colour_permutations, _BOTH),
     )
 }
 NAMES = tuple(_SETS)

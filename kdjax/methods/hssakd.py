@@ -69,7 +69,8 @@ def hssakd_teacher(
         return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
 
     predict = functools.partial(branches.predict, cohort, transformations)
-    return base.Method(init=init, loss=loss, predict=predict)
+    inputs = functools.partial(_inputs, transformations)
+    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
 
 
 def hssakd_student(
@@ -122,7 +123,8 @@ def hssakd_student(
         return sum(terms.values()), (model_state, metrics)
 
     predict = functools.partial(branches.predict, cohort, transformations)
-    return base.Method(init=init, loss=loss, predict=predict)
+    inputs = functools.partial(_inputs, transformations)
+    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
 
 
 def hssakd_online(
@@ -160,7 +162,18 @@ def hssakd_online(
 
     init = functools.partial(base.init_cohort, cohort)
     predict = functools.partial(branches.predict, cohort, transformations)
-    return base.Method(init=init, loss=loss, predict=predict)
+    inputs = functools.partial(_inputs, transformations)
+    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
+
+
+def _inputs(transformations: Transformations, batch: base.Batch, key: jax.Array) -> base.Inputs:
+    """All views of every image, each with the image's label and what makes its joint label."""
+    shown = base.plain_inputs(batch, key)
+    labels, weights = (
+        jnp.repeat(each, transformations.count, axis=0) for each in (shown.labels, shown.weights)
+    )
+    notes = transformations.view_names * len(shown.labels)
+    return base.Inputs(transformations.rows(shown.images), labels, weights, notes)
 
 
 def _branches_only(collection: dict) -> dict:

@@ -11,6 +11,7 @@ import jax
 from kdjax.errors import UserError
 from kdjax.models.branched import BranchedOutputs
 from kdjax.models.outputs import Outputs
+from kdjax.models.staged import Hidden
 
 
 class Cohort(nn.Module):
@@ -34,29 +35,31 @@ class Cohort(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False
+        self, images: jax.Array, train: bool = False, hidden: Hidden | None = None
     ) -> tuple[Outputs | BranchedOutputs, ...]:
         """Images `[B, H, W, C]` to the `Outputs` of every network, in the order of `networks`.
 
-        The features of shared stages are part of the `Outputs` of every network.
+        The features of shared stages are part of the `Outputs` of every network. `hidden` is what
+        feature maps go through in every `StagedNetwork`, those of shared stages once.
 
         Raises:
           UserError: networks of different architectures are to share stages.
         """
         x, shared_features = images, {}
+        options = {} if hidden is None else {"hidden": hidden}  # other networks take no such thing
         if self.shared_stages:
             self._check_equal()
             trunk = self.networks[0].clone(parent=self, name="trunk")
-            shared_features = trunk(images, train, stop=self.shared_stages).features
+            shared_features = trunk(images, train, stop=self.shared_stages, **options).features
             x = shared_features[f"stage{self.shared_stages}"]
         outputs = []
         for index, network in enumerate(self.networks):
             # A copy, so that one module given twice is two networks with parameters of their own.
             network = network.clone(parent=self, name=f"network_{index}")
             if not self.shared_stages:
-                outputs.append(network(x, train))
+                outputs.append(network(x, train, **options))
                 continue
-            result = network(x, train, start=self.shared_stages)
+            result = network(x, train, start=self.shared_stages, **options)
             outputs.append(result._replace(features=shared_features | result.features))
         return tuple(outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,12 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
+from kdjax.models.compacted import Compaction, narrowed
+from kdjax.models.filters import Link, Sum
 from kdjax.models.outputs import Outputs
+
+# What becomes of `(stage number, feature map)`; 0 is the stem.
+Hidden = Callable[[int, jax.Array], jax.Array]
 
 
 class StagedNetwork(nn.Module):
@@ -27,12 +33,15 @@ class StagedNetwork(nn.Module):
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
       extra_stages: how many more stages follow the last one, each with its width and at its
         resolution: what HSAKD's branch after the last stage consists of.
+      compaction: which filters are left of a network that was made smaller
+        (`kdjax.pruning.compact`), or None. Its feature maps have the channels that are left.
     """
 
     num_classes: int
     dtype: Any = jnp.float32
     axis_name: str | None = None
     extra_stages: int = 0
+    compaction: Compaction | None = None
 
     @property
     def num_stages(self) -> int:
@@ -59,6 +68,19 @@ class StagedNetwork(nn.Module):
         return {}
 
     @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        """Every convolution that may be pruned, and who reads what it makes, in one link each.
+
+        None by default: a network without links cannot be made smaller.
+        """
+        return ()
+
+    @nn.nowrap
+    def filter_sums(self) -> tuple[Sum, ...]:
+        """The residual sums of several convolutions. By default there are none."""
+        return ()
+
+    @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         """Images `[B, H, W, C]` to the input of stage 1."""
         raise NotImplementedError
@@ -79,7 +101,12 @@ class StagedNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, start: int = 0, stop: int | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        start: int = 0,
+        stop: int | None = None,
+        hidden: Hidden | None = None,
     ) -> Outputs:
         """Runs the network, or the part of it after stage `start` and up to stage `stop`.
 
@@ -88,6 +115,8 @@ class StagedNetwork(nn.Module):
           train: whether BatchNorm uses the batch's statistics (`batch_stats` must be mutable).
           start: 0, or the stage whose feature map `x` is.
           stop: the last stage to run, or None to run to the logits.
+          hidden: `(number, x) -> x`, what the end of the stem (0) and of every stage that is run
+            goes through before anything else sees it: a place to mix images inside the network.
 
         Returns:
           `Outputs` with the features of the stages that were run; `logits` and `embedding` are None
@@ -97,14 +126,23 @@ class StagedNetwork(nn.Module):
           UserError: images smaller than the network's stride, or stages that do not exist.
         """
         self._check(x, start, stop)
+        with narrowed(self):
+            return self._run(x, train, start, stop, hidden)
+
+    @nn.nowrap
+    def _run(
+        self, x: jax.Array, train: bool, start: int, stop: int | None, hidden: Hidden | None
+    ) -> Outputs:
         x = x.astype(self.dtype)
         if start == 0:
             x = self.stem(x, train)
+            x = x if hidden is None else hidden(0, x)
             self.sow("intermediates", "stem", x)  # for those who ask for it
         features = {}
         last = self.num_stages + self.extra_stages
         for number in range(start + 1, (last if stop is None else stop) + 1):
             x = self.stage(x, number, train)
+            x = x if hidden is None else hidden(number, x)
             features[f"stage{number}"] = x
         if stop is not None:
             return Outputs(None, features, None)

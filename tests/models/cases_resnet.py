@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
+import jax
 import numpy as np
 
-from kdjax import models
+from kdjax import losses, models
+from kdjax.methods.self_distill.mixing import mixed_at
 from tests.models import official
 from tests.models.official import GoldenCase, form, network, several
 
@@ -60,30 +61,22 @@ def _virtual_softmax(computed: official.Computed, mode: str) -> official.Results
 
 
 def _manifold_mixup(computed: official.Computed, mode: str) -> official.Results:
-    """In train mode the images' features are mixed before one of the stages."""
+    """In train mode the images' features are mixed before one of the stages, in one program."""
     if mode == "eval":
         return official.once(computed, mode)
     recipe = computed.record["manifold_mixup"]
+    mixture = losses.Mixture(recipe["lam"], np.array(recipe["index"]))
 
-    def mix(x):
-        return recipe["lam"] * x + (1 - recipe["lam"]) * x[np.array(recipe["index"])]
+    @jax.jit
+    def mixed_before(stage, variables, images):
+        hidden = mixed_at(stage - 1, mixture)
+        return computed.module.apply(
+            variables, images, train=True, hidden=hidden, mutable=["batch_stats"]
+        )
 
-    def before_first_stage(next_function, args, kwargs, context):
-        if context.module.name == "stage1_block0" and context.method_name == "__call__":
-            args = (mix(args[0]), *args[1:])
-        return next_function(*args, **kwargs)
-
-    def mixed_before(stage: int):
-        # No part of a network ends at its stem.
-        if stage == 1:
-            with nn.intercept_methods(before_first_stage):
-                return computed.train(computed.variables, computed.images)
-        variables, cut = computed.variables, stage - 1
-        early, updates = computed.train(variables, computed.images, stop=cut)
-        x = mix(early.features[f"stage{cut}"])
-        return computed.train(variables | updates, x, start=cut)
-
-    results = {stage: mixed_before(stage) for stage in (1, 2, 3, 4)}
+    results = {
+        stage: mixed_before(stage, computed.variables, computed.images) for stage in (1, 2, 3, 4)
+    }
     named = {f"logits_layer{stage}": outputs.logits for stage, (outputs, _) in results.items()}
     outputs, updates = results[recipe["layer"]]
     return named | {"logits": outputs.logits}, updates["batch_stats"]

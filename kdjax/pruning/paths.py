@@ -1,0 +1,70 @@
+"""The leaves of a tree by their paths: the '/'-joined keys, as in 'stage1_block0/conv1/kernel'."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of any pytree by their paths, in the tree's own order.
+
+    Raises:
+      ValueError: two leaves with the same path, as of the keys 'a/b' and 'a', 'b'.
+    """
+    found: dict[str, Any] = {}
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        if path in found:
+            raise ValueError(f"two arrays have the path {path!r}")
+        found[path] = leaf
+    return found
+
+
+def matching(paths: Sequence[str], patterns: Iterable[str], what: str) -> list[str]:
+    """The paths that match one of the patterns, in the order of the paths.
+
+    Raises:
+      ValueError: a pattern (called `what` in the message) that matches none of them.
+    """
+    if isinstance(patterns, str):
+        raise ValueError(f"{what}s must be a list of strings, got {patterns!r}")
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = [path for path in paths if _regex(pattern).fullmatch(path)]
+        if not matching:
+            raise ValueError(
+                f"{what} {pattern!r} matches no kernel; there are {', '.join(paths[:4])}, ..."
+            )
+        found.update(matching)
+    return [path for path in paths if path in found]
+
+
+_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@functools.cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    def translated(token: re.Match[str]) -> str:
+        text = token[0]
+        if len(text) > 2 and text.startswith("["):
+            return text.replace("[!", "[^", 1)
+        return _WILDCARDS.get(text) or re.escape(text)
+
+    return re.compile(re.sub(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]|.", translated, pattern))
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dicts whose leaves have these paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree

@@ -92,7 +92,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, it does not fit `like`, or it cannot be read.
         """
-        step = self._step(which)
+        step = self.step(which)
         abstract = jax.tree.map(lambda x: ocp.utils.to_shape_dtype_struct(x), like)
         restore_args = ocp_args.StandardRestore(abstract, fallback_sharding=None)
         try:
@@ -113,7 +113,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        step = self._step(which)
+        step = self.step(which)
         restore_args = ocp_args.StandardRestore(fallback_sharding=None)
         try:
             restored = self._manager.restore(step, args=ocp_args.Composite(state=restore_args))
@@ -121,7 +121,12 @@ class Checkpoints:
             raise self._unfit(step, str(error).strip().splitlines()[0]) from error
         return step, restored.state
 
-    def _step(self, which: str) -> int:
+    def step(self, which: str) -> int:
+        """Step of the 'latest' or the 'best' checkpoint.
+
+        Raises:
+          UserError: there is none.
+        """
         step = self.best_step() if which == "best" else self.latest_step()
         if step is None:
             raise UserError(f"{self.directory} holds no checkpoint; train first (--job=train)")

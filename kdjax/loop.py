@@ -1,6 +1,5 @@
 """The loop: epoch after epoch, with evaluation, metrics, checkpoints and preemption."""
 
-import functools
 import math
 import time
 from pathlib import Path
@@ -9,96 +8,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import data, feeding, methods, optimizers, teachers, workdirs
+from kdjax import compactions, optimizers, shrinking, teachers, workdirs
 from kdjax.checkpoints import Checkpoints
 from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
-from kdjax.parallel import AXIS, Parallel, fetch
+from kdjax.parallel import fetch
 from kdjax.preemption import Preemption
 from kdjax.pretrained import Pretrained, backbone
-from kdjax.training import TrainState, evaluation_step, init_state, train_step
-
-_LEAST = {
-    "epochs": 1,
-    "steps_per_dispatch": 0,
-    "evaluation.every_epochs": 1,
-    "checkpoint.every_epochs": 1,
-}
-
-
-class Run:
-    """A config made into data, method, optimizer and compiled functions."""
-
-    def __init__(self, config: ConfigDict, workdir: Path | None = None):
-        self.config = config
-        _check_settings(config)
-        self.parallel = Parallel(config.parallel)
-        _check_batch(config.batch_size, self.parallel)
-        dataset = data.load(config)
-        most = config.steps_per_dispatch or feeding.automatic_steps(dataset, config.batch_size)
-        self.feed = feeding.Feed(config, dataset, self.parallel, most)
-        self.steps_per_epoch = self.feed.steps_per_epoch
-        self.method = methods.create(
-            teachers.resolved(config, workdir),
-            num_classes=dataset.num_classes,
-            axis_name=AXIS,
-            train_labels=dataset.train.labels,
-        )
-        self.tx = self.method.optimizer(optimizers.create(config, self.steps_per_epoch))
-        prepare = feeding.train_input(dataset, config.data.augmentation)
-        self.train_steps = self.parallel.map(
-            train_step(self.method, self.tx, prepare, config.seed), donate=True
-        )
-        self.evaluation_steps = self.parallel.map(
-            evaluation_step(self.method, feeding.test_input(dataset), dataset.num_classes)
-        )
-        self.image_shape = dataset.image_shape
-        self.num_classes = dataset.num_classes
-
-    def init_state(self) -> TrainState:
-        """The state before the first step, as numpy arrays."""
-        return fetch(jax.jit(self._init)(jax.random.key(self.config.seed)))
-
-    def abstract_state(self) -> TrainState:
-        """Shapes and dtypes of the state."""
-        return jax.eval_shape(self._init, jax.random.key(self.config.seed))
-
-    def _init(self, key):
-        return init_state(self.method, self.tx, key, self.image_shape)
-
-    def check_best(self) -> None:
-        """Raises `UserError` unless `evaluate` returns the metric `config.evaluation.best`."""
-        _, params, model_state, _ = self.abstract_state()
-        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
-        predicted = jax.eval_shape(self.method.predict, params, model_state, images)
-        names = ["mean/top1", *(f"{name}/top1" for name in predicted)]
-        if self.config.evaluation.best not in names:
-            raise UserError(
-                f"config.evaluation.best={self.config.evaluation.best!r} is unknown; "
-                f"use one of {', '.join(names)}"
-            )
-
-    def evaluate(self, state: TrainState, constants) -> dict[str, float]:
-        """Accuracies and cross entropies over the whole test split, and 'mean/top1'.
-
-        The mean is over the single networks; ensembles are left out of it.
-        """
-        variables = (state.params, state.model_state)
-        totals = None
-        for batches in self.feed.test():
-            sums = fetch(self.evaluation_steps(variables, constants, batches))
-            sums = jax.tree.map(float, sums)
-            totals = sums if totals is None else jax.tree.map(float.__add__, totals, sums)
-        count = totals.pop("count")
-        metrics = {name: total / count for name, total in totals.items()}
-        single = [metrics[f"{name}/top1"] for name in network_names(metrics)]
-        return metrics | {"mean/top1": float(np.mean(single))}
-
-
-def network_names(metrics: dict[str, float]) -> list[str]:
-    """'network_0', 'network_1', ...: the single networks among evaluation metrics."""
-    names = (name.removesuffix("/top1") for name in metrics if name.endswith("/top1"))
-    return [name for name in names if name.removeprefix("network_").isdigit()]
+from kdjax.run import Run, network_names
+from kdjax.training import TrainState
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -122,6 +40,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         say(f"student {config.networks[0]}: {workdir}")
     run = Run(config, workdir)
     run.check_best()
+    shrinking.check(run)
     with workdirs.locked(workdir):
         return _train(run, workdir)
 
@@ -134,11 +53,12 @@ def _train(run: Run, workdir: Path) -> dict[str, float]:
     if checkpoints.latest_step() is None:
         state = run.init_state()
     else:
+        run.build(compactions.read(workdir, checkpoints.latest_step()))
         step, state = checkpoints.restore(run.abstract_state())
         say(f"resumed from step {step} (epoch {step / run.steps_per_epoch:.2f}) of {workdir}")
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
-        loop = _Loop(run, checkpoints, writer, preemption)
+        loop = _Loop(run, workdir, checkpoints, writer, preemption)
         try:
             return loop.run(run.parallel.replicate(state), step)
         finally:
@@ -150,8 +70,16 @@ def _train(run: Run, workdir: Path) -> dict[str, float]:
 class _Loop:
     """Epoch after epoch; what is here runs on the host between dispatches."""
 
-    def __init__(self, run: Run, checkpoints: Checkpoints, writer, preemption: Preemption):
+    def __init__(
+        self,
+        run: Run,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        writer: MetricsWriter | None,
+        preemption: Preemption,
+    ):
         self.run_ = run
+        self.workdir = workdir
         self.config = run.config
         self.checkpoints = checkpoints
         self.writer = writer
@@ -170,21 +98,54 @@ class _Loop:
             if done % config.evaluation.every_epochs == 0 or done == config.epochs:
                 metrics = self.run_.evaluate(state, self.test_constants)
                 row |= metrics
+            complete = self._inspect(state, row, others=metrics is not None)
             self._report(row)
+            if done in config.pruning.shrink_epochs and done < config.epochs:
+                state = self._shrink(state, step)
             stop = self.preemption.requested(step) and done < config.epochs
             if done % config.checkpoint.every_epochs == 0 or done == config.epochs or stop:
-                self.checkpoints.save(step, fetch(state), metrics or {})
+                best = metrics if complete and metrics else {}
+                self.checkpoints.save(step, fetch(state), best)
             if stop:
                 self.checkpoints.wait()
                 self.preemption.stop(step)
         self.checkpoints.wait()
         return metrics or self.run_.evaluate(state, self.test_constants)
 
+    def _shrink(self, state: TrainState, step: int) -> TrainState:
+        """The state of networks without the filters that never return; they are `run_`'s now."""
+        left, smaller = shrinking.shrink(self.run_, fetch(state))
+        self.run_.build(left)
+        # Before the checkpoint, which cannot be read without it.
+        compactions.write(self.workdir, step, left)
+        return self.run_.parallel.replicate(smaller)
+
+    def _inspect(self, state: TrainState, row: dict[str, float], *, others: bool) -> bool:
+        """Adds to an epoch's row what the method says of its end.
+
+        Args:
+          state: at the end of the epoch.
+          row: of the metrics files.
+          others: whether other parameters that the method names are evaluated.
+
+        Returns:
+          Whether the epoch may be the best one.
+        """
+        if self.run_.method.inspect is None:
+            return True
+        found = self.run_.method.inspect(fetch(state.params), fetch(state.opt_state))
+        row |= found.metrics
+        for prefix, params in found.others.items() if others else ():
+            other = state._replace(params=self.run_.parallel.replicate(params))
+            metrics = self.run_.evaluate(other, self.test_constants)
+            row |= {f"{prefix}{name}": value for name, value in metrics.items()}
+        return found.complete
+
     def _epoch(self, state, epoch: int, step: int):
         """One epoch, or what is left of it; returns the state and the means of its metrics."""
-        per_epoch, batch_size = self.run_.steps_per_epoch, self.config.batch_size
+        per_epoch, per_step = self.run_.steps_per_epoch, self.run_.feed.images_per_step
         first = step - epoch * per_epoch
-        progress = Progress(epoch + 1, per_epoch * batch_size, first * batch_size)
+        progress = Progress(epoch + 1, per_epoch * per_step, first * per_step)
         pending, rows, begin = None, [], time.monotonic()
         batches = self.run_.feed.train(epoch, first)
         try:
@@ -193,7 +154,7 @@ class _Loop:
                 # The device works on this dispatch while the host looks at the one before.
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps
-                progress.advance(steps * batch_size)
+                progress.advance(steps * per_step)
                 # At the epoch's end there is a row to write and an evaluation to make first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
@@ -206,7 +167,7 @@ class _Loop:
             progress.close()
         means = {name: float(np.mean(np.concatenate([r[name] for r in rows]))) for name in rows[0]}
         row = {f"train/{name}": value for name, value in means.items()}
-        images = (per_epoch - first) * batch_size
+        images = (per_epoch - first) * per_step
         return state, {
             "step": step,
             "epoch": epoch + 1,
@@ -256,8 +217,8 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
     run = Run(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    like = run.abstract_state()
-    step, state = checkpoints.restore(like, which)
+    run.build(compactions.read(workdir, checkpoints.step(which)))
+    step, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()
     metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
     return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
@@ -272,7 +233,9 @@ def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float
     network = backbone(network)
     config = ConfigDict(config.to_dict())
     config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
-    run = Run(config)
+    config.pruning.method = config.start.checkpoint = ""
+    compaction = network.compaction
+    run = Run(config, compactions={} if compaction is None else {"network_0": compaction})
     if run.num_classes != network.num_classes:
         raise UserError(
             f"{network.name} has {network.num_classes} classes, config.data.source="
@@ -285,19 +248,3 @@ def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float
     )
     state = TrainState(np.zeros((), np.int32), params, model_state, ())
     return run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
-
-
-def _check_settings(config: ConfigDict) -> None:
-    for name, least in _LEAST.items():
-        value = functools.reduce(getattr, name.split("."), config)
-        if value < least:
-            raise UserError(f"config.{name}={value}: must be at least {least}")
-
-
-def _check_batch(batch_size: int, parallel: Parallel) -> None:
-    if batch_size % parallel.device_count:
-        count = parallel.device_count
-        raise UserError(
-            f"config.batch_size={batch_size} is not divisible by the {count} devices of "
-            f"{jax.process_count()} process(es); use a multiple of {count}"
-        )

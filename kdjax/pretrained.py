@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from kdjax import models
+from kdjax import compactions, models
 from kdjax.checkpoints import Checkpoints, saved
 from kdjax.errors import UserError
 from kdjax.metrics import write_atomically
@@ -28,15 +28,18 @@ class Pretrained(NamedTuple):
       name: of the network, for `kdjax.models.create`.
       num_classes: its number of classes.
       variables: `{'params': ..., 'batch_stats': ...}`, numpy arrays.
+      compaction: which filters are left of a network that was made smaller, else None.
     """
 
     name: str
     num_classes: int
     variables: dict[str, Any]
+    compaction: models.Compaction | None = None
 
     def module(self, **options) -> nn.Module:
         """The network; `options` are those of `kdjax.models.create`."""
-        return models.create(self.name, num_classes=self.num_classes, **options)
+        module = models.create(self.name, num_classes=self.num_classes, **options)
+        return module if self.compaction is None else module.clone(compaction=self.compaction)
 
 
 def backbone(network: Pretrained) -> Pretrained:
@@ -76,6 +79,8 @@ def save(directory: Path, network: Pretrained, source: dict[str, str]) -> None:
         checkpoints.save(0, network.variables, {})
         checkpoints.close()
         spec = {"network": network.name, "num_classes": network.num_classes, "source": source}
+        if network.compaction is not None:
+            spec["compaction"] = network.compaction.as_dict()
         # Last, so that a directory with this file is a whole one.
         write_atomically(directory / _SPEC, json.dumps(spec, indent=2) + "\n")
     except OSError as error:
@@ -116,12 +121,21 @@ def teacher(config: ConfigDict, num_classes: int) -> Pretrained:
             "config.teacher.checkpoint is missing: name the workdir of a trained teacher, or "
             "import one from PyTorch (--job=import-torch)"
         )
+    return named(config, "config.teacher", num_classes)
+
+
+def named(config: ConfigDict, section: str, num_classes: int) -> Pretrained:
+    """The network that a section of a config names by `checkpoint`, `member` and `which`.
+
+    Raises:
+      UserError: it cannot be read, or has another number of classes.
+    """
     if config.which not in ("best", "latest"):
-        raise UserError(f"config.teacher.which={config.which!r} is unknown; use 'best' or 'latest'")
+        raise UserError(f"{section}.which={config.which!r} is unknown; use 'best' or 'latest'")
     found = load(config.checkpoint, member=config.member, which=config.which)
     if found.num_classes != num_classes:
         raise UserError(
-            f"config.teacher.checkpoint={config.checkpoint}: {found.name} has {found.num_classes} "
+            f"{section}.checkpoint={config.checkpoint}: {found.name} has {found.num_classes} "
             f"classes, the data has {num_classes}"
         )
     return found
@@ -130,12 +144,14 @@ def teacher(config: ConfigDict, num_classes: int) -> Pretrained:
 def _load_imported(directory: Path) -> Pretrained:
     try:
         spec = json.loads((directory / _SPEC).read_text())
-        name, num_classes = spec["network"], spec["num_classes"]
-    except (OSError, ValueError, KeyError) as error:
+        name, num_classes, compaction = spec["network"], spec["num_classes"], None
+        if "compaction" in spec:
+            compaction = models.Compaction.from_dict(spec["compaction"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory / _SPEC} is damaged: {error!r}; import it again") from error
-    module = models.create(name, num_classes=num_classes)
     _, tree = _checkpoints(directory).restore_tree("latest")
-    return Pretrained(name, num_classes, _fitting(module, tree, directory))
+    network = Pretrained(name, num_classes, tree, compaction)
+    return network._replace(variables=_fitting(network.module(), tree, directory))
 
 
 def _load_member(directory: Path, member: str, which: str) -> Pretrained:
@@ -148,7 +164,7 @@ def _load_member(directory: Path, member: str, which: str) -> Pretrained:
     known = [f"network_{index}" for index in range(len(names))]
     if member not in known:
         raise UserError(f"{directory} has no {member!r}; it has {', '.join(known)}")
-    _, tree = _checkpoints(directory, best).restore_tree(which)
+    step, tree = _checkpoints(directory, best).restore_tree(which)
     collections = {
         "params": tree["params"]["cohort"],
         "batch_stats": tree["model_state"]["batch_stats"],
@@ -165,8 +181,9 @@ def _load_member(directory: Path, member: str, which: str) -> Pretrained:
     if "bifpn" in variables["params"]:  # FRSKD's pyramid is no part of the network
         variables = {name: collection["backbone"] for name, collection in variables.items()}
     name, num_classes = _named(names[known.index(member)], method, variables["params"])
-    module = models.create(name, num_classes=num_classes)
-    return Pretrained(name, num_classes, _fitting(module, variables, directory))
+    compaction = compactions.read(directory, step).get(member)
+    network = Pretrained(name, num_classes, variables, compaction)
+    return network._replace(variables=_fitting(network.module(), variables, directory))
 
 
 def _named(name: str, method: str, params: dict) -> tuple[str, int]:

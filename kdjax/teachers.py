@@ -24,7 +24,7 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
 
     It is the run's own with the method `config.teacher.method`, the network
     `config.teacher.network` and, if given, `config.teacher.epochs` and
-    `config.teacher.learning_rate`.
+    `config.teacher.learning_rate`. It is not pruned, and starts from random weights.
 
     Raises:
       UserError: the teacher would need a teacher itself.
@@ -39,6 +39,7 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
     own.epochs = config.teacher.epochs or config.epochs
     own.optimizer.learning_rate = config.teacher.learning_rate or config.optimizer.learning_rate
     own.teacher = configs.base().teacher
+    own.pruning, own.start = configs.base().pruning, configs.base().start
     if methods.needs_teacher(own):
         raise UserError(
             f"config.teacher.method={own.method!r} needs a teacher itself; use 'cross_entropy' or "
@@ -52,20 +53,31 @@ def check(config: ConfigDict) -> None:
 
     The method is built with weightless networks; that says what is wrong before hours of training.
     """
-    name = config.teacher.network
-    if config.teacher.method == "hssakd_teacher":
-        count = transformations.create(config.hssakd.transformations).count
-        name = models.hsakd_name(name, count)
-    module = models.create(name, num_classes=_ANY)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
     methods.create(
         config,
         num_classes=_ANY,
         axis_name=None,
         train_labels=np.arange(_ANY * config.batch_size) % _ANY,
-        teacher=Pretrained(name, _ANY, variables),
+        teacher=weightless(config, _ANY),
     )
+
+
+def weightless(config: ConfigDict, num_classes: int) -> Pretrained:
+    """A network such as the run's teacher, with shapes in place of weights; nothing is read.
+
+    Where only a checkpoint says what the teacher is, the network is the student's own.
+    """
+    name = config.teacher.network or next(iter(config.networks), "")
+    joint = config.method == "hssakd_student"
+    if config_of_teacher(config) is not None:
+        joint = config.teacher.method == "hssakd_teacher"
+    if joint:
+        count = transformations.create(config.hssakd.transformations).count
+        name = models.hsakd_name(name, count)
+    module = models.create(name, num_classes=num_classes)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    return Pretrained(name, num_classes, variables)
 
 
 def resolved(config: ConfigDict, workdir: Path | None) -> ConfigDict:

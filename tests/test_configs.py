@@ -19,7 +19,17 @@ ARGUMENTS = [
 REFUSED = ["cifar", "", "digits,,0", "digits,,x", "digits,,-1", "digits,resnet8,2,2"]
 
 # Files with arguments of their own: {argument: (data, networks, teacher)}, and what they refuse.
+PRUNING = ("asfp", "asrfp", "fpgm", "ghfp", "hfp", "sfp", "srfp")
 OWN_ARGUMENTS = {
+    **{
+        key: {
+            "cifar10": ("cifar10", ("sfp_resnet20",), ""),
+            "cifar100,sfp_resnet110,0.6": ("cifar100", ("sfp_resnet110",), ""),
+            "imagenet,,0.3,runs/dense": ("imagenet2012", ("resnet18",), ""),
+            "digits": ("digits", ("resnet8",), ""),
+        }
+        for key in PRUNING
+    },
     "distill": {
         "kd": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
         "crd,digits": ("digits", ("resnet8",), "resnet14"),
@@ -62,6 +72,10 @@ OWN_ARGUMENTS = {
     },
 }
 OWN_REFUSED = {
+    **{
+        key: ["", "cifar", "digits,,0", "digits,,1", "digits,,x", "digits,,.4,a,b"]
+        for key in PRUNING
+    },
     "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
     "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
@@ -217,6 +231,25 @@ def test_folders_are_data_of_self_distillation_only():
         configs.distillation_run("kd", "folder:birds", ("resnet18",))
     with pytest.raises(UserError, match=r"cifar100, imagenet, folder:PATH$"):
         configs.self_distillation_run("dks", "folders:birds")
+
+
+def test_settings_of_pruning():
+    """PAPERS' table of training settings; a trained network starts at a tenth of the rate."""
+    ghfp = load(ROOT / "configs" / "ghfp.py")
+    cifar, optimizer = ghfp.get_config(), ghfp.get_config().optimizer
+    assert (cifar.epochs, cifar.batch_size, cifar.pruning.rate) == (200, 128, 0.4)
+    assert (optimizer.milestones, optimizer.factors) == ((60, 120, 160), (0.2,) * 3)
+    assert optimizer.nesterov and optimizer.weight_decay == 5e-4
+    start = ghfp.get_config("cifar10,sfp_resnet56,0.6,runs/dense")
+    assert (start.pruning.rate, start.start.checkpoint) == (0.6, "runs/dense")
+    assert start.optimizer.learning_rate == optimizer.learning_rate / 10 == 0.01
+    deep = ghfp.get_config("cifar10,sfp_resnet110").optimizer
+    assert (deep.learning_rate, deep.milestones) == (0.01, (1, 60, 120, 160))
+    imagenet = ghfp.get_config("imagenet")
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.pruning.zero_from) == (100, 256, 0.8)
+    assert imagenet.optimizer.milestones == (30, 60, 90)
+    for name in PRUNING:
+        assert load(ROOT / "configs" / f"{name}.py").get_config().pruning.method == name
 
 
 def test_differences_are_dotted_names():

@@ -6,7 +6,8 @@ from kdjax.methods.distill import distill
 from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
-from kdjax.methods.registry import create, needs_teacher
+from kdjax.methods.mixskd import mixskd
+from kdjax.methods.registry import create, needs_teacher, networks
 
 __all__ = [
     "CONSTANTS",
@@ -19,5 +20,7 @@ __all__ = [
     "hssakd_student",
     "hssakd_teacher",
     "mcl",
+    "mixskd",
     "needs_teacher",
+    "networks",
 ]

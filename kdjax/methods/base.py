@@ -35,6 +35,20 @@ class Inputs(NamedTuple):
     notes: Sequence[str] = ()
 
 
+class Inspection(NamedTuple):
+    """What is to be said of a state at the end of an epoch.
+
+    Attributes:
+      metrics: numbers by name, for the metrics files.
+      others: parameters that are to be evaluated too, by the prefix of their metrics' names.
+      complete: whether this epoch may be the best one.
+    """
+
+    metrics: dict[str, float]
+    others: dict[str, Params]
+    complete: bool
+
+
 def plain_inputs(batch: Batch, key: jax.Array) -> Inputs:
     """The images of a batch as they are, with their labels."""
     del key
@@ -51,13 +65,16 @@ class Method(NamedTuple):
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
         float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
         `[]`; with several views of each image also 'views' `[B, V, H, W, C]`, and with partners the
-        images of a class stand side by side (`config.data.views`, `partners`). The loss is the mean over this device's images; metrics are scalars.
+        images of a class stand side by side (`config.data.views`, `partners`). The loss is the mean
+        over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
         logits of M transformed views of each image are `[B, M, N * M]`.
       optimizer: what becomes of the config's optimizer, where a method trains some parameters in
         some steps only.
       inputs: `(batch, key) -> Inputs`, what `loss` shows its networks of this batch with this key,
-        for people to look at.
+        for people to look at; never traced.
+      inspect: `(params, opt_state) -> Inspection`, at the end of every epoch, of numpy arrays; or
+        None.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -69,6 +86,7 @@ class Method(NamedTuple):
         tx
     )
     inputs: Callable[[Batch, jax.Array], Inputs] = plain_inputs
+    inspect: Callable[[Params, Any], Inspection] | None = None
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

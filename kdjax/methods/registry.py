@@ -1,6 +1,7 @@
 """From a config to a method."""
 
 import difflib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,6 +19,9 @@ from kdjax.methods.distill import BASELINES, by_class, distill
 from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
+from kdjax.methods.mixskd import mixskd
+from kdjax.methods.pruned import pruned
+from kdjax.methods.start import started
 from kdjax.pretrained import Pretrained
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -134,14 +138,24 @@ def _hssakd_online(parts: _Parts) -> Method:
 def _with_branches(parts: _Parts) -> tuple[models.Cohort, transformations.Transformations]:
     """The cohort with branches for the transformations that the config names, and these."""
     config, cohort = parts.config, parts.cohort
-    if cohort.shared_stages:
-        raise UserError(
-            f"config.shared_stages={cohort.shared_stages}: networks of method {config.method!r} "
-            "share nothing; set it to 0"
-        )
+    _check_nothing_shared(parts)
     chosen = transformations.create(config.hssakd.transformations)
     networks = (models.hsakd_branches(each, chosen.count) for each in cohort.networks)
     return models.Cohort(tuple(networks)), chosen
+
+
+def _mixskd(parts: _Parts) -> Method:
+    _check_nothing_shared(parts)
+    networks = tuple(models.self_taught(each) for each in parts.cohort.networks)
+    return mixskd(models.Cohort(networks), **parts.config.mixskd)
+
+
+def _check_nothing_shared(parts: _Parts) -> None:
+    if parts.cohort.shared_stages:
+        raise UserError(
+            f"config.shared_stages={parts.cohort.shared_stages}: networks of method "
+            f"{parts.config.method!r} share nothing; set it to 0"
+        )
 
 
 def _self_distill(parts: _Parts) -> Method:
@@ -162,6 +176,7 @@ _BUILDERS = {
     "hssakd_student": _hssakd_student,
     "hssakd_teacher": _hssakd_teacher,
     "mcl": _mcl,
+    "mixskd": _mixskd,
     **dict.fromkeys(BASELINES, _distill),
     **dict.fromkeys(self_distill.METHODS, _self_distill),
 }
@@ -177,6 +192,40 @@ def needs_teacher(config: ConfigDict) -> bool:
     return frozen or config.method in _TAUGHT
 
 
+def networks(
+    config: ConfigDict,
+    num_classes: int,
+    *,
+    axis_name: str | None = None,
+    compactions: Mapping[str, models.Compaction] | None = None,
+) -> tuple[models.StagedNetwork, ...]:
+    """The networks that `config.networks` names; arguments are those of `create`.
+
+    Raises:
+      UserError: unknown network or dtype, none, or one with branches.
+    """
+    if config.dtype not in DTYPES:
+        raise UserError(f"config.dtype={config.dtype!r} is unknown; use {_join(DTYPES)}")
+    if not config.networks:
+        raise UserError("config.networks is empty; name at least one network")
+    found = []
+    for index, name in enumerate(config.networks):
+        network = models.create(
+            name,
+            num_classes=num_classes,
+            dtype=DTYPES[config.dtype],
+            axis_name=axis_name if config.sync_batch_norm else None,
+        )
+        if not isinstance(network, models.StagedNetwork):
+            raise UserError(
+                f"config.networks: {name!r} has branches, which method {config.method!r} does not "
+                "train; name the network without its suffix"
+            )
+        compaction = (compactions or {}).get(f"network_{index}")
+        found.append(network if compaction is None else network.clone(compaction=compaction))
+    return tuple(found)
+
+
 def create(
     config: ConfigDict,
     *,
@@ -184,6 +233,7 @@ def create(
     axis_name: str | None,
     train_labels: np.ndarray | None = None,
     teacher: Pretrained | None = None,
+    compactions: Mapping[str, models.Compaction] | None = None,
 ) -> Method:
     """The method that `config.method` names, over the cohort that `config.networks` names.
 
@@ -194,40 +244,49 @@ def create(
       train_labels: `[images]` of the training split, for methods that look at all of it or count
         its epochs.
       teacher: takes the place of the network that `config.teacher` names.
+      compactions: which filters are left of networks that were made smaller, by 'network_i'.
 
     Raises:
       UserError: unknown method, network or dtype, or settings that the method cannot run with.
     """
     if config.method not in _BUILDERS:
-        near = difflib.get_close_matches(config.method, _BUILDERS, n=3, cutoff=0.3) or _BUILDERS
-        raise UserError(f"config.method={config.method!r} is unknown; did you mean {_join(near)}?")
-    if config.dtype not in DTYPES:
-        raise UserError(f"config.dtype={config.dtype!r} is unknown; use {_join(DTYPES)}")
-    if not config.networks:
-        raise UserError("config.networks is empty; name at least one network")
-    networks = tuple(
-        models.create(
-            name,
-            num_classes=num_classes,
-            dtype=DTYPES[config.dtype],
-            axis_name=axis_name if config.sync_batch_norm else None,
-        )
-        for name in config.networks
-    )
-    for name, network in zip(config.networks, networks, strict=True):
-        if not isinstance(network, models.StagedNetwork):
-            raise UserError(
-                f"config.networks: {name!r} has branches, which method {config.method!r} does not "
-                "train; name the network without its suffix"
-            )
-    stages = networks[0].num_stages
+        longer = [name for name in _BUILDERS if config.method and name.startswith(config.method)]
+        near = longer or difflib.get_close_matches(config.method, _BUILDERS, n=3, cutoff=0.3)
+        known = _join(near or _BUILDERS)
+        raise UserError(f"config.method={config.method!r} is unknown; did you mean {known}?")
+    members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
+    stages = members[0].num_stages
     if not 0 <= config.shared_stages <= stages:
         raise UserError(
             f"config.shared_stages={config.shared_stages}: {config.networks[0]} has {stages} "
             "stages; share none (0) or up to all of them"
         )
-    cohort = models.Cohort(networks, shared_stages=config.shared_stages)
-    return _BUILDERS[config.method](_Parts(config, cohort, axis_name, train_labels, teacher))
+    cohort = models.Cohort(members, shared_stages=config.shared_stages)
+    method = _BUILDERS[config.method](_Parts(config, cohort, axis_name, train_labels, teacher))
+    return _pruned(_started(method, config, num_classes), config, members, train_labels)
+
+
+def _started(method: Method, config: ConfigDict, num_classes: int) -> Method:
+    """`method`, from the weights that `config.start` names, if any."""
+    if not config.start.checkpoint:
+        return method
+    network = pretrained.named(config.start, "config.start", num_classes)
+    return started(method, network, config.networks)
+
+
+def _pruned(
+    method: Method,
+    config: ConfigDict,
+    networks: tuple[models.StagedNetwork, ...],
+    train_labels: np.ndarray | None,
+) -> Method:
+    """`method`, with the pruning that `config.pruning` describes, if any."""
+    if not config.pruning.method:
+        return method
+    if train_labels is None:
+        raise ValueError("pruning counts epochs: give train_labels")
+    every = order.steps_per_epoch(len(train_labels), config.batch_size)
+    return pruned(method, networks, config, every=every)
 
 
 def _join(names) -> str:

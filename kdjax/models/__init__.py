@@ -17,8 +17,10 @@ from kdjax.models.branched import (
 )
 from kdjax.models.cifar_resnet import CifarResNet
 from kdjax.models.cohort import Cohort
+from kdjax.models.compacted import Compaction
 from kdjax.models.count import multiply_adds, parameter_count
 from kdjax.models.densenet import DenseNet
+from kdjax.models.filters import Link, Sum
 from kdjax.models.hcgnet import HCGNet
 from kdjax.models.imagenet_resnet import ImageNetResNet
 from kdjax.models.layers import BatchNorm
@@ -53,12 +55,14 @@ __all__ = [
     "BranchedOutputs",
     "CifarResNet",
     "Cohort",
+    "Compaction",
     "DenseNet",
     "GatedCohort",
     "GatedOutputs",
     "HCGNet",
     "ImageNetResNet",
     "ImageNetShuffleNetV2",
+    "Link",
     "MaxPoolVGG",
     "MobileNetV2",
     "Outputs",
@@ -73,6 +77,7 @@ __all__ = [
     "ShuffleNetV2",
     "StageAggregator",
     "StagedNetwork",
+    "Sum",
     "TreeCohort",
     "WideResNet",
     "byot_branches",

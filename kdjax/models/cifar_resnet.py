@@ -45,8 +45,9 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
-from kdjax.models.residual_blocks import ResidualNetwork
+from kdjax.models.residual_network import ResidualNetwork
 
 
 class CifarResNet(ResidualNetwork):
@@ -66,6 +67,11 @@ class CifarResNet(ResidualNetwork):
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
         x = self.stem_layers(images, 3, 1, train)
         return nn.relu(x) if self.stem_relu else x
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        stem, *others = super().filter_links()
+        return (stem._replace(relu=self.stem_relu), *others)
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):

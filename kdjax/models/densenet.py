@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -104,6 +105,18 @@ class DenseNet(StagedNetwork):
         if number < self.num_stages:
             x = Transition(name=f"stage{number}_transition", **fields)(x, train)
         return x
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        links = [Link(("stem_conv",), ("",))]
+        for number in range(1, self.num_stages + self.extra_stages + 1):
+            for index in range(self.blocks[min(number, self.num_stages) - 1]):
+                layer = f"stage{number}_layer{index}"
+                conv1, conv2 = f"{layer}/conv1", f"{layer}/conv2"
+                links += [Link((conv1,), (f"{layer}/bn2",), (conv2,)), Link((conv2,), ("",))]
+            if number < self.num_stages:
+                links.append(Link((f"stage{number}_transition/conv",), ("",)))
+        return tuple(links)
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

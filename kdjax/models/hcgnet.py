@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -205,6 +206,23 @@ class HCGNet(StagedNetwork):
                 **fields,
             )(x, train)
         return x
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        links = [Link(("stem_conv",), ("",))]
+        for number in range(1, self.num_stages + self.extra_stages + 1):
+            count = self.blocks[min(number, self.num_stages) - 1]
+            names = [(f"stage{number}_smg{index}", _GROUPS) for index in range(count)]
+            if number < self.num_stages:
+                names.append((f"stage{number}_transition", 1))
+            for name, groups in names:
+                conv1, conv2 = f"{name}/conv1", f"{name}/conv2"
+                # The second one is read by the gates.
+                links += [
+                    Link((conv1,), (f"{name}/bn2",), (conv2,) if groups == 1 else ()),
+                    Link((conv2,), ("",), groups=groups),
+                ]
+        return tuple(links)
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

@@ -23,7 +23,7 @@ import jax
 
 from kdjax.models import layers
 from kdjax.models.registry import register
-from kdjax.models.residual_blocks import ResidualNetwork
+from kdjax.models.residual_network import ResidualNetwork
 
 
 class ImageNetResNet(ResidualNetwork):

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Block, Link, Sum, residual_sums
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -52,16 +53,37 @@ STAGES = (
 )
 
 
-class InvertedResidual(nn.Module):
-    """1x1 to `expansion` times the channels, 3x3 depthwise, 1x1 to `width`, which stays linear.
+class Place(NamedTuple):
+    """Where a block stands in its network, and the fields that it has there.
 
-    `[B, H, W, C] -> [B, H / stride, W / stride, width]`. The input is added where it has the shape
-    of the output.
+    Attributes:
+      name: of the block.
+      hidden, width, stride, adds: of the block.
     """
 
+    name: str
+    hidden: int
     width: int
-    expansion: int
+    stride: int
+    adds: bool
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to `hidden` channels, 3x3 depthwise, 1x1 to `width`, which stays linear.
+
+    `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+
+    Attributes:
+      hidden: channels of the depthwise convolution.
+      width: number of output channels.
+      stride: of the depthwise convolution.
+      adds: whether the input is added to the output.
+    """
+
+    hidden: int
+    width: int
     stride: int = 1
+    adds: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -70,7 +92,7 @@ class InvertedResidual(nn.Module):
         def norm(name):
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
-        inner = self.expansion * x.shape[-1]
+        inner = self.hidden
         y = layers.conv(inner, 1, dtype=self.dtype, name="expand_conv")(x)
         y = nn.relu(norm("expand_bn")(y, train))
         y = layers.conv(
@@ -79,7 +101,20 @@ class InvertedResidual(nn.Module):
         y = nn.relu(norm("depthwise_bn")(y, train))
         y = layers.conv(self.width, 1, dtype=self.dtype, name="project_conv")(y)
         y = norm("project_bn")(y, train)
-        return x + y if self.stride == 1 and x.shape[-1] == self.width else y
+        return x + y if self.adds else y
+
+    @classmethod
+    def links(cls, place: Place) -> tuple[Link, ...]:
+        """The links of a block; whoever reads its output is not known here."""
+        name = place.name
+        return (
+            Link(
+                (f"{name}/expand_conv", f"{name}/depthwise_conv"),
+                (f"{name}/expand_bn", f"{name}/depthwise_bn"),
+                consumers=(f"{name}/project_conv",),
+            ),
+            Link((f"{name}/project_conv",), (f"{name}/project_bn",), relu=False),
+        )
 
 
 class MobileNetV2(StagedNetwork):
@@ -113,20 +148,55 @@ class MobileNetV2(StagedNetwork):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
-        strided = number <= self.num_stages
-        index = 0
-        for group in STAGES[min(number, self.num_stages) - 1]:
-            for place in range(group.blocks):
-                x = InvertedResidual(
-                    width=int(group.width * self.width),
-                    expansion=1 if (number, index) == (1, 0) else self.expansion,
-                    stride=group.stride if strided and place == 0 else 1,
-                    dtype=self.dtype,
-                    axis_name=self.axis_name,
-                    name=f"stage{number}_block{index}",
-                )(x, train)
-                index += 1
+        for place in self._places():
+            if place.name.startswith(f"stage{number}_"):
+                fields = {"dtype": self.dtype, "axis_name": self.axis_name}
+                x = InvertedResidual(**place._asdict(), **fields)(x, train)
         return x
+
+    @nn.nowrap
+    def _places(self) -> list[Place]:
+        """All blocks."""
+        places, channels = [], int(_STEM_WIDTH * self.width)
+        for number in range(1, self.num_stages + self.extra_stages + 1):
+            index = 0
+            for group in STAGES[min(number, self.num_stages) - 1]:
+                width = int(group.width * self.width)
+                for first in (True, *[False] * (group.blocks - 1)):
+                    strided = first and number <= self.num_stages
+                    stride = group.stride if strided else 1
+                    expansion = self.expansion if places else 1
+                    adds = stride == 1 and channels == width
+                    name = f"stage{number}_block{index}"
+                    places.append(Place(name, expansion * channels, width, stride, adds))
+                    channels, index = width, index + 1
+        return places
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        places = self._places()
+        readers = [(f"{place.name}/expand_conv",) for place in places] + [("final_conv",)]
+        added = [place.adds for place in places] + [False]
+        links = [Link(("stem_conv",), ("stem_bn",), readers[0], shared=added[0])]
+        for place, reader, goes_on in zip(places, readers[1:], added[1:], strict=True):
+            inner, project = InvertedResidual.links(place)
+            alone = not place.adds and not goes_on
+            links += [inner, project._replace(consumers=reader if alone else ())]
+        return (*links, Link(("final_conv",), ("final_bn",), consumers=("classifier",)))
+
+    @nn.nowrap
+    def filter_sums(self) -> tuple[Sum, ...]:
+        blocks = (
+            Block(
+                place.name,
+                reads=(f"{place.name}/expand_conv",),
+                norms=(),
+                writes=(f"{place.name}/project_conv",),
+                adds=place.adds,
+            )
+            for place in self._places()
+        )
+        return residual_sums("stem_conv", blocks, norms=(), consumers=("final_conv",))
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

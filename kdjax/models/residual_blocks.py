@@ -1,4 +1,4 @@
-"""Residual blocks, and networks whose stages are rows of them.
+"""Residual blocks.
 
 Source: He et al. 2016 (CVPR), section 3.3, for the blocks and two of the shortcuts, (A) padding and
 (B) projection; He et al. 2016 (ECCV), figure 4e, for pre-activation.
@@ -6,9 +6,8 @@ Source: He et al. 2016 (CVPR), section 3.3, for the blocks and two of the shortc
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,7 +15,48 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
-from kdjax.models.staged import StagedNetwork
+from kdjax.models.filters import Block, Link
+
+
+class Place(NamedTuple):
+    """Where a block stands in its network.
+
+    Attributes:
+      name: of the block.
+      stride: of the block.
+      widens: as in `ResidualBlock`; only asked for at stride 1.
+    """
+
+    name: str
+    stride: int
+    widens: bool
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether the block has a shortcut other than the identity."""
+        return self.stride != 1 or self.widens
+
+
+def places(blocks: Sequence[int], extra_stages: int, widens: bool) -> dict[int, list[Place]]:
+    """The blocks of every stage; every stage but the first and extra ones halves the resolution.
+
+    Args:
+      blocks: number of blocks of each stage; extra ones have as many as the last.
+      extra_stages: how many more stages follow.
+      widens: whether the very first block has other channels than the stem.
+    """
+    counts = [*blocks, *[blocks[-1]] * extra_stages]
+    return {
+        number: [
+            Place(
+                f"stage{number}_block{index}",
+                stride=2 if index == 0 and 1 < number <= len(blocks) else 1,
+                widens=widens and (number, index) == (1, 0),
+            )
+            for index in range(count)
+        ]
+        for number, count in enumerate(counts, start=1)
+    }
 
 
 class ResidualBlock(nn.Module):
@@ -28,6 +68,7 @@ class ResidualBlock(nn.Module):
       shortcut: what takes the place of the identity where a block changes the shape.
         'projection': a 1x1 convolution and BatchNorm; 'convolution': a 1x1 convolution; 'padding':
         every `stride`-th pixel, and zeros as the channels that are missing (no parameters).
+      widens: whether the output has another number of channels than the input.
       dtype: compute dtype.
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
     """
@@ -35,8 +76,13 @@ class ResidualBlock(nn.Module):
     width: int
     stride: int = 1
     shortcut: str = "projection"
+    widens: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
+
+    convolutions: ClassVar[int] = 2
+    preactivation: ClassVar[bool] = False
+    outputs_per_width: ClassVar[int] = 1
 
     @nn.nowrap
     def conv(
@@ -50,19 +96,19 @@ class ResidualBlock(nn.Module):
         """BatchNorm, `[B, H, W, C] -> [B, H, W, C]`."""
         return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
 
-    @nn.nowrap
-    def shape_changes(self, x: jax.Array, features: int) -> bool:
-        """Whether the block's output has another shape than its input `x`."""
-        return self.stride != 1 or x.shape[-1] != features
+    @property
+    def shape_changes(self) -> bool:
+        """Whether the block's output has another shape than its input."""
+        return self.stride != 1 or self.widens
 
     @nn.nowrap
     def take_shortcut(self, x: jax.Array, features: int, train: bool) -> jax.Array:
-        """`[B, H, W, C] -> [B, H / stride, W / stride, features]`: `x` itself if it has that shape.
+        """`[B, H, W, C] -> [B, H / stride, W / stride, features]`: `x` if the shape stays.
 
         Raises:
           UserError: there is no such shortcut.
         """
-        if not self.shape_changes(x, features):
+        if not self.shape_changes:
             return x
         if self.shortcut == "padding":
             missing = features - x.shape[-1]
@@ -73,6 +119,37 @@ class ResidualBlock(nn.Module):
             )
         x = self.conv("shortcut_conv", x, features, 1, self.stride)
         return self.norm("shortcut_bn", x, train) if self.shortcut == "projection" else x
+
+    @classmethod
+    def links(cls, place: Place, shortcut: str) -> tuple[Link, ...]:
+        """The links of a block of this class."""
+        name, last = place.name, cls.convolutions
+        links = []
+        for number in range(1, last + 1):
+            norm = number + cls.preactivation
+            links.append(
+                Link(
+                    (f"{name}/conv{number}",),
+                    ("" if cls.preactivation and number == last else f"{name}/bn{norm}",),
+                    consumers=(f"{name}/conv{number + 1}",) if number < last else (),
+                )
+            )
+        if place.reshapes and shortcut != "padding":
+            norm = f"{name}/shortcut_bn" if shortcut == "projection" else ""
+            links.append(Link((f"{name}/shortcut_conv",), (norm,), projection=True))
+        return tuple(links)
+
+    @classmethod
+    def reads_and_writes(cls, place: Place) -> Block:
+        """What a block of this class, with a convolution as shortcut, reads and writes."""
+        shortcut = (f"{place.name}/shortcut_conv",) if place.reshapes else ()
+        return Block(
+            place.name,
+            reads=(f"{place.name}/conv1", *shortcut),
+            norms=(f"{place.name}/bn1",) if cls.preactivation else (),
+            writes=(*shortcut, f"{place.name}/conv{cls.convolutions}"),
+            adds=not place.reshapes,
+        )
 
 
 class BasicBlock(ResidualBlock):
@@ -89,9 +166,12 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 (strided), 1x1, `[B, H, W, C] -> [B, H / stride, W / stride, 4 * width]`."""
 
+    convolutions = 3
+    outputs_per_width = 4
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        features = 4 * self.width
+        features = self.outputs_per_width * self.width
         y = self.conv("conv1", x, self.width, 1)
         y = nn.relu(self.norm("bn1", y, train))
         y = self.conv("conv2", y, self.width, 3, self.stride)
@@ -112,67 +192,14 @@ class PreActivationBlock(ResidualBlock):
     shortcut: str = "convolution"
     activated_identity: bool = False
 
+    preactivation = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         activated = nn.relu(self.norm("bn1", x, train))
         y = self.conv("conv1", activated, self.width, 3, self.stride)
         y = nn.relu(self.norm("bn2", y, train))
         y = self.conv("conv2", y, self.width)
-        if self.activated_identity or self.shape_changes(x, self.width):
+        if self.activated_identity or self.shape_changes:
             x = activated
         return y + self.take_shortcut(x, self.width, train)
-
-
-_BLOCKS = {
-    "basic": BasicBlock,
-    "bottleneck": BottleneckBlock,
-    "preactivation": functools.partial(PreActivationBlock, activated_identity=True),
-}
-
-
-class ResidualNetwork(StagedNetwork):
-    """Stages of residual blocks; every stage but the first halves the resolution.
-
-    Feature maps are those after a stage's last block. A family adds its stem.
-
-    Attributes:
-      blocks: number of residual blocks of each stage.
-      widths: channels of the 3x3 convolutions of each stage (a bottleneck block has four times as
-        many outputs).
-      stem_width: channels of the first convolution.
-      block: 'basic', 'bottleneck' or 'preactivation' (two 3x3 convolutions, the identity taken from
-        the activated input; nothing comes after the last block).
-      shortcut: 'projection', 'convolution' or 'padding', see `ResidualBlock`.
-    """
-
-    blocks: Sequence[int] = (3, 3, 3)
-    widths: Sequence[int] = (16, 32, 64)
-    stem_width: int = 16
-    block: str = "basic"
-    shortcut: str = "projection"
-
-    @property
-    def num_stages(self) -> int:
-        return len(self.blocks)
-
-    @nn.nowrap
-    def stem_layers(self, images: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
-        """The first convolution and its BatchNorm."""
-        conv = layers.conv(self.stem_width, size, stride, dtype=self.dtype, name="stem_conv")
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name="stem_bn")
-        return norm(conv(images), train)
-
-    @nn.nowrap
-    def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
-        kind = min(number, self.num_stages) - 1
-        halve = 1 < number <= self.num_stages
-        for index in range(self.blocks[kind]):
-            x = _BLOCKS[self.block](
-                width=self.widths[kind],
-                stride=2 if halve and index == 0 else 1,
-                shortcut=self.shortcut,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
-                name=f"stage{number}_block{index}",
-            )(x, train)
-        return x

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -109,6 +110,20 @@ class ShuffleNetV1(StagedNetwork):
                 name=f"stage{number}_block{index}",
             )(x, train)
         return x
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        """Shuffled channels go to grouped convolutions, so that none has consumers of its own."""
+        links = [Link(("stem_conv",), ("stem_bn",))]
+        for number in range(1, self.num_stages + self.extra_stages + 1):
+            for index in range(self.blocks[min(number, self.num_stages) - 1]):
+                unit = f"stage{number}_block{index}"
+                first = 1 if (number, index) == (1, 0) else self.groups
+                links += [
+                    Link((f"{unit}/conv{part}",), (f"{unit}/bn{part}",), groups=groups)
+                    for part, groups in ((1, first), (2, 1), (3, self.groups))
+                ]
+        return tuple(links)
 
 
 register("shufflenetv1", ShuffleNetV1)

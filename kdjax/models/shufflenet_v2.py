@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -75,6 +76,26 @@ class SplitShuffleUnit(nn.Module):
         y = nn.relu(self._pointwise(y, half, "", 3, train))
         return layers.channel_shuffle(jnp.concatenate([kept, y], axis=-1), 2)
 
+    @classmethod
+    def links(cls, name: str, first: bool) -> tuple[Link, ...]:
+        """The links of a unit."""
+        links = [
+            Link(
+                (f"{name}/conv1", f"{name}/conv2"),
+                (f"{name}/bn1", f"{name}/bn2"),
+                consumers=(f"{name}/conv3",),
+                relu=False,
+            ),
+            Link((f"{name}/conv3",), (f"{name}/bn3",)),
+        ]
+        if first:
+            conv, norm = f"{name}/shortcut_conv", f"{name}/shortcut_bn"
+            links += [
+                Link((f"{conv}1",), (f"{norm}1",), consumers=(f"{conv}2",), relu=False),
+                Link((f"{conv}2",), (f"{norm}2",)),
+            ]
+        return tuple(links)
+
     @nn.nowrap
     def _pointwise(self, x, features: int, prefix: str, number: int, train: bool) -> jax.Array:
         """A 1x1 convolution and BatchNorm."""
@@ -110,6 +131,7 @@ class ShuffleNetV2(StagedNetwork):
     stem_size: int = 3
 
     stem_stride = 1
+    first_stage_of_units = 1
 
     @property
     def num_stages(self) -> int:
@@ -147,6 +169,22 @@ class ShuffleNetV2(StagedNetwork):
         norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name="final_bn")
         return layers.global_average_pool(nn.relu(norm(x, train)))
 
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        stages = range(self.first_stage_of_units, self.num_stages + self.extra_stages + 1)
+        links = [
+            Link(
+                ("stem_conv",),
+                ("stem_bn",),
+                consumers=(f"stage{stages[0]}_block0/conv1",),
+                shared=True,
+            )
+        ]
+        for number in stages:
+            for index in range(self.blocks[min(number, self.num_stages) - 1]):
+                links += SplitShuffleUnit.links(f"stage{number}_block{index}", index == 0)
+        return (*links, Link(("final_conv",), ("final_bn",), consumers=("classifier",)))
+
 
 class ImageNetShuffleNetV2(ShuffleNetV2):
     """The form for large images: a stem at stride 2, and the max pool after it as stage 1.
@@ -159,6 +197,7 @@ class ImageNetShuffleNetV2(ShuffleNetV2):
     blocks: Sequence[int] = (1, 4, 8, 4)
 
     stem_stride = 2
+    first_stage_of_units = 2
 
     @property
     def image_size(self) -> int:

@@ -22,7 +22,7 @@ For 100 classes (multiply-adds in millions, for 32x32 and for 64x64 images):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -53,6 +54,16 @@ class ConvBlock(nn.Module):
             norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=f"bn{index}")
             x = nn.relu(norm(x, train))
         return x
+
+
+def _chain(blocks: Iterable[tuple[str, int]]) -> tuple[Link, ...]:
+    """The links of blocks in their order: (name, number of convolutions)."""
+    places = [(block, number) for block, convs in blocks for number in range(1, convs + 1)]
+    readers = [f"{block}/conv{number}" for block, number in places[1:]]
+    return tuple(
+        Link((f"{block}/conv{number}",), (f"{block}/bn{number}",), consumers=(reader,))
+        for (block, number), reader in zip(places, [*readers, "classifier"], strict=True)
+    )
 
 
 class VGG(StagedNetwork):
@@ -110,6 +121,16 @@ class VGG(StagedNetwork):
         return self._block(kind + 1, f"stage{number}_block1")(x, train)
 
     @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        blocks = []
+        for number in range(1, self.num_stages + self.extra_stages + 1):
+            kind = min(number, self.num_stages) - 1
+            blocks.append((f"stage{number}_block0", self.convs[kind]))
+            if number >= self.num_stages:
+                blocks.append((f"stage{number}_block1", self.convs[kind + 1]))
+        return _chain(blocks)
+
+    @nn.nowrap
     def _pools_last(self, x: jax.Array) -> bool:
         if self.last_pool is None:
             return min(x.shape[1:3]) >= _LAST_POOL_FROM
@@ -161,6 +182,11 @@ class MaxPoolVGG(StagedNetwork):
             name=f"stage{number}_block0",
         )(x, train)
         return layers.max_pool(x, 2, 2) if number <= self.num_stages else x
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        counts = [*self.convs, *[self.convs[-1]] * self.extra_stages]
+        return _chain((f"stage{n}_block0", count) for n, count in enumerate(counts, start=1))
 
 
 _CONVS = {

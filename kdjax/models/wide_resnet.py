@@ -15,12 +15,15 @@ For 32x32 images and 100 classes (multiply-adds in millions):
 
 from __future__ import annotations
 
+import itertools
+
 import flax.linen as nn
 import jax
 
 from kdjax.models import layers
+from kdjax.models.filters import Link, Sum, residual_sums
 from kdjax.models.registry import register
-from kdjax.models.residual_blocks import PreActivationBlock
+from kdjax.models.residual_blocks import Place, PreActivationBlock, places
 from kdjax.models.staged import StagedNetwork
 
 _STEM_WIDTH = 16
@@ -55,16 +58,37 @@ class WideResNet(StagedNetwork):
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
         kind = min(number, self.num_stages) - 1
-        halve = 1 < number <= self.num_stages
-        for index in range((self.depth - 4) // 6):
+        for place in self._places()[number]:
             x = PreActivationBlock(
                 width=_STEM_WIDTH * self.widen_factor * 2**kind,
-                stride=2 if halve and index == 0 else 1,
+                stride=place.stride,
+                widens=place.widens,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
-                name=f"stage{number}_block{index}",
+                name=place.name,
             )(x, train)
         return x
+
+    @nn.nowrap
+    def _places(self) -> dict[int, list[Place]]:
+        """The blocks of every stage."""
+        blocks = ((self.depth - 4) // 6,) * self.num_stages
+        return places(blocks, self.extra_stages, self.widen_factor != 1)
+
+    @nn.nowrap
+    def filter_links(self) -> tuple[Link, ...]:
+        kind, blocks = PreActivationBlock, list(itertools.chain(*self._places().values()))
+        stem = Link(("stem_conv",), ("",))
+        if blocks[0].reshapes:  # everything that reads the stem does so through one BatchNorm
+            first = kind.reads_and_writes(blocks[0])
+            stem = Link(("stem_conv",), first.norms, consumers=first.reads)
+        return (stem, *(link for each in blocks for link in kind.links(each, "convolution")))
+
+    @nn.nowrap
+    def filter_sums(self) -> tuple[Sum, ...]:
+        every = itertools.chain(*self._places().values())
+        blocks = map(PreActivationBlock.reads_and_writes, every)
+        return residual_sums("stem_conv", blocks, norms=("final_bn",), consumers=("classifier",))
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

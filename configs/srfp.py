@@ -1,0 +1,20 @@
+"""SRFP (Cai et al., 2020, 2010.09498): softer pruning; filters decay, and are zeroed at the end.
+
+    python -m kdjax.main --config configs/srfp.py --workdir runs/srfp
+    python -m kdjax.main --config configs/srfp.py:digits --workdir runs/srfp_digits
+    python -m kdjax.main --config configs/srfp.py:cifar100,sfp_resnet56,0.6 --workdir runs/srfp_56
+
+Arguments, all optional: data set (cifar10, cifar100, imagenet, digits), network, rate (0.4), and a
+trained network to start from, a run's workdir or an imported one, at a tenth of the learning rate.
+After every epoch the chosen filters are multiplied by a factor that falls from 1 to 0, which it is
+in the last tenth of training. Only epochs in which filters are really pruned count as best.
+
+Tables of the paper: not found. Ours: experiments/results/pruning_cifar100/README.md.
+"""
+
+from kdjax import config as configs
+
+
+def get_config(argument: str = "cifar10"):
+    """The run of `data[,network[,rate[,checkpoint]]]`."""
+    return configs.pruning_run("srfp", argument).lock()

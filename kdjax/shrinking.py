@@ -1,0 +1,133 @@
+"""Networks that become smaller while they are trained.
+
+Filters that are pruned for good (HFP, GHFP) take part in nothing any more. After the epochs of
+`config.pruning.shrink_epochs` they are taken out of networks, optimizer and statistics, and
+training goes on with what is left, computing what the masked networks would.
+
+`kdjax.compactions` writes down which filters are left from which step on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import methods, pruning
+from kdjax.compactions import Compactions
+from kdjax.errors import UserError
+from kdjax.metrics import say
+from kdjax.training import TrainState
+
+if TYPE_CHECKING:
+    from kdjax.run import Run
+
+_SETTING = "config.pruning.shrink_epochs"
+
+
+def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState]:
+    """Takes the filters that never return out of a state.
+
+    Args:
+      run: whose state it is.
+      state: numpy arrays.
+
+    Returns:
+      What is left of every network, 'network_i', and the smaller state.
+
+    Raises:
+      UserError: the networks cannot lose them.
+    """
+    hard = pruning.pruning_state(state.opt_state).hard
+    networks = methods.networks(run.config, run.num_classes, compactions=run.compactions)
+    compactions = {}
+    for index, network in enumerate(networks):
+        name = f"network_{index}"
+        prefix = f"cohort/{name}/"
+        if "backbone" in state.params["cohort"][name]:
+            raise UserError(
+                f"{_SETTING}: networks of method {run.config.method!r} have branches, which read "
+                "channels that would be removed; shrink after training, by --job=compact"
+            )
+        masks = {
+            group.removeprefix(prefix): ~np.asarray(mask)
+            for group, mask in hard.items()
+            if group.startswith(prefix)
+        }
+        variables = {
+            "params": state.params["cohort"][name],
+            "batch_stats": state.model_state["batch_stats"][name],
+        }
+        smaller = pruning.shrink(network, variables, masks)
+        state = pruning.narrow(state, smaller.cuts, within=name)
+        compactions[name] = smaller.network.compaction
+        before, after = (_filters(each) for each in (variables, smaller.variables))
+        say(f"{name} shrinks: {before} filters -> {after}")
+    return compactions, state
+
+
+def check(run: Run) -> None:
+    """Raises `UserError` if the run could not shrink as its config says, before it is trained.
+
+    Its networks are made smaller by filters that might be pruned, and the state must be one that
+    the smaller networks have.
+    """
+    settings = run.config.pruning
+    if not settings.shrink_epochs:
+        return
+    _check_settings(run.config)
+    state = run.abstract_state()
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    state = state._replace(opt_state=_with_hard(state.opt_state, settings.rate))
+    compactions, state = shrink(run, state)
+    before = run.compactions
+    run.build(compactions)
+    expected = run.abstract_state()
+    run.build(before)
+    pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
+    for (path, leaf), found in pairs:
+        if leaf.shape != found.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(
+                f"{_SETTING}: method {run.config.method!r} reads channels that would be removed "
+                f"({name}); shrink after training, by --job=compact"
+            )
+
+
+def _check_settings(config: ConfigDict) -> None:
+    settings = config.pruning
+    reason = ""
+    if settings.method not in ("hfp", "ghfp"):
+        reason = f"filters of method {settings.method!r} return; use 'hfp' or 'ghfp'"
+    elif settings.unit != "filters":
+        reason = "single weights cannot be taken out; use config.pruning.unit='filters'"
+    elif settings.filters == "official" or settings.patterns:
+        reason = (
+            "BatchNorm must be pruned with the filters, and filters be the networks' own; use "
+            "config.pruning.filters='norms' or 'residual', without patterns"
+        )
+    elif config.shared_stages:
+        reason = "networks that share stages cannot; set config.shared_stages to 0"
+    if reason:
+        raise UserError(f"{_SETTING}={settings.shrink_epochs}: {reason}")
+
+
+def _with_hard(opt_state: Any, rate: float) -> Any:
+    """An optimizer's state in which the first filters of every group are pruned for good."""
+
+    def pruned(node: Any) -> Any:
+        if not isinstance(node, pruning.PruningState):
+            return node
+        hard = {
+            name: np.arange(mask.size) < int(rate * mask.size) for name, mask in node.hard.items()
+        }
+        return node._replace(hard=hard)
+
+    return jax.tree.map(pruned, opt_state, is_leaf=lambda x: isinstance(x, pruning.PruningState))
+
+
+def _filters(variables: dict[str, Any]) -> int:
+    leaves = jax.tree.leaves(variables["params"])
+    return sum(leaf.shape[-1] for leaf in leaves if leaf.ndim == 4)

@@ -1,0 +1,41 @@
+"""The seven pruning methods beside the dense network: CIFAR-100, ResNet-20, small pictures."""
+
+TITLE = "Filter pruning on CIFAR-100 at 16x16, ResNet-20, a tenth of the training images"
+NOTE = """
+5,000 of the 50,000 training images of CIFAR-100 (50 of each class, the same for all runs), all
+pictures at 16x16, tested on all 10,000 test images. ResNet-20 with padded shortcuts, 30 epochs of
+batch 64 from scratch, the papers' learning rate with its milestones at the same parts of the run,
+40 % and 60 % of the filters of every convolution. Accuracies are those after an epoch's pruning;
+only epochs in which the filters are really pruned count as best. GHFP starts from SFP. mcl_ghfp_40
+is two networks that learn by MCL while GHFP prunes both, with a warm-up epoch. The machine was
+shared: images_per_second in the logs is no measurement.
+"""
+SEEDS = (0, 1, 2)
+COMMON = (
+    "--config.data.train_fraction=0.1",
+    "--config.data.image_size=16",
+    "--config.batch_size=64",
+    "--config.epochs=30",
+    "--config.evaluation.every_epochs=2",
+    "--config.optimizer.schedule=multistep",
+    "--config.optimizer.milestones=(9,18,24)",
+    "--config.optimizer.factors=(0.2,0.2,0.2)",
+    "--config.pruning.evaluate_before=False",
+)
+ONCE = ("mcl_ghfp_40",)
+_METHODS = ("sfp", "asfp", "srfp", "asrfp", "hfp", "ghfp", "fpgm")
+RUNS = {
+    "dense": ("--config=configs/cross_entropy.py:cifar100,sfp_resnet20",),
+    **{
+        f"{method}_{percent}": (
+            f"--config=configs/{method}.py:cifar100,sfp_resnet20,{percent / 100}",
+        )
+        for percent in (40, 60)
+        for method in _METHODS
+    },
+    "mcl_ghfp_40": (
+        "--config=configs/mcl.py:cifar100,sfp_resnet20,2",
+        "--config.pruning.method=ghfp",
+        "--config.optimizer.warm_up_epochs=1",
+    ),
+}

@@ -1,0 +1,46 @@
+"""Random numbers, and rectangles, of images that have a key each."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def uniform(keys: jax.Array, count: int) -> jax.Array:
+    """`count` numbers in [0, 1) from each key: float32 [B, count]."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,), jnp.float32))(keys)
+
+
+def choose(numbers: jax.Array, count: int | jax.Array) -> jax.Array:
+    """Numbers in [0, 1) -> whole numbers in [0, count), equally likely; int32.
+
+    With `count` up to 2**16 the chances differ by less than one percent of themselves.
+    """
+    return jnp.floor(numbers * count).astype(jnp.int32)
+
+
+def levels(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Grey levels 0..255 of this shape from each key: uint8 [B, *shape].
+
+    Four out of each 32-bit word: `jax.random.bits` of uint8 takes several times as long to compile.
+    """
+    size = math.prod(shape)
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 4),), jnp.uint32))(keys)
+    found = jax.lax.bitcast_convert_type(words, jnp.uint8)
+    return found.reshape(len(words), -1)[:, :size].reshape(-1, *shape)
+
+
+def rectangles(start: jax.Array, sides: jax.Array | int, height: int, width: int) -> jax.Array:
+    """Where images [H, W] are in their rectangle: bool [B, H, W, 1].
+
+    Args:
+      start: int32 [B, 2], the first row and column, which may be outside.
+      sides: int32 [B, 2], rows and columns, or one number for all.
+    """
+    end = start + sides
+
+    def inside(size: int, axis: int) -> jax.Array:
+        places = jnp.arange(size)
+        return (places >= start[:, axis, None]) & (places < end[:, axis, None])
+
+    return (inside(height, 0)[:, :, None] & inside(width, 1)[:, None, :])[..., None]

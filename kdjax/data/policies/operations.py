@@ -1,0 +1,111 @@
+"""The operations of the policies: rows of one table, of which every image does its own.
+
+An operation is a name of the papers and a magnitude as torchvision counts it, signed: (ShearX, 0.3)
+or (Brightness, -0.9). Whatever the names, a batch costs one affine look-up and one table look-up.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.data.policies import affine, tones
+from kdjax.data.policies.tones import Tone
+
+Operation = tuple[str, float]
+
+_BLENDS = {
+    "Brightness": Tone.BRIGHTNESS,
+    "Color": Tone.COLOR,
+    "Contrast": Tone.CONTRAST,
+    "Sharpness": Tone.SHARPNESS,
+}
+_MEASURED = {"AutoContrast": Tone.AUTO_CONTRAST, "Equalize": Tone.EQUALIZE}
+_SHIFTS = {
+    "ShearX": affine.shear_x,
+    "ShearY": affine.shear_y,
+    "TranslateX": affine.translate_x,
+    "TranslateY": affine.translate_y,
+}
+_AFFINE = {*_SHIFTS, "Rotate"}
+# Those whose magnitude comes with either sign.
+SIGNED = _AFFINE | _BLENDS.keys()
+
+
+class Operations(NamedTuple):
+    """R operations on images of one size, with T different tables of levels.
+
+    Attributes:
+      matrices: int32 [R, 6], see `affine.fixed_point`.
+      tones: int32 [R], of `tones.Tone`.
+      which: int32 [R], numbers of tables.
+      tables: float32 [T, 511], see `tones.apply`.
+    """
+
+    matrices: np.ndarray
+    tones: np.ndarray
+    which: np.ndarray
+    tables: np.ndarray
+
+
+def tabulate(operations: Sequence[Operation], height: int, width: int) -> Operations:
+    """The table of `operations`, a row for each, for images of this size.
+
+    Names: Identity; ShearX, ShearY (slope), TranslateX, TranslateY (pixels, cut to whole ones),
+    Rotate (degrees counter-clockwise); Brightness, Color, Contrast, Sharpness (0: as it is, -1:
+    black, grey, mean grey, smoothed); Posterize (bits that stay), Solarize (the lowest level that
+    is inverted); AutoContrast, Equalize, Invert (magnitude not looked at).
+    """
+    matrices = [affine.fixed_point(_matrix(*each, height, width)) for each in operations]
+    kinds = [(_BLENDS | _MEASURED).get(name, Tone.TABLE) for name, _ in operations]
+    tables, which = np.unique(
+        np.stack([_table(*each) for each in operations]), axis=0, return_inverse=True
+    )
+    return Operations(np.stack(matrices), np.array(kinds, np.int32), which.astype(np.int32), tables)
+
+
+def _matrix(name: str, magnitude: float, height: int, width: int) -> tuple[float, ...]:
+    if name == "Rotate":
+        return affine.rotate(magnitude, height, width)
+    return _SHIFTS[name](magnitude) if name in _SHIFTS else affine.IDENTITY
+
+
+def _table(name: str, magnitude: float) -> np.ndarray:
+    if name in _BLENDS:
+        return tones.enhance(1.0 + magnitude)
+    if name == "Posterize":
+        return tones.posterize(magnitude)
+    if name in ("Solarize", "Invert"):
+        return tones.solarize(magnitude if name == "Solarize" else 0)
+    if name in _AFFINE or name in _MEASURED or name == "Identity":
+        return tones.table_of(np.arange(tones.LEVELS))
+    raise ValueError(f"no operation is called {name!r}")
+
+
+def both_signs(name: str, magnitude: float) -> list[Operation]:
+    """The operation with either sign; twice the same if it has none.
+
+    A row drawn from such lists is an operation and, if that has one, a sign, both uniform.
+    """
+    return [(name, magnitude), (name, -magnitude if name in SIGNED else magnitude)]
+
+
+def apply(operations: Operations, rows: jax.Array, images: jax.Array) -> jax.Array:
+    """Image i does operation `rows[i]`.
+
+    Args:
+      operations: of `tabulate`, for the images' size.
+      rows: int32 [B].
+      images: uint8 [B, H, W, C], C = 1 or 3.
+
+    Returns:
+      uint8 [B, H, W, C]
+
+    Raises:
+      UserError: C is neither 1 nor 3.
+    """
+    matrices, kinds, which, tables = map(jnp.asarray, operations)
+    images = affine.sample(images, matrices[rows])
+    return tones.apply(images, kinds[rows], tables[which[rows]])

@@ -1,0 +1,46 @@
+"""RandAugment."""
+
+import jax
+
+from kdjax.data.policies import draws, magnitudes, operations
+
+NAMES = ("Identity", *magnitudes.GEOMETRIC, *magnitudes.BLENDS, "Posterize", "Solarize")
+NAMES += magnitudes.PLAIN
+
+
+def rand_augment(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    num_ops: int = 2,
+    magnitude: int = 9,
+    num_magnitude_bins: int = 31,
+) -> jax.Array:
+    """`num_ops` operations of 14, each drawn anew, at one magnitude.
+
+    Args:
+      keys: typed PRNG keys [B].
+      images: uint8 [B, H, W, C], C = 1 or 3.
+      num_ops: operations, one after the other; each is uniform and may come again.
+      magnitude: which bin.
+      num_magnitude_bins: how many there are.
+
+    Returns:
+      uint8 [B, H, W, C]
+
+    References:
+      Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space,
+      2020; torchvision's `RandAugment` on PIL images (nearest pixels, black outside).
+    """
+    height, width = images.shape[1:3]
+    found = magnitudes.moderate(num_magnitude_bins, height, width)
+    rows = [
+        each
+        for name in NAMES
+        for each in operations.both_signs(name, found[name][magnitude] if name in found else 0.0)
+    ]
+    table = operations.tabulate(rows, height, width)
+    chosen = draws.choose(draws.uniform(keys, num_ops), len(rows))
+    for i in range(num_ops):
+        images = operations.apply(table, chosen[:, i], images)
+    return images

@@ -1,0 +1,47 @@
+"""TrivialAugment, in its wide form."""
+
+import jax
+import numpy as np
+
+from kdjax.data.policies import draws, magnitudes, operations
+from kdjax.data.policies.rand_augment import NAMES
+
+
+def trivial_augment(
+    keys: jax.Array, images: jax.Array, *, num_magnitude_bins: int = 31
+) -> jax.Array:
+    """One operation of 14, at a magnitude that is drawn, too.
+
+    Translations reach 32 pixels whatever the image's size: the whole of a CIFAR image.
+
+    Args:
+      keys: typed PRNG keys [B].
+      images: uint8 [B, H, W, C], C = 1 or 3.
+      num_magnitude_bins: magnitudes per operation.
+
+    Returns:
+      uint8 [B, H, W, C]
+
+    References:
+      Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, 2021;
+      torchvision's `TrivialAugmentWide` on PIL images (nearest pixels, black outside).
+    """
+    height, width = images.shape[1:3]
+    found = magnitudes.bins(
+        num_magnitude_bins,
+        shear=0.99,
+        translate=(32.0, 32.0),
+        degrees=135.0,
+        enhance=0.99,
+        bits=(8, 6),
+    )
+    none = np.zeros(num_magnitude_bins)
+    rows = [
+        each
+        for name in NAMES
+        for magnitude in found.get(name, none)
+        for each in operations.both_signs(name, magnitude)
+    ]
+    table = operations.tabulate(rows, height, width)
+    chosen = draws.choose(draws.uniform(keys, 1)[:, 0], len(rows))
+    return operations.apply(table, chosen, images)

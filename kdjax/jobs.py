@@ -90,7 +90,7 @@ def import_torch(values: flags.FlagValues) -> None:
 def export_torch(values: flags.FlagValues) -> None:
     """Writes a trained network's state dict for PyTorch."""
     from kdjax import pretrained
-    from kdjax.interop import torch as interop
+    from kdjax.interop import export as interop
 
     file = Path(_required(values, "torch_file"))
     if file.exists():
@@ -100,9 +100,47 @@ def export_torch(values: flags.FlagValues) -> None:
         raise UserError(f"--torch_part={values.torch_part}: of a network to export, use 'backbone'")
     if values.torch_part:
         network = pretrained.backbone(network)
-    state = interop.export_state_dict(network.module(), network.variables)
-    interop.write(file, state)
-    say(f"{network.name}, {network.num_classes} classes, {len(state)} arrays: {file}")
+    arrays = interop.write_state_dict(file, network)
+    say(f"{network.name}, {network.num_classes} classes, {arrays} arrays: {file}")
+
+
+def export(values: flags.FlagValues) -> None:
+    """Writes a trained network, without its branches, for deployment, and checks what it wrote."""
+    from kdjax import pretrained, workdirs
+    from kdjax.interop import deployed
+    from kdjax.interop import export as interop
+
+    workdir, config = Path(values.workdir), values.config
+    directory = Path(values.output or workdir / "export")
+    interop.files(directory, values.member, values.formats)
+    network = pretrained.load(workdir, member=values.member, which=values.checkpoint)
+    network = pretrained.backbone(network)
+    if config is None and not pretrained.is_imported(workdir):
+        config = workdirs.read_config(workdir)
+    images = deployed.images_of(
+        network,
+        config,
+        image_size=values.image_size,
+        pixels=values.export_input == "pixels",
+    )
+    say(f"{network.name}, {network.num_classes} classes; images: {images}")
+    for line in interop.write(network, images, directory, values.member, values.formats):
+        say(line)
+
+
+def compact(values: flags.FlagValues) -> None:
+    """Writes a network without its zero filters, and says what that saves."""
+    from kdjax import compacting
+
+    compacting.compact(
+        Path(values.workdir),
+        Path(_required(values, "output")),
+        member=values.member,
+        which=values.checkpoint,
+        config=values.config,
+        multiple=values.multiple,
+        recalibrate=values.recalibrate,
+    )
 
 
 def _required(values: flags.FlagValues, name: str) -> str:
@@ -118,4 +156,6 @@ JOBS = {
     "networks": networks,
     "import-torch": import_torch,
     "export-torch": export_torch,
+    "export": export,
+    "compact": compact,
 }

@@ -19,11 +19,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _JOB_HELP = (
     "train: train, going on from the workdir's latest checkpoint. evaluate: evaluate a run's "
-    "checkpoint or an imported network on the whole test split. show-batch: draw what the networks "
-    "of --config are shown at --step, augmented and mixed, with labels, as batch.png in --workdir, "
-    "over the one that is there; nothing is trained. networks: list all networks. "
-    "import-torch: write --torch_file as a checkpoint of --network to --workdir, to evaluate it or "
-    "to teach. export-torch: write a trained network of --workdir to --torch_file."
+    "checkpoint or an imported network on the whole test split. show-batch: draw what the "
+    "networks of --config are shown at --step, augmented and mixed, with labels, as batch.png in "
+    "--workdir, over the one that is there; nothing is trained. networks: list all networks. "
+    "import-torch: write --torch_file as a checkpoint of --network to --workdir, to evaluate it "
+    "or to teach. export-torch: write a trained network of --workdir to --torch_file. compact: "
+    "write a network of --workdir without its zero filters to --output, and say what that saves. "
+    "export: write a trained network of --workdir for deployment, each file read again and "
+    "compared."
 )
 
 
@@ -64,7 +67,52 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "member", "network_0", "Which network of a run to export.", flag_values=values
+        "member", "network_0", "Which network of a run to compact or export.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Directory that --job=compact makes, or that --job=export writes to; the latter's default "
+        "is WORKDIR/export.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "formats",
+        ["stablehlo", "onnx", "torch"],
+        "What --job=export writes. stablehlo, onnx: any number of images to logits. torch: a state "
+        "dict.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "export_input",
+        "pixels",
+        ["pixels", "normalized"],
+        "What the functions of --job=export take: pixels in [0, 1], which they normalise, or "
+        "images that are normalised already.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "image_size",
+        0,
+        "Side of the images of --job=export; 0: as in the run's data, or what an imported network "
+        "was made for.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "multiple",
+        1,
+        "What --job=compact rounds numbers of filters up to multiples of, by zero filters.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "recalibrate",
+        0,
+        "Where not 0, --job=compact removes BatchNorm with the filters, as the papers do, and "
+        "estimates its statistics anew from so many training batches: outputs change.",
+        lower_bound=0,
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "distributed",

@@ -1,0 +1,242 @@
+"""Trained networks as files for deployment, each read again and compared before it is kept.
+
+    stablehlo  what `jax.export` writes, for CPU, CUDA and TPU at once
+    onnx       `kdjax.interop.onnx`
+    torch      a state dict, `kdjax.interop.torch`
+
+StableHLO and ONNX files are functions with the weights inside: any number of images to logits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import kdjax
+from kdjax.errors import UserError
+from kdjax.interop import onnx
+from kdjax.interop import torch as interop
+from kdjax.interop.deployed import Images
+from kdjax.metrics import write_atomically
+from kdjax.pretrained import Pretrained
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+# The largest difference of any logit from the network's, relative to the largest logit.
+TOLERANCE = 1e-4
+# On other backends than CPU: their convolutions multiply with eight to eleven bits by default, and
+# a program that is compiled again may sum in another order.
+_COARSE_TOLERANCE = 1e-2
+
+_PACKAGES = {"stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime"), "torch": ()}
+_SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx", "torch": ".safetensors"}
+FORMATS = tuple(_SUFFIXES)
+_IMAGES = 3  # that files are compared on
+
+
+class _Exported(NamedTuple):
+    """A network and what its files are compared with."""
+
+    network: Pretrained
+    images: Images
+    apply: Callable[[Any, jax.Array], jax.Array]  # variables, images to logits
+    sample: np.ndarray  # [B, H, W, C]
+
+    def logits(self, variables: Any, *, exact: bool = False) -> np.ndarray:
+        """The network's own `[B, N]`; `exact`: in float32 where the backend does with less."""
+        precision = "highest" if exact and jax.default_backend() != "cpu" else None
+        with jax.default_matmul_precision(precision):
+            return np.asarray(self.apply(variables, self.sample))
+
+    def closed(self, images: jax.Array) -> jax.Array:
+        """`apply` with the network's weights."""
+        return self.apply(self.network.variables, images)
+
+
+def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]:
+    """Where `write` puts each format, and the description under ''.
+
+    Raises:
+      UserError: an unknown format, a package that it needs is missing, or a file is there already.
+    """
+    unknown = [each for each in formats if each not in FORMATS]
+    if unknown or not formats:
+        raise UserError(f"--formats={','.join(formats)}: choose from {','.join(FORMATS)}")
+    for each in formats:
+        missing = [name for name in _PACKAGES[each] if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(
+                f"--formats: {each} needs {' and '.join(missing)}: pip install 'kdjax[export]', or "
+                f"leave {each} out"
+            )
+    found = {each: directory / f"{name}{_SUFFIXES[each]}" for each in formats}
+    found[""] = directory / f"{name}.json"
+    for file in found.values():
+        if file.exists():
+            raise UserError(f"{file} exists; remove it or name another --output")
+    return found
+
+
+def write(
+    network: Pretrained, images: Images, directory: Path, name: str, formats: Sequence[str]
+) -> Iterator[str]:
+    """Writes a network's files and compares each with the network.
+
+    A format that fails leaves no file, and does not keep the others from being written.
+
+    Args:
+      network: without branches.
+      images: what the files take.
+      directory: made if missing.
+      name: of the files: NAME.stablehlo, NAME.onnx, NAME.safetensors, NAME.json.
+      formats: of `FORMATS`.
+
+    Yields:
+      A line about each file.
+
+    Raises:
+      UserError: as `files`; the directory cannot be written; or, after all formats, those that
+        failed: a network that has no such form, or a file that computes something else.
+    """
+    paths = files(directory, name, formats)
+    _make(directory)
+    exported = _exported(network, images)
+    written, failures = {}, []
+    for each in formats:
+        try:
+            written[each] = _write(exported, paths[each], each)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        yield f"{each:<10}{_line(paths[each], written[each]['largest_relative_difference'])}"
+    if written:
+        _describe(exported, paths[""], written)
+        yield f"{'json':<10}{paths['']}"
+    if failures:
+        raise UserError("; ".join(failures))
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={directory} cannot be written: {error.strerror}") from error
+
+
+def _exported(network: Pretrained, images: Images) -> _Exported:
+    module = network.module()
+
+    def apply(variables, pixels):
+        return module.apply(variables, images.normalized(pixels)).logits
+
+    sample = images.random(_IMAGES)
+    return _Exported(network, images, jax.jit(apply), sample)
+
+
+def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
+    """Writes one format under another name, and gives it its own once it was compared.
+
+    Returns:
+      What the description says of it.
+    """
+    unchecked = file.with_name(f"unchecked_{file.name}")
+    try:
+        more = _WRITERS[form](exported, unchecked)
+        difference = _difference(exported, unchecked, form)
+        tolerance = TOLERANCE
+        if form == "stablehlo" and jax.default_backend() != "cpu":
+            tolerance = _COARSE_TOLERANCE
+        if not difference <= tolerance:  # nor if it is not a number
+            raise UserError(
+                f"{form} file of {exported.network.name}: its logits differ from the network's by "
+                f"{difference:.1e}, relative to the largest; more than {tolerance:.0e}, so it was "
+                "removed"
+            )
+        unchecked.replace(file)
+    except OSError as error:
+        raise UserError(f"--output={file.parent} cannot be written: {error.strerror}") from error
+    finally:
+        unchecked.unlink(missing_ok=True)
+    return {"file": file.name, **more, "largest_relative_difference": difference}
+
+
+def _write_stablehlo(exported: _Exported, file: Path) -> dict[str, Any]:
+    (batch,) = jax.export.symbolic_shape("batch")
+    spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
+    made = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
+    file.write_bytes(made.serialize())
+    return {"platforms": list(PLATFORMS), "jax": jax.__version__}
+
+
+def _write_onnx(exported: _Exported, file: Path) -> dict[str, Any]:
+    name = exported.network.name
+    try:
+        file.write_bytes(onnx.convert(exported.closed, exported.images.shape, name))
+    except onnx.Unsupported as error:
+        raise UserError(f"{name} cannot be written as ONNX: {error}; leave onnx out") from error
+    return {"opset": onnx.OPSET}
+
+
+def write_state_dict(file: Path, network: Pretrained) -> int:
+    """Writes a network's PyTorch state dict; returns the number of its arrays.
+
+    Raises:
+      UserError: the network has no counterpart in PyTorch, or the file cannot be written.
+    """
+    state = interop.export_state_dict(network.module(), network.variables)
+    interop.write(file, state)
+    return len(state)
+
+
+def _write_torch(exported: _Exported, file: Path) -> dict[str, Any]:
+    return {"arrays": write_state_dict(file, exported.network), "images": "normalized, NCHW"}
+
+
+_WRITERS = {"stablehlo": _write_stablehlo, "onnx": _write_onnx, "torch": _write_torch}
+
+
+def _difference(exported: _Exported, file: Path, form: str) -> float:
+    """The largest difference of a file's logits, relative to the network's largest logit."""
+    variables, sample = exported.network.variables, exported.sample
+    exact = form != "stablehlo"
+    expected = exported.logits(variables, exact=exact)
+    if form == "stablehlo":
+        logits = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(sample))
+    elif form == "onnx":
+        logits = onnx.Session(file)(sample)
+    else:
+        module, shape = exported.network.module(), exported.images.shape
+        again, _ = interop.import_state_dict(module, interop.read(file), image_shape=shape)
+        logits = exported.logits(again, exact=exact)
+    largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(logits - expected).max()) / largest
+
+
+def _line(file: Path, difference: float) -> str:
+    megabytes = file.stat().st_size / 1e6
+    return f"{file}  {megabytes:.1f} MB  largest relative difference {difference:.1e}"
+
+
+def _describe(exported: _Exported, file: Path, written: dict[str, dict]) -> None:
+    network = exported.network
+    description = {
+        "network": network.name,
+        "num_classes": network.num_classes,
+        "input": exported.images.described(),
+        "output": {
+            "name": "logits",
+            "shape": ["batch", network.num_classes],
+            "dtype": "float32",
+        },
+        "files": written,
+        "kdjax": kdjax.__version__,
+    }
+    if network.compaction is not None:
+        description["compaction"] = network.compaction.as_dict()
+    write_atomically(file, json.dumps(description, indent=2) + "\n")

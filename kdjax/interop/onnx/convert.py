@@ -1,0 +1,91 @@
+"""From functions to ONNX files, and from these back to functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from kdjax.interop.onnx import axes, elementwise, layers
+from kdjax.interop.onnx.graph import BATCH, Graph, Operand, Unsupported, is_free, plain
+
+_OPERATIONS = elementwise.OPERATIONS | layers.OPERATIONS | axes.OPERATIONS
+
+# Those that stand for a function, and where it is among their parameters.
+_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+
+
+def convert(
+    function: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], name: str = "network"
+) -> bytes:
+    """A function of images as ONNX, for any number of images.
+
+    Args:
+      function: float32 images `[B, *shape]` to a float32 array `[B, ...]`; what it closes over
+        becomes part of the file.
+      shape: of one image.
+      name: of the graph.
+
+    Returns:
+      The content of a file with an input 'images' and an output 'logits'.
+
+    Raises:
+      Unsupported: an operation of the function has no counterpart here.
+    """
+    (batch,) = jax.export.symbolic_shape(BATCH)
+    images = jax.ShapeDtypeStruct((batch, *shape), np.float32)
+    with jax.default_matmul_precision("highest"):  # for what is computed here
+        traced = jax.make_jaxpr(function)(images)
+        graph = Graph()
+        value = plain("images", images.shape)
+        (logits,) = _run(graph, traced.jaxpr, traced.consts, [value])
+    return graph.serialized(value, logits, name)
+
+
+def _run(graph: Graph, jaxpr: core.Jaxpr, constants: Sequence, inputs: Sequence) -> list[Operand]:
+    """Writes a traced function's operations; returns its outputs."""
+    known = dict(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
+    known |= zip(jaxpr.invars, inputs, strict=True)
+
+    def read(atom) -> Operand:
+        if isinstance(atom, core.Literal):
+            return np.asarray(atom.val, atom.aval.dtype)
+        return known[atom]
+
+    for equation in jaxpr.eqns:
+        name, operands = equation.primitive.name, list(map(read, equation.invars))
+        if name in _CALLS:
+            called = equation.params[_CALLS[name]]
+            results = _run(graph, called.jaxpr, called.consts, operands)
+        elif _is_constant(equation, operands):
+            results = equation.primitive.bind(*operands, **equation.params)
+            results = results if equation.primitive.multiple_results else [results]
+            results = list(map(np.asarray, results))
+        elif name in _OPERATIONS:
+            results = [_OPERATIONS[name](graph, equation, operands)]
+        else:
+            raise Unsupported(f"{name} has no counterpart")
+        known |= zip(equation.outvars, results, strict=True)
+    return list(map(read, jaxpr.outvars))
+
+
+def _is_constant(equation, operands: list[Operand]) -> bool:
+    sizes = [size for made in equation.outvars for size in made.aval.shape]
+    free = any(map(is_free, [*sizes, *equation.params.values()]))
+    return not free and all(isinstance(operand, np.ndarray) for operand in operands)
+
+
+class Session:
+    """A file that runs on the CPU: float32 images `[B, H, W, C]` to logits `[B, num_classes]`."""
+
+    def __init__(self, file: Path):
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        (logits,) = self._session.run(["logits"], {"images": images})
+        return logits

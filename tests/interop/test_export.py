@@ -1,0 +1,292 @@
+"""Networks exported for deployment, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import config as configs
+from kdjax import data, models, pretrained, workdirs
+from kdjax.checkpoints import Checkpoints
+from kdjax.errors import UserError
+from kdjax.interop import deployed, export, onnx
+from kdjax.interop import torch as interop
+from kdjax.models import Compaction
+from kdjax.pretrained import Pretrained
+from tests import runs
+from tests.models.families import FAMILIES
+from tests.models.helpers import IMAGES, random_variables
+from tests.runs import networks  # noqa: F401 (registers 'tiny')
+
+NORMALIZED = deployed.Images((8, 8, 3), None, None, pixels=False)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pretrained:
+    module = models.create("tiny", num_classes=runs.CLASSES)
+    return Pretrained("tiny", runs.CLASSES, random_variables(module))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return runs.write_arrays(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def imported(tiny, tmp_path_factory):
+    """The directory of a network without data."""
+    directory = tmp_path_factory.mktemp("imported") / "tiny"
+    pretrained.save(directory, tiny, {})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run(tiny, source, tmp_path_factory):
+    """The workdir of a run of two networks on `source`, as training leaves it."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    config = configs.base()
+    config.data.source, config.networks = source, ("tiny", "tiny")
+    workdirs.claim(workdir, config)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
+    twice = {
+        name: {"network_0": tree, "network_1": jax.tree.map(lambda x: 0.5 * x, tree)}
+        for name, tree in tiny.variables.items()
+    }
+    model_state = {"batch_stats": twice["batch_stats"]}
+    state = {"params": {"cohort": twice["params"]}, "model_state": model_state}
+    checkpoints.save(1, state, {config.evaluation.best: 0.5})
+    checkpoints.close()
+    return workdir
+
+
+def close(actual, expected) -> None:
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+# What is written
+
+
+def test_a_run_becomes_functions_of_pixels(call, run, source, tmp_path):
+    """Any number of pictures in [0, 1] to what evaluation makes of them; member by member."""
+    flags = ("--job=export", f"--workdir={run}", "--member=network_1")
+    status, output, errors = call(*flags)
+    assert (status, errors) == (0, [])
+    assert "images: float32 [batch, 8, 8, 3], pixels in [0, 1]" in output
+    assert len(re.findall(r"^(?:stablehlo|onnx|torch) .* difference \d\.\de", output, re.M)) == 3
+
+    names = [f"network_1.{form}" for form in ("json", "onnx", "safetensors", "stablehlo")]
+    assert sorted(file.name for file in (run / "export").iterdir()) == names
+    description = json.loads((run / "export/network_1.json").read_text())
+    assert description["input"]["shape"] == ["batch", 8, 8, 3]
+    assert description["files"]["stablehlo"]["platforms"] == ["cpu", "cuda", "tpu"]
+    assert all(file["largest_relative_difference"] < 1e-5 for file in description["files"].values())
+
+    config = workdirs.read_config(run)
+    dataset = data.load(config)
+    np.testing.assert_allclose(description["input"]["mean"], dataset.mean)
+    images = dataset.test.images[:5]
+    network = pretrained.load(run, member="network_1")
+    shown = data.augment.normalize(images, dataset.mean, dataset.std)
+    expected = np.asarray(jax.jit(network.module().apply)(network.variables, shown).logits)
+    exported = jax.export.deserialize(bytearray((run / "export/network_1.stablehlo").read_bytes()))
+    session = onnx.Session(run / "export/network_1.onnx")
+    for count in (1, 5):
+        pixels = images[:count].astype(np.float32) / 255
+        close(np.asarray(exported.call(pixels)), expected[:count])
+        close(session(pixels), expected[:count])
+
+    status, _, errors = call(*flags, "--formats=torch")
+    assert status == 2 and "network_1.safetensors exists; remove it or name another" in errors[0]
+    assert call(*flags, "--formats=torch", f"--output={tmp_path / 'deep' / 'er'}")[0] == 0
+    again = interop.read(tmp_path / "deep/er/network_1.safetensors")
+    state = interop.export_state_dict(network.module(), network.variables)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_compact_networks(tmp_path, monkeypatch):
+    """One with filters that are constants: its channels are picked and put back."""
+    kept = {"stem_conv": [1, 0, 1, 1], "stage2_block0/conv1": [1, 0, 0, 1, 1, 1, 0, 1]}
+    masks = {name: np.array(mask, bool) for name, mask in kept.items()}
+    compaction = Compaction.of(masks, constants=True)
+    module = models.create("tiny", num_classes=3).clone(compaction=compaction)
+    network = Pretrained("tiny", 3, random_variables(module), compaction)
+    assert "folded" in network.variables["params"]["stage2_block0"]["conv2"]
+    monkeypatch.setattr(export, "TOLERANCE", 1e-5)
+    lines = list(export.write(network, NORMALIZED, tmp_path, "x", ["stablehlo", "onnx"]))
+    assert len(lines) == 3
+    saved = json.loads((tmp_path / "x.json").read_text())["compaction"]
+    assert Compaction.from_dict(saved) == compaction
+
+
+def test_the_network_inside_one_with_branches_is_exported(call, tmp_path):
+    module = models.create("tiny_aux", num_classes=3)
+    pretrained.save(tmp_path, Pretrained("tiny_aux", 3, random_variables(module)), {})
+    status, output, _ = call(
+        "--job=export",
+        f"--workdir={tmp_path}",
+        "--export_input=normalized",
+        "--image_size=8",
+        "--formats=torch",
+    )
+    assert status == 0 and output.startswith("tiny, 3 classes")
+    plain = models.create("tiny", num_classes=3)
+    interop.import_state_dict(plain, interop.read(tmp_path / "export/network_0.safetensors"))
+
+
+# What the images are
+
+
+def test_what_is_said_of_images_needs_no_data(tiny):
+    config = configs.base()
+    config.data.source = "folder:/nowhere"
+    config.data.mean, config.data.std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+    images = deployed.images_of(tiny, config, image_size=16)
+    assert images == ((16, 16, 3), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), True)
+    shown = images.normalized(np.full((1, 1, 1, 3), 0.5, np.float32))
+    np.testing.assert_allclose(shown.ravel(), [0, 0.5, 1], rtol=1e-6)
+    config.data.std = (0.2, 0, 0.2)
+    with pytest.raises(UserError, match=r"config\.data\.std: give one number above 0 for each"):
+        deployed.images_of(tiny, config, image_size=16)
+    config.data.mean = config.data.std = (0.5,)
+    with pytest.raises(UserError, match=r"takes images of 3 channels, config\.data has 1"):
+        deployed.images_of(tiny, config, image_size=16)
+    config.data.mean = config.data.std = ()
+    with pytest.raises(UserError, match=r"/nowhere.*; or export without the data: --export_input="):
+        deployed.images_of(tiny, config, image_size=16)
+    images = deployed.images_of(tiny, config, image_size=16, pixels=False)
+    assert images == ((16, 16, 3), None, None, False)
+
+
+def test_images_of_networks_without_data(tiny):
+    assert deployed.images_of(tiny, None, pixels=False).shape == (32, 32, 3)
+    module = models.create("tiny", num_classes=2)
+    grey = Pretrained("tiny", 2, random_variables(module, IMAGES[..., :1]))
+    assert deployed.images_of(grey, None, image_size=8, pixels=False).shape == (8, 8, 1)
+
+
+# What fails
+
+
+@pytest.mark.parametrize(
+    ("flags", "pattern"),
+    [
+        (["--formats=onnx,tflite"], "--formats=onnx,tflite: choose from stablehlo,onnx,torch"),
+        (["--formats="], "--formats=: choose from"),
+        ([], "has no data, .* add --config.* or --export_input=normalized"),
+        (["--export_input=normalized", "--image_size=1"], "1x1 pixels are smaller"),
+        (["--export_input=raw"], "export_input"),
+        (["--export_input=normalized", "--formats=torch", "--output=FILE/x"], "--output=.*written"),
+    ],
+)
+def test_refusals(call, imported, tmp_path, flags, pattern):
+    (tmp_path / "file").touch()
+    flags = [flag.replace("FILE", str(tmp_path / "file")) for flag in flags]
+    status, _, errors = call("--job=export", f"--workdir={imported}", *flags)
+    assert status == 2 and len(errors) == 1
+    assert re.search(pattern, errors[0]), errors[0]
+    assert not (imported / "export").exists()
+
+
+def test_data_of_other_classes(call, imported, source):
+    flags = runs.settings(source, data__classes=3)
+    status, _, errors = call("--job=export", *flags, f"--workdir={imported}")
+    assert status == 2 and "tiny has 4 classes" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "package"),
+    [("stablehlo", "flatbuffers"), ("onnx", "onnx"), ("onnx", "onnxruntime")],
+)
+def test_missing_packages_are_named(monkeypatch, tmp_path, form, package):
+    find = export.importlib.util.find_spec
+    monkeypatch.setattr(
+        export.importlib.util, "find_spec", lambda name: None if name == package else find(name)
+    )
+    with pytest.raises(UserError, match=rf"{form} needs {package}: pip install 'kdjax\[export\]'"):
+        export.files(tmp_path, "x", [form])
+    export.files(tmp_path, "x", ["torch"])
+
+
+def test_a_file_that_computes_something_else_is_removed(tiny, tmp_path, monkeypatch):
+    """Beside it, what is as it should be stays."""
+
+    class Wrong(onnx.Session):
+        def __call__(self, images):
+            logits = super().__call__(images)
+            logits[0, 0] += 1e-3 * np.abs(logits).max()
+            return logits
+
+    monkeypatch.setattr(onnx, "Session", Wrong)
+    lines = export.write(tiny, NORMALIZED, tmp_path, "x", ["onnx", "torch"])
+    assert next(lines).startswith("torch")
+    assert next(lines).startswith("json")
+    with pytest.raises(UserError, match=r"onnx file of tiny: its logits differ .* by 1\.0e-03"):
+        next(lines)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.json", "x.safetensors"]
+    assert list(json.loads((tmp_path / "x.json").read_text())["files"]) == ["torch"]
+
+
+def test_networks_that_give_no_numbers_are_not_written(tiny, tmp_path):
+    variables = jax.tree.map(lambda x: np.full_like(x, np.nan), tiny.variables)
+    with pytest.raises(UserError, match="differ from the network's by nan"):
+        list(export.write(tiny._replace(variables=variables), NORMALIZED, tmp_path, "x", ["torch"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_operations_without_a_counterpart_are_named(tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise onnx.Unsupported("sort has no counterpart")
+
+    monkeypatch.setattr(onnx, "convert", refuse)
+    with pytest.raises(UserError, match="tiny cannot be written as ONNX: sort has no counterpart"):
+        list(export.write(tiny, NORMALIZED, tmp_path, "x", ["onnx"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+# All networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family, tmp_path, monkeypatch):
+    """StableHLO and ONNX for a small network of every family."""
+    module, images = FAMILIES[family], NORMALIZED._replace(shape=(32, 32, 3))
+    variables = random_variables(module, images.random(1))
+    monkeypatch.setattr(Pretrained, "module", lambda _: module)
+    monkeypatch.setattr(export, "TOLERANCE", 1e-5)
+    network = Pretrained(family, module.num_classes, variables)
+    list(export.write(network, images, tmp_path, "x", ["stablehlo", "onnx"]))
+    pictures = np.random.default_rng(1).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    expected = np.asarray(jax.jit(module.apply)(variables, pictures).logits)
+    close(onnx.Session(tmp_path / "x.onnx")(pictures), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "densenet_40_12",
+        "mobilenetv2",
+        "resnet18",
+        "resnet110",
+        "selfkd_resnet18",
+        "sfp_resnet20",
+        "shufflenetv1",
+        "shufflenetv2_1x",
+        "shufflenetv2_05x_imagenet",
+        "vgg8",
+        "vgg16_maxpool",
+        "wrn_16_2",
+    ],
+)
+def test_whole_networks_have_an_onnx_form(name):
+    """Their operations and shapes as they are, without running them."""
+    module = models.create(name, num_classes=10)
+    shape = (module.image_size, module.image_size, 3)
+    variables = random_variables(module, np.zeros((1, *shape), np.float32))
+    content = onnx.convert(lambda images: module.apply(variables, images).logits, shape)
+    assert len(content) > 4 * models.parameter_count(variables["params"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from kdjax import pruning
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.methods.pruning_settings import schedules, selection, transformation
+from kdjax.methods.pruning_selection import selection
+from kdjax.methods.pruning_settings import check, check_unused, schedules, transformation
 from kdjax.models import StagedNetwork
 from kdjax.pruning.paths import leaves
 
@@ -39,6 +40,8 @@ def pruned(
 ) -> base.Method:
     """`method` with the pruning that `config.pruning` describes, the last in its optimizer's chain.
 
+    Without a `config.pruning.method` it is the method as it was.
+
     Every network of the cohort is pruned, with its branches; what a method has besides (projection
     heads, adapters, discriminators) is not.
 
@@ -49,32 +52,56 @@ def pruned(
       every: steps per epoch.
 
     Raises:
-      UserError: settings that make no pruning; and by `init`, those that do not fit the networks.
+      UserError: settings that make no pruning, or that have no effect; and by `init`, those that do
+        not fit the networks.
     """
-    settings = config.pruning
-    select = selection(settings, networks)
-    try:
-        plan = schedules(settings, config.epochs)
-        tx = transformation(settings, select, plan, every=every, epochs=config.epochs)
-    except ValueError as error:
-        raise UserError(f"config.pruning: {error}") from error
-    last = remembering(tx, select) if settings.evaluate_before else tx
+    settings, epochs = config.pruning, config.epochs
+    with _named():
+        if not settings.method:
+            check_unused(settings)
+            return method
+        check(settings)
+        select = selection(settings, networks)
+        plan = schedules(settings, epochs)
+        tx = transformation(settings, select, plan, every=every, epochs=epochs, seed=config.seed)
+    # What was hard all the epoch is zero with the last pruning and without it.
+    remembers = settings.evaluate_before and settings.method != "hfp"
+    last = remembering(tx, select) if remembers else tx
 
     def init(key, images):
         params, model_state = method.init(key, images)
-        try:
+        with _named():
             tx.init(params)
             if settings.before_training:
                 params = pruning.initial(tx, params)
-        except ValueError as error:
-            raise UserError(f"config.pruning: {error}") from error
         return params, model_state
 
     def optimizer(own):
         return optax.chain(method.optimizer(own), last)
 
-    inspect = functools.partial(_inspect, plan, select, every)
+    def inspect(params, opt_state):
+        epoch = int(pruning.pruning_state(opt_state).count) // every - 1
+        values, last_values = (
+            {name: float(schedule(t)) for name, schedule in plan._asdict().items()}
+            for t in (min(epoch, epochs - 1), epochs - 1)
+        )
+        complete = values["rate"] >= last_values["rate"] and values["decay"] == 0
+        values |= _counted(select(params), params, opt_state, settings.unit)
+        metrics = {f"pruning/{name}": value for name, value in values.items()}
+        return base.Inspection(metrics, _others(params, opt_state), complete)
+
     return method._replace(init=init, optimizer=optimizer, inspect=inspect)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Errors in here name the section of the config."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"config.pruning: {error}") from error
 
 
 def remembering(
@@ -85,63 +112,58 @@ def remembering(
     `params + removed` are the parameters before that pruning: the network that this epoch trained.
     """
 
-    def paths(params) -> dict[str, str]:
-        return {path: group.name for group in select(params) for path in group.leaves}
+    def paths(params) -> list[str]:
+        groups = select(params)
+        return list(dict.fromkeys(p for group in groups for p in (*group.leaves, *group.readers)))
 
     def init(params):
         found = leaves(params)
-        removed = {path: jnp.zeros_like(found[path]) for path in paths(params)}
-        return Remembered(tx.init(params), removed)
+        return Remembered(
+            tx.init(params), {path: jnp.zeros_like(found[path]) for path in paths(params)}
+        )
 
     def update(updates, state, params=None):
         new, inner = tx.update(updates, state.pruning, params)
         proposed, made, hard = leaves(updates), leaves(new), state.pruning.hard
-
-        def difference(path, group):
-            # Filters that were hard already have been zero all the epoch.
-            still = hard.get(path, hard.get(group, False))
-            return jnp.where(still, 0, proposed[path] - made[path])
-
-        removed = {path: difference(path, group) for path, group in paths(params).items()}
+        removed = {path: proposed[path] - made[path] for path in paths(params)}
+        # What was hard already has been zero all the epoch.
+        for group in select(params):
+            for path in group.leaves:
+                still = hard.get(path, hard.get(group.name, False))
+                removed[path] = jnp.where(still, 0, removed[path])
+            for path in group.readers if group.name in hard else ():
+                removed[path] = jnp.where(hard[group.name][:, None], 0, removed[path])
         return new, Remembered(inner, removed)
 
     return optax.GradientTransformation(init, update)
 
 
-def _inspect(
-    plan: pruning.Schedules,
-    select: pruning.Selection,
-    every: int,
-    params: base.Params,
-    opt_state: Any,
-) -> base.Inspection:
-    """What pruning has done by the end of an epoch."""
+def _counted(
+    groups: Sequence[pruning.FilterGroup], params: base.Params, opt_state: Any, unit: str
+) -> dict[str, float]:
+    """Numbers of filters (or weights): all, pruned, hard, removed; and the norms of some."""
     state = pruning.pruning_state(opt_state)
-    epoch = int(state.count) // every - 1
-    values = {name: float(schedule(epoch)) for name, schedule in plan._asdict().items()}
-    arrays = leaves(params)
-    groups = select(params)
     removed = sum(group.removed for group in groups)
-    total = removed + sum(mask.size for mask in state.masks.values())
-    gone = removed + sum(int((~mask).sum()) for mask in state.masks.values())
-    hard = removed + sum(int(mask.sum()) for mask in state.hard.values())
-    values |= {"filters": total, "filters_pruned": gone, "filters_hard": hard}
-    values["filters_removed"] = removed
-    values |= _norms(groups, state.masks, arrays)
-    others = {}
-    found = [node for node in _nodes(opt_state) if isinstance(node, Remembered)]
-    if found:
-        restored = {path: arrays[path] + part for path, part in found[0].removed.items()}
-        structure = jax.tree.structure(params)
-        others = {_BEFORE: jax.tree.unflatten(structure, (arrays | restored).values())}
-    complete = values["rate"] >= float(plan.rate(10**9)) and values["decay"] == 0
-    return base.Inspection(
-        {f"pruning/{name}": value for name, value in values.items()}, others, complete
-    )
+    counts = {
+        unit: sum(mask.size for mask in state.masks.values()),
+        f"{unit}_pruned": sum(int((~mask).sum()) for mask in state.masks.values()),
+        f"{unit}_hard": sum(int(mask.sum()) for mask in state.hard.values()),
+        f"{unit}_removed": 0,
+    }
+    # What was taken out of the network counts as before.
+    counts = {name: count + removed for name, count in counts.items()}
+    return counts | _norms(groups, state.masks, leaves(params))
 
 
-def _nodes(opt_state: Any) -> list:
-    return jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Remembered))
+def _others(params: base.Params, opt_state: Any) -> dict[str, base.Params]:
+    """The parameters before the epoch's last pruning, if the state remembers them."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Remembered))
+    found = [node for node in nodes if isinstance(node, Remembered)]
+    if not found:
+        return {}
+    arrays = leaves(params)
+    arrays |= {path: arrays[path] + part for path, part in found[0].removed.items()}
+    return {_BEFORE: jax.tree.unflatten(jax.tree.structure(params), arrays.values())}
 
 
 def _norms(groups, masks, arrays: dict[str, np.ndarray]) -> dict[str, float]:
@@ -159,6 +181,7 @@ def _norms(groups, masks, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         for mask, norms in pairs:
             for kept in (True, False):
                 found[kept].append(norms[mask == kept])
+        found[False].append(np.zeros(group.removed))
     means = {kept: np.concatenate(values) for kept, values in found.items()}
     return {
         name: float(means[kept].mean()) if means[kept].size else 0.0

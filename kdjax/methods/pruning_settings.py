@@ -1,98 +1,88 @@
-"""From `config.pruning` to filters, schedules and a transformation."""
+"""From `config.pruning` to schedules and a transformation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import optax
 from ml_collections import ConfigDict
 
-from kdjax import pruning
-from kdjax.errors import UserError
-from kdjax.methods import base
-from kdjax.models import StagedNetwork
+from kdjax import config_pruning, pruning
 from kdjax.pruning import criteria
 from kdjax.pruning import schedules as forms
-from kdjax.pruning.paths import leaves, matching
 
-_FILTERS = ("official", "norms", "residual")
-_UNITS = ("filters", "weights")
+_KNOWN = {
+    "method": pruning.METHODS,
+    "filters": ("official", "norms", "residual"),
+    "unit": ("filters", "weights"),
+}
+_NUMBERS = ("rate_from", "zero_from", "hard_from")
 
 
-def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> pruning.Selection:
-    """The filters of a cohort's parameters that `config.pruning` means.
+def check_unused(settings: ConfigDict) -> None:
+    """Raises a ValueError if settings were changed that need a method, of which there is none."""
+    if changed := _changed(settings):
+        raise ValueError(f"{changed[0]} has no effect without config.pruning.method")
 
-    Raises:
-      UserError: an unknown choice.
+
+def check(settings: ConfigDict) -> None:
+    """Raises a ValueError for an unknown choice, and for a choice without effect on the others.
+
+    Numbers of schedules (`sigma`, `rate_from`, `zero_from`, `hard_from`) may be set for all
+    methods, as the files of `configs/` do.
     """
-    for name, known in (("filters", _FILTERS), ("unit", _UNITS)):
+    for name, known in _KNOWN.items():
         if settings[name] not in known:
-            raise UserError(
-                f"config.pruning.{name}={settings[name]!r} is unknown; use {' or '.join(known)}"
-            )
-    norms = settings.filters != "official"
-
-    def by_pattern(params):
-        words = ("conv", "bn") if norms else None
-        inside = {"cohort": params["cohort"]}
-        return pruning.by_pattern(inside, settings.patterns, skip=settings.skip, norms=words)
-
-    def of_networks(params):
-        groups = []
-        for index, network in enumerate(networks):
-            own = pruning.filter_groups(
-                network, norms=norms, residual=settings.filters == "residual"
-            )
-            for prefix in _places(params, index):
-                groups += _present(own, prefix, leaves(params))
-        if settings.skip:
-            groups = _without(groups, settings.skip)
-        return groups
-
-    return by_pattern if settings.patterns else of_networks
-
-
-def _places(params: base.Params, index: int) -> list[str]:
-    """Where a network's layers are: what it shares, itself, its backbone and branches."""
-    own = f"cohort/network_{index}"
-    inside = params["cohort"].get(f"network_{index}", {})
-    parts = [name for name in inside if name == "backbone" or name.startswith("branch")]
-    shared = ["cohort/trunk"] * (index == 0 and "trunk" in params["cohort"])
-    return shared + ([f"{own}/{part}" for part in parts] or [own])
+            raise ValueError(f"{name}={settings[name]!r} is unknown; use {' or '.join(known)}")
+    for name in _NUMBERS:
+        if not 0 <= settings[name] <= 1:
+            raise ValueError(f"{name}={settings[name]} is not in [0, 1]")
+    if not 0 < settings.sigma <= 1:
+        raise ValueError(f"sigma={settings.sigma} is not in (0, 1]")
+    soft, single = _soft(settings), settings.unit == "weights"
+    median = not single and _criterion_name(settings) == "geometric_median"
+    effective = {
+        "base": (settings.method == "ghfp", "for method 'ghfp'"),
+        "hard_fraction": (settings.method == "ghfp", "for method 'ghfp'"),
+        "rising": (soft in ("asfp", "asrfp"), "for 'asfp' and 'asrfp'"),
+        "decay": (soft in ("srfp", "asrfp"), "for 'srfp' and 'asrfp'"),
+        "criterion": (not single, "for filters: weights go by their magnitude"),
+        "distance": (median, "for the geometric median"),
+        "norm_rate": (median, "for the geometric median"),
+        "filters": (not single, "for filters, not for single weights"),
+    }
+    for name in _changed(settings):
+        works, reason = effective.get(name, (True, ""))
+        if not works:
+            raise ValueError(f"{name}={settings[name]!r} is {reason}")
+    if settings.patterns and settings.filters == "residual":
+        raise ValueError("patterns choose convolutions one by one; filters='residual' does not")
 
 
-def _present(groups, prefix: str, arrays: dict) -> list[pruning.FilterGroup]:
-    """The groups with a prefix before all paths, those whose arrays are there."""
+def _changed(settings: ConfigDict) -> list[str]:
+    """The settings that are not as they are by default."""
 
-    def outside(paths):
-        return tuple(f"{prefix}/{path}" for path in paths)
+    def plain(value: Any) -> Any:  # JSON gives lists back
+        return tuple(value) if isinstance(value, (list, tuple)) else value
 
-    return [
-        each._replace(
-            name=f"{prefix}/{each.name}", scored=outside(each.scored), masked=outside(each.masked)
-        )
-        for each in groups
-        if all(path in arrays for path in outside(each.leaves))
-    ]
+    default = config_pruning.pruning()
+    return [name for name in default if plain(settings[name]) != plain(default[name])]
 
 
-def _without(groups, patterns) -> list[pruning.FilterGroup]:
-    """The groups none of whose kernels matches a pattern.
+def _soft(settings: ConfigDict) -> str:
+    """The method whose rate and decay are followed."""
+    return settings.base or "sfp" if settings.method == "ghfp" else settings.method
 
-    Raises:
-      ValueError: a pattern that matches none.
-    """
-    kernels = [path for group in groups for path in group.scored]
-    unwanted = set(matching(kernels, patterns, "skip pattern"))
-    return [group for group in groups if not unwanted & set(group.scored)]
+
+def _criterion_name(settings: ConfigDict) -> str:
+    return settings.criterion or ("geometric_median" if settings.method == "fpgm" else "l2")
 
 
 def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
     """The three schedules of the method that `config.pruning` names.
 
     Raises:
-      ValueError: an unknown name, or a number out of range.
+      ValueError: an unknown name, a number out of range, or filters that never become zero.
     """
     final = {"exact_from": settings.rate_from}
     rising = {
@@ -109,8 +99,7 @@ def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
         "cubic": forms.cubic(1.0, epochs, exact_from=settings.hard_from),
         "cosine": forms.cosine(1.0, epochs, exact_from=settings.hard_from),
     }
-    soft = settings.base or "sfp" if settings.method == "ghfp" else settings.method
-    chosen: dict[str, Any] = {}
+    soft, chosen = _soft(settings), {}
     if soft in ("asfp", "asrfp"):
         chosen["rising"] = _one_of(rising, settings.rising, "rising")
     if soft in ("srfp", "asrfp"):
@@ -121,9 +110,13 @@ def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
         constant = forms.constant(float(fraction)) if number else None
         chosen["hard_fraction"] = constant or _one_of(hard, fraction, "hard_fraction")
         chosen["base"] = soft
-    elif settings.base:
-        raise ValueError(f"base={settings.base!r} is for method 'ghfp'")
-    return pruning.method_schedules(settings.method, settings.rate, epochs=epochs, **chosen)
+    plan = pruning.method_schedules(settings.method, settings.rate, epochs=epochs, **chosen)
+    if plan.decay(epochs - 1) > 0 and plan.hard_fraction(epochs - 1) < 1:
+        raise ValueError(
+            f"zero_from={settings.zero_from}: pruned filters would not be zero in the end; use "
+            "less than 1"
+        )
+    return plan
 
 
 def _one_of(known: dict[str, Any], name: str, setting: str) -> Any:
@@ -133,20 +126,35 @@ def _one_of(known: dict[str, Any], name: str, setting: str) -> Any:
 
 
 def transformation(
-    settings: ConfigDict, select: pruning.Selection, plan: pruning.Schedules, **clock
+    settings: ConfigDict,
+    select: pruning.Selection,
+    plan: pruning.Schedules,
+    *,
+    every: int,
+    epochs: int,
+    seed: int,
 ) -> optax.GradientTransformation:
-    options = {"counting": settings.counting, "scope": settings.scope, **plan._asdict(), **clock}
+    """The pruning of filters or of weights.
+
+    Args:
+      settings: `config.pruning`.
+      select: what is pruned.
+      plan: of `schedules`.
+      every: steps per epoch.
+      epochs: of the run.
+      seed: of random filters.
+
+    Raises:
+      ValueError: an unknown choice, or a number out of range.
+    """
+    options = {"counting": settings.counting, "scope": settings.scope, **plan._asdict()}
+    options |= {"every": every, "epochs": epochs}
     if settings.unit == "weights":
-        if settings.criterion:
-            raise ValueError(f"criterion={settings.criterion!r}: weights go by their magnitude")
         return pruning.weight_pruning(select, **options)
-    return pruning.filter_pruning(select, criterion=_criterion(settings), **options)
+    return pruning.filter_pruning(select, criterion=_criterion(settings, seed), **options)
 
 
-def _criterion(settings: ConfigDict) -> criteria.Criterion:
-    name = settings.criterion or ("geometric_median" if settings.method == "fpgm" else "l2")
-    if settings.norm_rate and name != "geometric_median":
-        raise ValueError(f"norm_rate={settings.norm_rate} is for the geometric median")
+def _criterion(settings: ConfigDict, seed: int) -> criteria.Criterion:
     median = criteria.geometric_median(settings.distance)
     if settings.norm_rate:
         median = criteria.mixed(settings.norm_rate, settings.distance)
@@ -154,6 +162,6 @@ def _criterion(settings: ConfigDict) -> criteria.Criterion:
         "l1": criteria.l1,
         "l2": criteria.l2,
         "geometric_median": median,
-        "random": criteria.random(0),
+        "random": criteria.random(seed),
     }
-    return _one_of(known, name, "criterion")
+    return _one_of(known, _criterion_name(settings), "criterion")

@@ -263,12 +263,21 @@ def create(
         )
     cohort = models.Cohort(members, shared_stages=config.shared_stages)
     method = _BUILDERS[config.method](_Parts(config, cohort, axis_name, train_labels, teacher))
-    return _pruned(_started(method, config, num_classes), config, members, train_labels)
+    method = _started(method, config, num_classes, compactions)
+    return _pruned(method, config, members, train_labels)
 
 
-def _started(method: Method, config: ConfigDict, num_classes: int) -> Method:
-    """`method`, from the weights that `config.start` names, if any."""
-    if not config.start.checkpoint:
+def _started(
+    method: Method,
+    config: ConfigDict,
+    num_classes: int,
+    compactions: Mapping[str, models.Compaction] | None,
+) -> Method:
+    """`method`, from the weights that `config.start` names, if any.
+
+    Networks that were made smaller while they trained have left their start behind.
+    """
+    if not config.start.checkpoint or compactions:
         return method
     network = pretrained.named(config.start, "config.start", num_classes)
     return started(method, network, config.networks)
@@ -281,11 +290,11 @@ def _pruned(
     train_labels: np.ndarray | None,
 ) -> Method:
     """`method`, with the pruning that `config.pruning` describes, if any."""
-    if not config.pruning.method:
-        return method
-    if train_labels is None:
-        raise ValueError("pruning counts epochs: give train_labels")
-    every = order.steps_per_epoch(len(train_labels), config.batch_size)
+    every = 0
+    if config.pruning.method:
+        if train_labels is None:
+            raise ValueError("pruning counts epochs: give train_labels")
+        every = order.steps_per_epoch(len(train_labels), config.batch_size)
     return pruned(method, networks, config, every=every)
 
 

@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.pretrained import Pretrained
+from kdjax.pretrained import Pretrained, backbone
 
 _WHERE = "config.start.checkpoint"
 
@@ -18,8 +18,8 @@ _WHERE = "config.start.checkpoint"
 def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -> base.Method:
     """`method`, whose only network starts from the weights of `network`.
 
-    Where the method has given it branches, the weights are those of the network itself; branches
-    and all else that the method adds start as ever.
+    Its branches start from trained ones where `network` has some, too; otherwise they and all else
+    that the method adds start as ever.
 
     Args:
       method: any.
@@ -27,17 +27,24 @@ def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -
       networks: the names of the method's networks, `config.networks`.
 
     Raises:
-      UserError: there are several networks, which would all be the same, or another one is trained;
-        and by `init`, where the weights have no place in the method's networks.
+      UserError: there are several networks, which would all be the same, or the trained one is
+        another, or was made smaller; and by `init`, where the weights have no place in the method's
+        networks.
     """
     if len(networks) > 1:
         raise UserError(f"{_WHERE} takes one network in config.networks: several would be the same")
+    if backbone(network).name != networks[0]:
+        raise UserError(f"{_WHERE} holds {network.name}, not the {networks[0]} of config.networks")
+    if network.compaction is not None:
+        raise UserError(
+            f"{_WHERE} holds a {network.name} that was made smaller; start from a whole one"
+        )
 
     def init(key, images):
         params, model_state = method.init(key, images)
         own = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
         own = {
-            name: tree | {"network_0": _placed(tree["network_0"], network, name)}
+            name: tree | {"network_0": _placed(tree.get("network_0", {}), network, name)}
             for name, tree in own.items()
         }
         return (

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from kdjax.models import channels
 
 if TYPE_CHECKING:
     from kdjax.models.staged import StagedNetwork
@@ -69,6 +72,7 @@ class Narrow(NamedTuple):
       select: whether those have to be picked out of an input of full width.
       first: whether the layer is the convolution that makes the channels, not one behind it.
       widen: whether zeros are put in the places of the channels that it does not compute.
+      conv: the convolution that makes them.
       folded: whether a parameter stands for constant channels of its input.
     """
 
@@ -77,6 +81,7 @@ class Narrow(NamedTuple):
     select: bool = False
     first: bool = False
     widen: bool = False
+    conv: str = ""
     folded: bool = False
 
 
@@ -109,7 +114,7 @@ def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
             change(layer, filters=mask)
         change(link.name, first=True)
         if whole:
-            change(narrow[-1] if constants else link.last, widen=True)
+            change(narrow[-1] if constants else link.last, widen=True, conv=link.convs[-1])
         for consumer in link.consumers:
             change(consumer, reads=mask, select=whole, folded=constants)
     return plan
@@ -143,12 +148,17 @@ def narrowed(network: StagedNetwork) -> Iterator[None]:
         yield
         return
     depth = len(network.path)
+    costs: dict[str, int] = {}
 
     def run(call, args, kwargs, context):
-        narrow = plan.get("/".join(context.module.path[depth:]))
+        path = "/".join(context.module.path[depth:])
+        narrow = plan.get(path)
         if narrow is None or context.method_name != "__call__":
             return call(*args, **kwargs)
-        return _run(narrow, context.module, call, *args, **kwargs)
+        y = _run(narrow, context.module, call, *args, **kwargs)
+        if isinstance(context.module, nn.Conv):
+            costs[path] = math.prod(context.module.get_variable("params", "kernel").shape[:-1])
+        return channels.widen(y, narrow.filters, costs[narrow.conv]) if narrow.widen else y
 
     with nn.intercept_methods(run):
         yield
@@ -157,22 +167,22 @@ def narrowed(network: StagedNetwork) -> Iterator[None]:
 def _run(narrow: Narrow, module: nn.Module, call, x: jax.Array, *args, **kwargs) -> jax.Array:
     fields = {}
     if narrow.select:
-        x = _select(x, narrow.reads)
+        x = channels.select(x, narrow.reads, _outputs(module))
     if isinstance(module, nn.Conv) and narrow.filters is not None:
         fields["features"] = int(narrow.filters.sum())
         if module.feature_group_count > 1:
             alive = narrow.filters
             if narrow.first:
                 alive = alive.reshape(module.feature_group_count, -1).any(1)
-                x = _select(x, np.repeat(alive, x.shape[-1] // len(alive)))
+                x = channels.select(x, np.repeat(alive, x.shape[-1] // len(alive)), 0)
             fields["feature_group_count"] = int(alive.sum())
     with changed(module, **fields):
         y = call(x, *args, **kwargs)
     if narrow.folded and isinstance(module, nn.Conv):
         shape = (*module.kernel_size, 1, y.shape[-1])
         folded = module.param("folded", nn.initializers.zeros_init(), shape, jnp.float32)
-        y = y + _constant_input(module, folded, x.shape[1:3]).astype(y.dtype)
-    return _widen(y, narrow.filters) if narrow.widen else y
+        y = y + channels.of_constant(module, folded, x.shape[1:3]).astype(y.dtype)
+    return y
 
 
 @contextlib.contextmanager
@@ -192,39 +202,6 @@ def changed(module: nn.Module, **fields: Any) -> Iterator[None]:
             object.__setattr__(module, name, value)
 
 
-def _select(x: jax.Array, mask: np.ndarray) -> jax.Array:
-    return x if mask.all() else x[..., np.flatnonzero(mask)]
-
-
-def _widen(y: jax.Array, mask: np.ndarray) -> jax.Array:
-    """`[..., channels that are left]` to `[..., C]`, zeros for the others."""
-    places = np.where(mask, np.cumsum(mask) - 1, 0)
-    return jnp.where(mask, y[..., places], jnp.zeros((), y.dtype))
-
-
-def _constant_input(conv: nn.Conv, kernel: jax.Array, size: Sequence[int]) -> jax.Array:
-    """What `kernel` `[k, k, 1, C]` makes of an image of ones of this size, `[H', W', C]`.
-
-    That is one of few vectors for each pixel: the sum of the taps that are not on the padding.
-    """
-    (rows, row), (columns, column) = (
-        np.unique(_taps(conv, axis, size[axis]), axis=0, return_inverse=True) for axis in (0, 1)
-    )
-    sums = jnp.einsum(
-        "ya,xb,abc->yxc",
-        rows.astype(kernel.dtype),
-        columns.astype(kernel.dtype),
-        kernel[:, :, 0],
-        precision="highest",
-    )
-    return sums[row.ravel()][:, column.ravel()]
-
-
-def _taps(conv: nn.Conv, axis: int, size: int) -> np.ndarray:
-    """`bool [pixels of the output, taps]`: whether a tap is on the image, along one axis."""
-    before, after = conv.padding[axis]
-    dilation, stride = conv.kernel_dilation[axis], conv.strides[axis]
-    taps = np.arange(conv.kernel_size[axis]) * dilation
-    starts = np.arange(-before, size + after - taps[-1], stride)
-    places = starts[:, None] + taps
-    return (places >= 0) & (places < size)
+def _outputs(layer: nn.Module) -> int:
+    """Weights of one input channel."""
+    return math.prod(layer.kernel_size) * layer.features if isinstance(layer, nn.Conv) else 0

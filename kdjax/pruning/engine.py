@@ -66,6 +66,9 @@ def transformation(
                 for unit in units
                 for path in unit.scored
             }
+            for unit in units:
+                for path in after.keys() & set(unit.readers):
+                    after[path] = jnp.where(state.hard[unit.name][:, None], 0, after[path])
             return choose(plan, units, after, state.hard, epoch)
 
         # The sorting costs, and is not needed in most steps.
@@ -76,6 +79,9 @@ def transformation(
             soft = due & ~masks[unit.name] & ~frozen
             for path in unit.masked:
                 steps[path] = _landing(old[path], steps[path], soft, frozen, decay)
+        for unit in units:
+            for path in unit.readers:
+                steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])
         tree = jax.tree.unflatten(jax.tree.structure(updates), list(steps.values()))
         return tree, PruningState(count, masks, hard)
 

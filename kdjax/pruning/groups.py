@@ -25,12 +25,16 @@ class FilterGroup(NamedTuple):
       masked: paths of the leaves that are multiplied by the mask; `scored` are, named or not.
       removed: how many filters of the group an earlier compaction has taken out of the network.
         They count as pruned and hard, so that a compacted network goes on as the masked one would.
+      readers: paths of kernels [..., C, out] that read the C channels and nothing else. What they
+        make of a filter that is pruned for good is zeroed with it: it multiplies zeros, and would
+        count in the scores of the readers' own filters. For groups whose pruned channels are zero.
     """
 
     name: str
     scored: tuple[str, ...]
     masked: tuple[str, ...]
     removed: int = 0
+    readers: tuple[str, ...] = ()
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -69,6 +73,12 @@ def sizes(params: Params, groups: Sequence[FilterGroup]) -> dict[str, int]:
                 raise ValueError(
                     f"filter group {group.name!r}: {path!r} has {shapes[path][-1]} filters, "
                     f"{group.leaves[0]!r} has {size}"
+                )
+        for path in group.readers:
+            if shapes.get(path, ())[-2:-1] != (found[group.name],):
+                raise ValueError(
+                    f"filter group {group.name!r}: {path!r} does not read its "
+                    f"{found[group.name]} channels"
                 )
     return found
 
@@ -159,6 +169,7 @@ def within(prefix: str, select: Selection) -> Selection:
                 name=f"{prefix}/{group.name}",
                 scored=outside(group.scored),
                 masked=outside(group.masked),
+                readers=outside(group.readers),
             )
             for group in select(nested(inside))
         ]

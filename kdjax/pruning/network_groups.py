@@ -26,7 +26,9 @@ def filter_groups(
       network: the network; paths are those of its own parameters.
       norms: whether the mask covers BatchNorm's scale and bias behind the filter, too. A pruned
         filter's channel is then exactly zero, also in training, and can be removed there. The
-        papers leave BatchNorm alone.
+        papers leave BatchNorm alone. What its readers make of a filter that is pruned for good is
+        zeroed, too (but in grouped convolutions), so that filters that are chosen later do not
+        depend on whether it has been removed.
       residual: whether all convolutions that write into one residual sum are one group, so that
         its channels can be removed. The papers prune them one by one.
       projections: whether 1x1 convolutions of residual shortcuts are pruned where they are not
@@ -48,6 +50,7 @@ def filter_groups(
             f"residual=True: {type(network).__name__} has no residual sums of one width "
             "(shortcut='padding' mixes widths); prune the convolutions one by one"
         )
+    grouped = {link.name for link in links if link.groups > 1}
     groups: dict[str, FilterGroup] = {}
     for link in links:
         owner = sums.get(link.name)
@@ -59,7 +62,13 @@ def filter_groups(
         kernels = tuple(f"{conv}/kernel" for conv in link.convs)
         affine = [f"{norm}/{leaf}" for norm in between if norm for leaf in ("scale", "bias")]
         masked = dict.fromkeys((*group.masked, *kernels, *(affine if norms else ())))
-        groups[name] = group._replace(scored=group.scored + kernels, masked=tuple(masked))
+        consumers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
+        readers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
+        groups[name] = group._replace(
+            scored=group.scored + kernels,
+            masked=tuple(masked),
+            readers=tuple(dict.fromkeys((*group.readers, *readers))),
+        )
     return with_removed(list(groups.values()), network)
 
 

@@ -91,6 +91,7 @@ def filter_pruning(
                 scored=group.scored,
                 masked=group.leaves,
                 score=_filter_scores(criterion, group.name),
+                readers=group.readers,
             )
             for group in groups
         ]

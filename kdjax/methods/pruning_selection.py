@@ -1,0 +1,113 @@
+"""Which filters of a method's parameters `config.pruning` means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ml_collections import ConfigDict
+
+from kdjax import pruning
+from kdjax.errors import UserError
+from kdjax.methods import base
+from kdjax.models import StagedNetwork
+from kdjax.pruning.groups import FilterGroup
+from kdjax.pruning.paths import leaves, matching
+
+
+def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> pruning.Selection:
+    """The filters of a cohort, with those of its branches, that `config.pruning` means.
+
+    Args:
+      settings: `config.pruning`.
+      networks: of the cohort, plain.
+    """
+    norms = settings.filters != "official"
+    options = {"norms": norms, "residual": settings.filters == "residual"}
+
+    def by_pattern(params):
+        words = ("conv", "bn") if norms else None
+        inside = {"cohort": params["cohort"]}
+        return pruning.by_pattern(inside, settings.patterns, skip=settings.skip, norms=words)
+
+    def of_networks(params):
+        arrays, groups = leaves(params), []
+        for index, network in enumerate(networks):
+            for prefix, part in _parts(params, index, network):
+                own = _groups(part, settings.filters, options)
+                groups += _present(own, prefix, arrays, whole=part is network)
+        return _without(groups, settings.skip) if settings.skip else groups
+
+    return by_pattern if settings.patterns else of_networks
+
+
+def _groups(network: StagedNetwork, filters: str, options: dict) -> list[pruning.FilterGroup]:
+    try:
+        return pruning.filter_groups(network, **options)
+    except UserError as error:
+        raise UserError(f"config.pruning.filters={filters!r}: {error}") from error
+
+
+def _parts(
+    params: base.Params, index: int, network: StagedNetwork
+) -> Iterator[tuple[str, StagedNetwork]]:
+    """Where a network's layers are, and as parts of what: shared, itself, backbone, branches."""
+    if index == 0 and "trunk" in params["cohort"]:
+        yield "cohort/trunk", network
+    inside = params["cohort"].get(f"network_{index}", {})
+    branches = [name for name in inside if name.startswith("branch")]
+    if "backbone" in inside or not branches:
+        yield f"cohort/network_{index}" + "/backbone" * ("backbone" in inside), network
+    for name in branches:
+        yield f"cohort/network_{index}/{name}", _with_all_layers(network)
+
+
+def _with_all_layers(network: StagedNetwork) -> StagedNetwork:
+    """A network with every layer that a branch of `kdjax.models.branched` may have."""
+    fields = {"extra_stages": 1}
+    if hasattr(network, "blocks"):
+        fields["blocks"] = tuple(max(count, 2) for count in network.blocks)
+    return network.clone(**fields)
+
+
+def _present(
+    groups: Sequence[pruning.FilterGroup], prefix: str, arrays: dict, *, whole: bool
+) -> list[pruning.FilterGroup]:
+    """The groups with a prefix before all paths, as far as their arrays are there.
+
+    Args:
+      groups: of a network.
+      prefix: of its paths.
+      arrays: what is there.
+      whole: whether a group may not be there in part only.
+
+    Raises:
+      UserError: it is.
+    """
+    found = []
+    for group in groups:
+        scored, masked, readers = (
+            tuple(path for path in (f"{prefix}/{each}" for each in paths) if path in arrays)
+            for paths in (group.scored, group.masked, group.readers)
+        )
+        if not scored:
+            continue
+        if whole and (len(scored), len(masked)) != (len(group.scored), len(group.masked)):
+            raise UserError(
+                f"config.pruning.filters='residual': some layers of {group.name!r} are shared by "
+                "the networks, some are not; use 'norms' or 'official', or set "
+                "config.shared_stages to 0"
+            )
+        name = f"{prefix}/{group.name}"
+        found.append(FilterGroup(name, scored, masked, group.removed, readers))
+    return found
+
+
+def _without(groups, patterns) -> list[pruning.FilterGroup]:
+    """The groups none of whose kernels matches a pattern.
+
+    Raises:
+      ValueError: a pattern that matches none.
+    """
+    kernels = [path for group in groups for path in group.scored]
+    unwanted = set(matching(kernels, patterns, "skip pattern"))
+    return [group for group in groups if not unwanted & set(group.scored)]

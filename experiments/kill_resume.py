@@ -20,9 +20,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from kdjax import metrics, workdirs
+from kdjax import compactions, metrics, workdirs
 from kdjax.checkpoints import Checkpoints
-from kdjax.loop import Run
+from kdjax.run import Run
 
 COMMAND = (
     *(sys.executable, "-m", "kdjax.main", "--config=configs/mcl.py:digits"),
@@ -141,7 +141,8 @@ def differences(one: Path, other: Path) -> list[str]:
 def _leaves(workdir: Path) -> list[tuple[str, np.ndarray]]:
     config = workdirs.read_config(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    _, state = checkpoints.restore(Run(config).abstract_state())
+    left = compactions.read(workdir, checkpoints.step("latest"))
+    _, state = checkpoints.restore(Run(config, compactions=left).abstract_state())
     checkpoints.close()
     named = jax.tree.leaves_with_path(state)
     return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in named]

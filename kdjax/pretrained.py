@@ -55,24 +55,27 @@ def is_imported(directory: Path) -> bool:
     return (Path(directory) / _SPEC).is_file()
 
 
-def check_free(directory: Path) -> None:
-    """Raises `UserError` if something is in the way of `save`."""
+def check_free(directory: Path, flag: str = "--workdir") -> None:
+    """Raises `UserError` if something is in the way of `save`; `flag` is what named it."""
     if is_imported(directory) or saved(directory / "checkpoints"):
-        raise UserError(f"--workdir={directory} is in use; name another directory")
+        raise UserError(f"{flag}={directory} is in use; name another directory")
 
 
-def save(directory: Path, network: Pretrained, source: dict[str, str]) -> None:
+def save(
+    directory: Path, network: Pretrained, source: dict[str, str], flag: str = "--workdir"
+) -> None:
     """Writes a network as a checkpoint that `load` and `config.teacher.checkpoint` understand.
 
     Args:
       directory: made if missing.
       network: what to write.
       source: where it comes from; kept in network.json.
+      flag: what named the directory.
 
     Raises:
       UserError: the directory holds another network or a run, or cannot be written to.
     """
-    check_free(directory)
+    check_free(directory, flag)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoints = Checkpoints(directory / "checkpoints", "none")
@@ -84,7 +87,7 @@ def save(directory: Path, network: Pretrained, source: dict[str, str]) -> None:
         # Last, so that a directory with this file is a whole one.
         write_atomically(directory / _SPEC, json.dumps(spec, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--workdir={directory} cannot be written: {error.strerror}") from error
+        raise UserError(f"{flag}={directory} cannot be written: {error.strerror}") from error
 
 
 def load(directory: str | Path, *, member: str = "network_0", which: str = "best") -> Pretrained:

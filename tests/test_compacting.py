@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 
-from kdjax import compacting, models, pretrained, pruning, speed, workdirs
+from kdjax import compacting, models, pretrained, pruning, workdirs
 from kdjax import config as configs
 from kdjax.checkpoints import Checkpoints
 from tests import runs
-from tests.models.families import random_variables
+from tests.models.families import FAMILIES, random_variables, shapes_of
 from tests.pruning.removal import assert_close, images, logits, pruned
 from tests.runs import networks  # noqa: F401 (registers 'tiny')
 
@@ -169,6 +169,12 @@ def test_a_network_with_branches_loses_them(call, fast, tmp_path):
     assert_close(logits(after.module(), after.variables, x), expected, 1e-5)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_channels_of_images_are_those_of_the_stem(name):
+    shapes = shapes_of(FAMILIES[name], (1, 32, 32, 2))
+    assert compacting._image_shape(FAMILIES[name], shapes, None)[2] == 2
+
+
 @pytest.mark.parametrize(("rate", "ratio"), [(0.3, 0.578), (0.4, 0.460)])
 def test_formula_of_the_papers(fast, rate, ratio):
     name = "sfp_resnet20"
@@ -186,24 +192,6 @@ def test_formula_of_the_papers(fast, rate, ratio):
     assert "FLOPs, as XLA counts" not in rows  # it does not count them
     rows = table(compacting.cost_table(*pair, (16, 16, 3), rate))
     assert not any("formula" in name for name in rows)
-
-
-def test_programs_take_turns():
-    order = []
-
-    def program(name, seconds):
-        def run(times):
-            order.append((name, times))
-            return times * seconds
-
-        return run
-
-    slow, fast = program("slow", 2.0), program("fast", 0.001)
-    seconds = speed.alternate([slow, fast], rounds=5)
-    np.testing.assert_allclose(seconds, [[2.0, 0.001]] * 5)
-    assert order[-10:] == [("slow", 1), ("fast", 10)] * 5
-    assert len(speed.alternate([slow, fast], rounds=9, budget=10)) == 4
-    assert len(speed.alternate([slow, fast], rounds=9, budget=1)) == 3
 
 
 # Refusals

@@ -1,0 +1,143 @@
+"""How much faster compact networks are, beside the multiply-adds that they save.
+
+    python -m experiments.benchmark.compact
+    python -m experiments.benchmark.compact --rates 0.3 0.5 --multiple 8 --batch_sizes 1 32
+
+Networks of random weights lose the filters of smallest norm, of every group of
+`config.pruning.filters`, and run in evaluation on random images: times do not depend on the values.
+'official' leaves BatchNorm alone, and what it makes of zero is added as constants; 'norms' needs
+none; 'residual' also removes the channels of residual sums. 'narrow' is nothing compact, but the
+network built with the widths that are left everywhere: what the compiler makes of so many filters.
+The last rows of each batch size keep filters until their numbers are multiples of 4, by --multiple.
+
+Each compact network takes turns with its dense one (A B A B ...), so that a slow spell of the
+machine hits both; the ratio is the median over the turns, milliseconds are of the fastest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import platform
+import statistics
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.mcl_step import cores
+from kdjax import models, pruning
+from kdjax.speed import Program, alternate
+
+CASES = (
+    ("sfp_resnet20", "official"),
+    ("sfp_resnet20", "norms"),
+    ("resnet20", "residual"),
+    ("resnet20", "narrow"),
+)
+IMAGE_SHAPE = (32, 32, 3)
+
+
+class Case(NamedTuple):
+    """A network, its `config.pruning.filters`, its rate, and what filters are rounded up to.
+
+    `filters` may also be 'narrow', see above.
+    """
+
+    network: str
+    filters: str
+    rate: float
+    multiple: int
+
+
+def pair(case: Case) -> tuple[tuple, tuple]:
+    """The dense network and the compact one, each with its variables."""
+    network = models.create(case.network, num_classes=10)
+    images = jnp.zeros((1, *IMAGE_SHAPE))
+    variables = network.init(jax.random.key(0), images)
+    if case.filters == "narrow":
+        widths = [left(case, width) for width in (network.stem_width, *network.widths)]
+        narrow = network.clone(stem_width=widths[0], widths=tuple(widths[1:]))
+        return (network, variables), (narrow, narrow.init(jax.random.key(0), images))
+    residual = case.filters == "residual"
+    groups = pruning.filter_groups(network, norms=case.filters != "official", residual=residual)
+    prune = pruning.hfp(lambda params: groups, case.rate, epochs=1, every=1)
+    params = jax.device_get(pruning.initial(prune, variables["params"]))
+    variables = {"params": params, "batch_stats": jax.device_get(variables["batch_stats"])}
+    smaller = pruning.compact(network, variables, multiple=case.multiple)
+    return (network, variables), (smaller.network, smaller.variables)
+
+
+def left(case: Case, filters: int) -> int:
+    """How many of so many filters are left."""
+    kept = filters - int(filters * case.rate + 1e-6)
+    return min(filters, -(-kept // case.multiple) * case.multiple)
+
+
+def row(case: Case, batch_size: int, rounds: int) -> str:
+    """Multiply-adds and latency of the compact network over those of the dense one."""
+    both = pair(case)
+    macs = [models.multiply_adds(network, IMAGE_SHAPE) for network, _ in both]
+    sizes = [models.parameter_count(variables["params"]) for _, variables in both]
+    seconds = alternate([Program(*each, IMAGE_SHAPE, batch_size) for each in both], rounds=rounds)
+    dense, compact = (1e3 * least for least in np.min(seconds, axis=0))
+    ratios = sorted(seconds[:, 1] / seconds[:, 0])
+    quarters = statistics.quantiles(ratios, n=4)
+    return (
+        f"{case.network:<13} {case.filters:<9} {100 * case.rate:>3.0f}% {case.multiple:>8} "
+        f"{batch_size:>6} {sizes[1] / sizes[0]:>11.3f} {macs[1] / macs[0]:>14.3f} "
+        f"{dense:>9.3f} {compact:>11.3f} {statistics.median(ratios):>8.3f}   "
+        f"{quarters[0]:.3f}-{quarters[2]:.3f}"
+    )
+
+
+def describe(command: str, rounds: int) -> list[str]:
+    from importlib.metadata import version
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax"))
+    return [
+        f"$ python -m experiments.benchmark.compact{command}",
+        "",
+        "compact networks over dense ones, evaluation of 32x32 images, float32",
+        f"{jax.devices()[0].device_kind}, {cores()} cores ({platform.machine()}); {libraries}",
+        f"{rounds} turns of each; milliseconds of the fastest, medians and quartiles of the ratios",
+        "",
+        f"{'network':<13} {'filters':<9} rate multiple  batch  parameters  multiply-adds  dense ms"
+        "  compact ms  latency   quartiles",
+    ]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rates", nargs="*", type=float, default=[0.4, 0.6])
+    parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 128])
+    parser.add_argument("--multiple", type=int, default=4, help="of the last rows")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--output", default="experiments/results/compact.txt")
+    return parser.parse_args()
+
+
+def main() -> None:
+    import sys
+
+    options = parse()
+    if options.rounds < 2:
+        raise SystemExit("--rounds must be at least 2")
+    multiples = dict.fromkeys((1, options.multiple))
+    lines = describe("".join(f" {each}" for each in sys.argv[1:]), options.rounds)
+    print("\n".join(lines), flush=True)
+    for batch_size in options.batch_sizes:
+        for multiple in multiples:
+            for rate in options.rates:
+                for network, filters in CASES:
+                    case = Case(network, filters, rate, multiple)
+                    lines.append(row(case, batch_size, options.rounds))
+                    print(lines[-1], flush=True)
+    output = pathlib.Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

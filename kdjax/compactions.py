@@ -29,16 +29,32 @@ def read(workdir: Path, step: int) -> Compactions:
     Raises:
       UserError: the file is damaged.
     """
-    return _after(_read(workdir), step)
+    known = [row["networks"] for row in _read(workdir) if row["step"] <= step]
+    return {name: Compaction.from_dict(each) for name, each in known[-1].items()} if known else {}
 
 
 def write(workdir: Path, step: int, compactions: Mapping[str, Compaction]) -> None:
-    """Writes down what is left from a step on; what an earlier try said of later ones goes."""
-    if jax.process_index() != 0:
-        return
+    """Writes down what is left from a step on."""
     rows = [row for row in _read(workdir) if row["step"] < step]
     rows.append({"step": step, "networks": {n: c.as_dict() for n, c in compactions.items()}})
-    write_atomically(workdir / _FILE, json.dumps(rows, indent=1) + "\n")
+    _write(workdir, rows)
+
+
+def forget(workdir: Path, step: int) -> None:
+    """Drops what was written of steps after `step`, from which training goes on.
+
+    A process that was killed before its checkpoint was whole has left it, and the same steps are
+    now taken again; or a run of another config, that never saved anything.
+    """
+    rows = _read(workdir)
+    left = [row for row in rows if row["step"] <= step]
+    if left != rows:
+        _write(workdir, left)
+
+
+def _write(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    if jax.process_index() == 0:
+        write_atomically(workdir / _FILE, json.dumps(rows, indent=1) + "\n")
 
 
 def _read(workdir: Path) -> list[dict[str, Any]]:
@@ -49,8 +65,3 @@ def _read(workdir: Path) -> list[dict[str, Any]]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); the run cannot go on without it") from error
-
-
-def _after(rows: list[dict[str, Any]], step: int) -> Compactions:
-    known = [row["networks"] for row in rows if row["step"] <= step]
-    return {name: Compaction.from_dict(each) for name, each in known[-1].items()} if known else {}

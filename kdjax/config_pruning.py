@@ -9,8 +9,9 @@ def pruning() -> ConfigDict:
     section.method = ""  # 'sfp', 'asfp', 'srfp', 'asrfp', 'hfp', 'ghfp', 'fpgm'
     section.rate = 0.4  # fraction of the filters that is pruned in the end
     section.unit = "filters"  # 'weights': unstructured, by magnitude
-    # 'official': convolutions one by one, BatchNorm untouched; 'norms': their BatchNorm too, for
-    # removal in training; 'residual': and one choice for all that is summed up.
+    # 'official': convolutions one by one, BatchNorm untouched; 'norms': that of filters that are
+    # pruned for good too, for removal in training; 'residual': and one choice for all that is
+    # summed up.
     section.filters = "official"
     section.patterns = ()  # of kernels' paths, in place of the networks' own filters
     section.skip = ()  # patterns of kernels that are left alone
@@ -28,7 +29,7 @@ def pruning() -> ConfigDict:
     section.scope = "layer"  # 'global': one ranking of all layers
     section.counting = "exact"  # 'float': the official code's rounding
     section.before_training = True  # once before the first epoch, as in the official code
-    section.evaluate_before = True  # every evaluation also without the epoch's last pruning
+    section.evaluate_before = True  # also without the epoch's last pruning (of hfp the same)
     section.shrink_epochs = ()  # after which hard filters are taken out of the network
     return section
 

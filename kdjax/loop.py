@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import compactions, optimizers, shrinking, teachers, workdirs
+from kdjax import config as configs
 from kdjax.checkpoints import Checkpoints
 from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
@@ -50,6 +51,7 @@ def _train(run: Run, workdir: Path) -> dict[str, float]:
     workdirs.claim(workdir, config)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
     step = 0
+    compactions.forget(workdir, checkpoints.latest_step() or 0)
     if checkpoints.latest_step() is None:
         state = run.init_state()
     else:
@@ -114,7 +116,8 @@ class _Loop:
 
     def _shrink(self, state: TrainState, step: int) -> TrainState:
         """The state of networks without the filters that never return; they are `run_`'s now."""
-        left, smaller = shrinking.shrink(self.run_, fetch(state))
+        left, smaller, said = shrinking.shrink(self.run_, fetch(state))
+        say(said)
         self.run_.build(left)
         # Before the checkpoint, which cannot be read without it.
         compactions.write(self.workdir, step, left)
@@ -215,9 +218,11 @@ class _Loop:
 
 def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
-    run = Run(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    run.build(compactions.read(workdir, checkpoints.step(which)))
+    left = compactions.read(workdir, checkpoints.step(which))
+    config = ConfigDict(config.to_dict())
+    config.start = configs.base().start  # the weights are the checkpoint's
+    run = Run(config, workdir, compactions=left)
     step, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()
     metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
@@ -233,7 +238,7 @@ def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float
     network = backbone(network)
     config = ConfigDict(config.to_dict())
     config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
-    config.pruning.method = config.start.checkpoint = ""
+    config.pruning, config.start = configs.base().pruning, configs.base().start
     compaction = network.compaction
     run = Run(config, compactions={} if compaction is None else {"network_0": compaction})
     if run.num_classes != network.num_classes:

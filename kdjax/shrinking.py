@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from kdjax import methods, pruning
 from kdjax.compactions import Compactions
 from kdjax.errors import UserError
-from kdjax.metrics import say
 from kdjax.training import TrainState
 
 if TYPE_CHECKING:
@@ -27,7 +26,15 @@ if TYPE_CHECKING:
 _SETTING = "config.pruning.shrink_epochs"
 
 
-def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState]:
+# Methods whose losses read nothing of a network but its logits.
+_READ_LOGITS = {
+    *("cross_entropy", "dml", "kd", "dkd", "dist", "zscore"),
+    *("cs_kd", "focal", "label_smoothing", "max_entropy", "ps_kd", "tf_kd"),
+    *("cutmix", "manifold_mixup", "mixup"),
+}
+
+
+def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
     """Takes the filters that never return out of a state.
 
     Args:
@@ -35,14 +42,14 @@ def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState]:
       state: numpy arrays.
 
     Returns:
-      What is left of every network, 'network_i', and the smaller state.
+      What is left of every network, 'network_i'; the smaller state; and a line that says how much.
 
     Raises:
       UserError: the networks cannot lose them.
     """
     hard = pruning.pruning_state(state.opt_state).hard
     networks = methods.networks(run.config, run.num_classes, compactions=run.compactions)
-    compactions = {}
+    compactions, sizes = {}, []
     for index, network in enumerate(networks):
         name = f"network_{index}"
         prefix = f"cohort/{name}/"
@@ -64,8 +71,8 @@ def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState]:
         state = pruning.narrow(state, smaller.cuts, within=name)
         compactions[name] = smaller.network.compaction
         before, after = (_filters(each) for each in (variables, smaller.variables))
-        say(f"{name} shrinks: {before} filters -> {after}")
-    return compactions, state
+        sizes.append(f"{name} {before} -> {after}")
+    return compactions, state, f"filters that are left: {', '.join(sizes)}"
 
 
 def check(run: Run) -> None:
@@ -81,7 +88,8 @@ def check(run: Run) -> None:
     state = run.abstract_state()
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
     state = state._replace(opt_state=_with_hard(state.opt_state, settings.rate))
-    compactions, state = shrink(run, state)
+    compactions, state, _ = shrink(run, state)
+    _check_features(run, compactions)
     before = run.compactions
     run.build(compactions)
     expected = run.abstract_state()
@@ -89,11 +97,38 @@ def check(run: Run) -> None:
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
     for (path, leaf), found in pairs:
         if leaf.shape != found.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise UserError(
-                f"{_SETTING}: method {run.config.method!r} reads channels that would be removed "
-                f"({name}); shrink after training, by --job=compact"
-            )
+            raise _reads(run, jax.tree_util.keystr(path, simple=True, separator="/"))
+
+
+def _check_features(run: Run, compactions: Compactions) -> None:
+    """Raises `UserError` if feature maps get narrower that the method may look at."""
+    if run.config.method in _READ_LOGITS:
+        return
+    images = jax.ShapeDtypeStruct((2, *run.image_shape), np.float32)
+    widths = []
+    for left in (run.compactions, compactions):
+        networks = methods.networks(run.config, run.num_classes, compactions=left)
+        found = [
+            jax.eval_shape(network.init_with_output, jax.random.key(0), images)[0]
+            for network in networks
+        ]
+        widths.append(
+            {
+                f"network_{index}/{name}": array.shape[-1]
+                for index, each in enumerate(found)
+                for name, array in (*each.features.items(), ("embedding", each.embedding))
+            }
+        )
+    for name, width in widths[0].items():
+        if widths[1][name] != width:
+            raise _reads(run, name)
+
+
+def _reads(run: Run, name: str) -> UserError:
+    return UserError(
+        f"{_SETTING}: method {run.config.method!r} reads channels that would be removed ({name}); "
+        "shrink after training, by --job=compact"
+    )
 
 
 def _check_settings(config: ConfigDict) -> None:
@@ -110,18 +145,24 @@ def _check_settings(config: ConfigDict) -> None:
         )
     elif config.shared_stages:
         reason = "networks that share stages cannot; set config.shared_stages to 0"
+    elif not all(0 < epoch < config.epochs for epoch in settings.shrink_epochs):
+        reason = f"training goes on after epochs 1 ... {config.epochs - 1} only"
     if reason:
         raise UserError(f"{_SETTING}={settings.shrink_epochs}: {reason}")
 
 
 def _with_hard(opt_state: Any, rate: float) -> Any:
-    """An optimizer's state in which the first filters of every group are pruned for good."""
+    """An optimizer's state in which some filters of every group are pruned for good.
+
+    They are others in every group: only groups that are pruned as one may be relied on to agree.
+    """
 
     def pruned(node: Any) -> Any:
         if not isinstance(node, pruning.PruningState):
             return node
         hard = {
-            name: np.arange(mask.size) < int(rate * mask.size) for name, mask in node.hard.items()
+            name: np.roll(np.arange(mask.size) < int(rate * mask.size), index)
+            for index, (name, mask) in enumerate(node.hard.items())
         }
         return node._replace(hard=hard)
 

@@ -17,6 +17,24 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+@pytest.fixture(scope="module")
+def fast_runs():
+    """Whole runs in this process are compiled without much optimisation: a third of the time."""
+    from kdjax import parallel, run  # late: they import jax
+
+    fast = {"xla_backend_optimization_level": 0}
+    options = parallel.compiler_options() | fast
+
+    def init_state(self):
+        init = run.jax.jit(self._init, compiler_options=fast)
+        return run.fetch(init(run.jax.random.key(self.config.seed)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "compiler_options", lambda: options)
+        patch.setattr(run.Run, "init_state", init_state)
+        yield
+
+
 @pytest.fixture
 def call(capfd, monkeypatch):
     """Runs the command line in this process; returns status, standard output and error lines."""

@@ -11,12 +11,13 @@ import pytest
 
 from experiments import kill_resume
 from kdjax import config as configs
-from kdjax import loop, metrics, workdirs
+from kdjax import loop, metrics, training, workdirs
 from kdjax.data import augment
 from kdjax.errors import UserError
-from kdjax.loop import Run
 from kdjax.methods import Method
+from kdjax.parallel import Parallel
 from kdjax.preemption import EXIT_STATUS, Preempted, Preemption
+from kdjax.run import Run, network_names
 from tests import runs
 from tests.runs import networks  # noqa: F401
 
@@ -112,9 +113,9 @@ def test_evaluation_counts_every_image_once(make_config, batch_size):
 def evaluate_logits(logits, labels):
     """The sums of an evaluation step that sees these logits."""
     method = Method(init=None, loss=None, predict=lambda *arguments: {"network_0": logits})
-    step = loop.evaluation_step(method, lambda constants, batch: (None, labels), 7)
+    step = training.evaluation_step(method, lambda constants, batch: (None, labels), 7)
     mask = np.ones((1, 1, len(labels)), np.float32)
-    return loop.Parallel("pmap").map(step)(({}, {}), {}, {"mask": mask})
+    return Parallel("pmap").map(step)(({}, {}), {}, {"mask": mask})
 
 
 def test_top_five():
@@ -133,7 +134,7 @@ def test_logits_that_are_no_numbers_are_wrong():
 
 def test_mean_is_over_single_networks():
     names = ["network_0/top1", "ensemble/top1", "network_1/top1", "network_0/top5", "mean/top1"]
-    assert loop.network_names(dict.fromkeys(names, 0.5)) == ["network_0", "network_1"]
+    assert network_names(dict.fromkeys(names, 0.5)) == ["network_0", "network_1"]
 
 
 def test_loss_that_is_not_finite_names_the_last_good_checkpoint(make_config, tmp_path):

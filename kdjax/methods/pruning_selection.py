@@ -85,20 +85,20 @@ def _present(
     """
     found = []
     for group in groups:
-        scored, masked, readers = (
+        scored, masked, settled, readers = (
             tuple(path for path in (f"{prefix}/{each}" for each in paths) if path in arrays)
-            for paths in (group.scored, group.masked, group.readers)
+            for paths in (group.scored, group.masked, group.settled, group.readers)
         )
         if not scored:
             continue
-        if whole and (len(scored), len(masked)) != (len(group.scored), len(group.masked)):
+        if whole and (len(scored), len(settled)) != (len(group.scored), len(group.settled)):
             raise UserError(
                 f"config.pruning.filters='residual': some layers of {group.name!r} are shared by "
                 "the networks, some are not; use 'norms' or 'official', or set "
                 "config.shared_stages to 0"
             )
         name = f"{prefix}/{group.name}"
-        found.append(FilterGroup(name, scored, masked, group.removed, readers))
+        found.append(FilterGroup(name, scored, masked, group.removed, readers, settled))
     return found
 
 

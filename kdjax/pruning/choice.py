@@ -25,6 +25,7 @@ class Unit(NamedTuple):
       scored: paths of the leaves that the scores come from.
       masked: paths of the leaves that are multiplied by the mask, broadcast from its last axis.
       score: scored leaves -> (scores, whether each is exactly zero), both of `shape`.
+      settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch.
       readers: paths of leaves whose last axis but one is zeroed where the mask is hard.
     """
 
@@ -34,6 +35,7 @@ class Unit(NamedTuple):
     scored: tuple[str, ...]
     masked: tuple[str, ...]
     score: Callable[[Sequence[jax.Array]], tuple[jax.Array, jax.Array]]
+    settled: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
 
     @property

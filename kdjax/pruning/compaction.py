@@ -93,7 +93,10 @@ def compact(
             "them from the dense network all at once, or prune BatchNorm with the filters"
         )
     masks_after = _dense_masks(network, links, left)
-    sums = () if needs_constants else _narrow_sums(network, masks_after, arrays, drop_norms)
+    chosen = None if masks is None else set(masks)
+    sums = ()
+    if not needs_constants:
+        sums = _narrow_sums(network, masks_after, arrays, drop_norms, chosen)
     compaction = Compaction.of(masks_after, sums, needs_constants)
     result = network.clone(compaction=compaction)
     cuts = cuts_between(network, result, arrays)
@@ -221,14 +224,24 @@ def _dense_masks(
 
 
 def _narrow_sums(
-    network: StagedNetwork, masks: Mapping[str, np.ndarray], arrays: Arrays, drop_norms: bool
+    network: StagedNetwork,
+    masks: Mapping[str, np.ndarray],
+    arrays: Arrays,
+    drop_norms: bool,
+    chosen: set[str] | None,
 ) -> tuple[str, ...]:
-    """The residual sums that lose channels: all summands lack the same ones, which are zero."""
+    """The residual sums that lose channels: all summands lack the same ones, which are zero.
+
+    Summands that were pruned one by one may do so by chance. Where `chosen` says what was pruned,
+    their sum stays as it is: who asked for them expects maps of full width.
+    """
     narrow_before = () if network.compaction is None else network.compaction.sums
 
     def loses(each: Sum) -> bool:
         if each.name in narrow_before:
             return True
+        if chosen is not None and each.name not in chosen:
+            return False
         mask, *others = (masks[conv] for conv in each.convs)
         equal = all(np.array_equal(mask, other) for other in others)
         return equal and not mask.all() and (drop_norms or not _shifts(each.norms, ~mask, arrays))

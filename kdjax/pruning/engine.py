@@ -53,7 +53,9 @@ def transformation(
         units = units_of(params)
         _check_state(units, state)
         old, steps = leaves(params), leaves(updates)
-        if missing := [p for unit in units for p in unit.masked if p not in steps]:
+        if missing := [
+            p for unit in units for p in (*unit.masked, *unit.settled) if p not in steps
+        ]:
             raise ValueError(f"the updates have no {missing[0]!r}, which is to be pruned")
         epoch = jnp.clip(state.count // plan.every, 0, plan.epochs - 1)
         count = optax.safe_increment(state.count)
@@ -74,11 +76,15 @@ def transformation(
         # The sorting costs, and is not needed in most steps.
         masks, hard = jax.lax.cond(due, prune, lambda: (state.masks, state.hard))
         decay = jnp.asarray(plan.decay)[epoch] if plan.decay.any() else None
+        last = due & (epoch == plan.epochs - 1)
         for unit in units:
             frozen = hard[unit.name]
             soft = due & ~masks[unit.name] & ~frozen
             for path in unit.masked:
                 steps[path] = _landing(old[path], steps[path], soft, frozen, decay)
+            for path in unit.settled:
+                gone = frozen | (last & ~masks[unit.name])
+                steps[path] = jnp.where(gone, -old[path], steps[path])
         for unit in units:
             for path in unit.readers:
                 steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])

@@ -23,6 +23,9 @@ class FilterGroup(NamedTuple):
       name: of the group, unique in its network.
       scored: paths of the kernels that decide, seen as one kernel: their squared norms add up.
       masked: paths of the leaves that are multiplied by the mask; `scored` are, named or not.
+      settled: paths of the leaves, BatchNorm's scale and bias, that are zeroed with a filter that
+        is pruned for good: one that is hard, or pruned after the last epoch. A filter that may
+        return needs its own: with all of it zero no gradient would reach it.
       removed: how many filters of the group an earlier compaction has taken out of the network.
         They count as pruned and hard, so that a compacted network goes on as the masked one would.
       readers: paths of kernels [..., C, out] that read the C channels and nothing else. What they
@@ -35,11 +38,17 @@ class FilterGroup(NamedTuple):
     masked: tuple[str, ...]
     removed: int = 0
     readers: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
+
+    @property
+    def pruned(self) -> tuple[str, ...]:
+        """The paths of the leaves that every pruning multiplies by the mask, each once."""
+        return tuple(dict.fromkeys((*self.scored, *self.masked)))
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """The paths of all leaves that are multiplied by the mask, each once."""
-        return tuple(dict.fromkeys((*self.scored, *self.masked)))
+        """The paths of all leaves whose last axis are the filters, each once."""
+        return tuple(dict.fromkeys((*self.pruned, *self.settled)))
 
 
 Selection = Callable[[Params], Sequence[FilterGroup]]
@@ -100,9 +109,10 @@ def by_pattern(
         anything: '**/conv*/kernel', 'stage[12]_*/**'.
       skip: patterns of kernels that are left alone.
       norms: (word in the names of convolutions, word in the names of their BatchNorms), which is
-        ('conv', 'bn') for kdjax's networks. The mask then covers the convolution's own bias and its
-        BatchNorm's scale and bias too, so that a pruned filter's output is exactly zero. It must be
-        the BatchNorm *behind* the convolution, which a name cannot say of pre-activation blocks.
+        ('conv', 'bn') for kdjax's networks. The convolution's own bias, and its BatchNorm's scale
+        and bias, are then zeroed with a filter that is pruned for good (`FilterGroup.settled`), so
+        that its output is exactly zero. It must be the BatchNorm *behind* the convolution, which a
+        name cannot say of pre-activation blocks.
 
     Raises:
       ValueError: a pattern that matches no kernel, nothing left, or a BatchNorm that is missing.
@@ -169,6 +179,7 @@ def within(prefix: str, select: Selection) -> Selection:
                 name=f"{prefix}/{group.name}",
                 scored=outside(group.scored),
                 masked=outside(group.masked),
+                settled=outside(group.settled),
                 readers=outside(group.readers),
             )
             for group in select(nested(inside))
@@ -206,14 +217,19 @@ def table(
 
 def _group(kernel: str, found: Mapping[str, Any], norms: tuple[str, str] | None) -> FilterGroup:
     layer, _, leaf = kernel.rpartition("/")
-    masked = [kernel]
+    settled = []
     if norms is not None:
         if f"{layer}/bias" in found:
-            masked.append(f"{layer}/bias")
+            settled.append(f"{layer}/bias")
         parent, _, name = layer.rpartition("/")
         norm = f"{parent}/{name.replace(*norms)}".removeprefix("/")
         parts = [f"{norm}/{part}" for part in ("scale", "bias") if f"{norm}/{part}" in found]
         if norm == layer or not parts:
             raise ValueError(f"no BatchNorm of {layer!r}: norms={norms!r} looks for it at {norm!r}")
-        masked += parts
-    return FilterGroup(layer if layer and leaf == "kernel" else kernel, (kernel,), tuple(masked))
+        settled += parts
+    return FilterGroup(
+        layer if layer and leaf == "kernel" else kernel,
+        (kernel,),
+        (kernel,),
+        settled=tuple(settled),
+    )

@@ -24,11 +24,11 @@ def filter_groups(
 
     Args:
       network: the network; paths are those of its own parameters.
-      norms: whether the mask covers BatchNorm's scale and bias behind the filter, too. A pruned
-        filter's channel is then exactly zero, also in training, and can be removed there. The
-        papers leave BatchNorm alone. What its readers make of a filter that is pruned for good is
-        zeroed, too (but in grouped convolutions), so that filters that are chosen later do not
-        depend on whether it has been removed.
+      norms: whether BatchNorm's scale and bias behind a filter are zeroed with it once it is
+        pruned for good: when it is hard, or after the last epoch. Its channel is then exactly zero,
+        also in training, and can be removed there. What its readers make of it is zeroed, too (but
+        in grouped convolutions), so that filters that are chosen later do not depend on whether it
+        has been removed. The papers leave BatchNorm alone.
       residual: whether all convolutions that write into one residual sum are one group, so that
         its channels can be removed. The papers prune them one by one.
       projections: whether 1x1 convolutions of residual shortcuts are pruned where they are not
@@ -61,12 +61,13 @@ def filter_groups(
         between = link.norms if owner is None else (*link.norms, *owner.norms)
         kernels = tuple(f"{conv}/kernel" for conv in link.convs)
         affine = [f"{norm}/{leaf}" for norm in between if norm for leaf in ("scale", "bias")]
-        masked = dict.fromkeys((*group.masked, *kernels, *(affine if norms else ())))
+        settled = dict.fromkeys((*group.settled, *(affine if norms else ())))
         consumers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
         readers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
         groups[name] = group._replace(
             scored=group.scored + kernels,
-            masked=tuple(masked),
+            masked=group.masked + kernels,
+            settled=tuple(settled),
             readers=tuple(dict.fromkeys((*group.readers, *readers))),
         )
     return with_removed(list(groups.values()), network)

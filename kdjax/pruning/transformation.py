@@ -58,7 +58,8 @@ def filter_pruning(
       hard_fraction: lambda_t in [0, 1], likewise.
       criterion: scores of the filters of a kernel; see `kdjax.pruning.criteria`.
       every: updates per epoch.
-      epochs: number of epochs, for schedules. Afterwards their last values hold.
+      epochs: number of epochs, for schedules. Afterwards their last values hold, and what groups
+        call `settled` is zeroed after the last one; without it, after every one.
       counting: 'exact' or 'float'; see `kdjax.pruning.counting`.
       scope: 'layer': the rate holds in every group. 'global': it holds for all groups together, by
         scores divided by their group's mean, and at least one filter of every group is left.
@@ -89,8 +90,9 @@ def filter_pruning(
                 shape=(found[group.name],),
                 removed=group.removed,
                 scored=group.scored,
-                masked=group.leaves,
+                masked=group.pruned,
                 score=_filter_scores(criterion, group.name),
+                settled=group.settled,
                 readers=group.readers,
             )
             for group in groups

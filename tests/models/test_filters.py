@@ -104,8 +104,8 @@ def test_groups_one_by_one():
     assert groups == [FilterGroup(n, (f"{n}/kernel",), (f"{n}/kernel",)) for n in names]
     with_projection = filter_groups(network, norms=True, projections=True)
     assert [group.name for group in with_projection] == [*names, "stage2_block0/shortcut_conv"]
-    assert with_projection[-1].masked == (
-        "stage2_block0/shortcut_conv/kernel",
+    assert with_projection[-1].masked == ("stage2_block0/shortcut_conv/kernel",)
+    assert with_projection[-1].settled == (
         "stage2_block0/shortcut_bn/scale",
         "stage2_block0/shortcut_bn/bias",
     )
@@ -117,11 +117,11 @@ def test_groups_of_residual_sums():
     assert list(groups)[:3] == ["stem_sum", "stage1_block0/conv1", "stage2_block0/conv1"]
     assert groups["stem_sum"].scored == ("stem_conv/kernel", "stage1_block0/conv2/kernel")
     # The BatchNorms that read the sum, which is where its channels get a bias.
-    norms = {path.rpartition("/")[0] for path in groups["stem_sum"].masked if "bn" in path}
+    norms = {path.rpartition("/")[0] for path in groups["stem_sum"].settled}
     assert norms == {"stage1_block0/bn1", "stage2_block0/bn1"}
     last = groups["stage3_block0_sum"]
     assert "stage3_block0/shortcut_conv/kernel" in last.scored
-    assert "final_bn/scale" in last.masked
+    assert "final_bn/scale" in last.settled
 
 
 def test_depthwise_convolutions_are_in_the_group_before_them():

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from kdjax import pruning
@@ -187,3 +188,35 @@ def test_a_compacted_network_goes_on_as_the_masked_one(criterion, scope):
     found = go_on(training(removed), without(moment, gone), updates, gone)
     assert_same(without(expected, gone), found)
     assert min(int(hard.sum()) for hard in found.pruning.hard.values()) > 2
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_batch_norm_is_settled_when_a_filter_is(fraction):
+    """Zeroed with hard filters, and with all pruned ones after the last epoch; not before."""
+    key = jax.random.key(0)
+    params = {
+        "conv": {"kernel": jax.random.normal(key, (3, 3, 2, 8))},
+        "bn": {"scale": jnp.ones(8), "bias": jnp.full(8, 0.5)},
+        "next": {"kernel": jax.random.normal(key, (1, 1, 8, 3))},
+    }
+    group = pruning.FilterGroup(
+        "conv",
+        ("conv/kernel",),
+        (),
+        readers=("next/kernel",),
+        settled=("bn/scale", "bn/bias"),
+    )
+    tx = pruning.filter_pruning(
+        lambda params: [group], rate=0.5, hard_fraction=fraction, every=1, epochs=3
+    )
+    update, state = jax.jit(tx.update), tx.init(params)
+    for epoch in range(3):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+        mask, hard = state.masks["conv"], state.hard["conv"]
+        assert int(hard.sum()) == int(4 * fraction)
+        settled = ~mask if epoch == 2 else hard
+        for leaf in params["bn"].values():
+            np.testing.assert_array_equal(leaf == 0, settled)
+        np.testing.assert_array_equal((params["conv"]["kernel"] == 0).all((0, 1, 2)), ~mask)
+        np.testing.assert_array_equal((params["next"]["kernel"] == 0).all((0, 1, 3)), hard)

@@ -1,0 +1,170 @@
+"""Training that starts from trained weights."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import loop, models, pretrained
+from kdjax.errors import UserError
+from kdjax.pruning import compact, filter_groups
+from kdjax.pruning.paths import leaves
+from kdjax.run import Run
+from tests import runs
+from tests.models.helpers import random_variables
+from tests.runs import pruning
+
+pytestmark = pytest.mark.usefixtures("fast_runs")
+IMAGES = np.zeros((1, 8, 8, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return pruning.written(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def save(tmp_path_factory):
+    """Writes a network with random weights; returns it and its directory."""
+
+    def save(name, num_classes=runs.CLASSES, zeros=False):
+        module = models.create(name, num_classes=num_classes)
+        network = pretrained.Pretrained(name, num_classes, random_variables(module, IMAGES))
+        if zeros:
+            for group in filter_groups(module):
+                leaves(network.variables["params"])[f"{group.name}/kernel"][..., 0] = 0
+            smaller = compact(module, network.variables)
+            compaction = smaller.network.compaction
+            network = network._replace(variables=smaller.variables, compaction=compaction)
+        directory = tmp_path_factory.mktemp("trained") / name
+        pretrained.save(directory, network, {})
+        return directory, network
+
+    return save
+
+
+def start_config(source, directory, method="", **changes):
+    config = pruning.config(source, "sfp", **changes)
+    config.pruning.method = method
+    config.pruning.rate = config.pruning.rate if method else 0.4
+    config.start.checkpoint = str(directory)
+    return config
+
+
+def initial(config):
+    """Parameters and statistics of the only network before training, by their paths."""
+    state = Run(config).init_state()
+    params, statistics = state.params["cohort"], state.model_state["batch_stats"]
+    return leaves(params["network_0"]) | leaves(statistics["network_0"])
+
+
+def of(network):
+    return leaves(network.variables["params"]) | leaves(network.variables["batch_stats"])
+
+
+def test_a_network_starts_from_all_its_weights(source, save):
+    directory, network = save("tiny")
+    found, expected = initial(start_config(source, directory)), of(network)
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array)
+
+
+def test_they_are_pruned_before_training(source, save):
+    directory, network = save("tiny")
+    found, expected = initial(start_config(source, directory, "sfp")), of(network)
+    for path, array in expected.items():
+        zero = (found[path] == 0) & (array != 0)
+        np.testing.assert_array_equal(np.where(zero, 0, array), found[path])
+        pruned = array.ndim == 4 and "shortcut" not in path
+        assert zero.mean() == (0.5 if pruned else 0)
+        if pruned:  # the smaller half
+            norms = np.square(array).sum((0, 1, 2))
+            smallest = set(np.argsort(norms)[: len(norms) // 2])
+            assert set(np.flatnonzero(zero.all((0, 1, 2)))) == smallest
+
+
+@pytest.mark.slow
+def test_branches_start_as_ever(source, save):
+    directory, network = save("tiny")
+    own = initial(start_config(source, directory, learner="mixskd"))
+    for path, array in of(network).items():
+        np.testing.assert_array_equal(own[f"backbone/{path}"], array)
+    ever = start_config(source, "", learner="mixskd")
+    ever = initial(ever)
+    assert ever.keys() == own.keys()
+    for path in ever.keys() - {f"backbone/{path}" for path in of(network)}:
+        np.testing.assert_array_equal(own[path], ever[path])
+
+
+def test_a_network_starts_from_one_with_branches(source, save):
+    directory, network = save("tiny_aux")
+    found = initial(start_config(source, directory))
+    expected = of(pretrained.backbone(network))
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array)
+
+
+@pytest.mark.slow
+def test_branches_start_from_branches(source, save):
+    directory, network = save("tiny_aux")
+    found = initial(start_config(source, directory, learner="hssakd_teacher"))
+    for path, array in of(network).items():
+        np.testing.assert_array_equal(found[path], array)
+
+
+@pytest.mark.slow
+def test_a_run_starts_where_another_ended(source, tmp_path):
+    config = start_config(source, "", epochs=2)
+    ended = loop.train(config, tmp_path / "dense")
+    config = start_config(source, tmp_path / "dense", epochs=1)
+    config.start.which = "latest"
+    config.optimizer.learning_rate, config.optimizer.weight_decay = 0.0, 0.0
+    run = Run(config)
+    state = run.parallel.replicate(run.init_state())
+    assert run.evaluate(state, run.feed.constants("test")) == pytest.approx(ended)
+    last = loop.train(config, tmp_path / "on")
+    # What it started from is needed no more.
+    (tmp_path / "dense").rename(tmp_path / "elsewhere")
+    assert loop.evaluate(config, tmp_path / "on", "latest")["mean/top1"] == last["mean/top1"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "message"),
+    [
+        (("tiny",), {"networks": ("tiny", "tiny")}, "takes one network in config.networks"),
+        (("tiny",), {"networks": ("resnet8",)}, "holds tiny, not the resnet8 of config.networks"),
+        (("resnet8",), {}, "holds resnet8, not the tiny of config.networks"),
+        (("tiny", 5), {}, "tiny has 5 classes, the data has 4"),
+        (("tiny_aux6",), {"learner": "hssakd_teacher"}, "whose arrays are not those of config.net"),
+        (("tiny_aux",), {"learner": "mixskd"}, "whose arrays are not those of config.net"),
+        (("tiny",), {"shared_stages": 1}, "whose arrays are not those of config.networks"),
+        (("tiny",), {"shared_stages": 2}, "whose arrays are not those of config.networks"),
+        (("tiny",), {"start__which": "first"}, "config.start.which='first' is unknown"),
+        (("tiny", runs.CLASSES, True), {}, "a tiny that was made smaller"),
+    ],
+)
+def test_weights_that_are_no_start(source, save, tmp_path, kept, changes, message):
+    directory, _ = save(*kept)
+    config = start_config(source, directory, **changes)
+    with pytest.raises(UserError, match=message) as error:
+        loop.train(config, tmp_path / "run")
+    assert "\n" not in str(error.value) and "config.start" in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_is_not_there(source, tmp_path):
+    with pytest.raises(UserError, match="nowhere holds no network"):
+        Run(start_config(source, tmp_path / "nowhere"))
+
+
+def test_the_start_is_not_the_teacher(source, save):
+    """Its own section; the teacher that is trained first starts from random weights."""
+    directory, _ = save("tiny")
+    config = start_config(source, directory, "hfp", learner="kd")
+    config.teacher.network = "tiny"
+    own = loop.teachers.config_of_teacher(config)
+    assert (own.start.checkpoint, own.pruning.method) == ("", "")
+    jax.tree.map(np.shape, Run(own).abstract_state())

@@ -52,6 +52,7 @@ def refused(call):
 # Runs
 
 
+@pytest.mark.slow
 def test_digits_as_in_the_readme(tmp_path):
     """`configs/mcl.py:digits` as it stands, but for its size: trained, resumed, evaluated."""
     small = ("epochs=1", "batch_size=20", "data.images_per_class=2", "data.train_fraction=0.05")

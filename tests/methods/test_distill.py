@@ -36,7 +36,15 @@ from tests.methods.distilled import (
 from tests.models import helpers
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("kd", "fitnet", "crd", "ft")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in BASELINES
+    ],
+)
 def test_a_step_of_every_baseline(name):
     weights, _ = settings(name)
     (loss, (model_state, metrics)), (gradients, of_teacher) = step(name)

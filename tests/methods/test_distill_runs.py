@@ -66,7 +66,7 @@ def flags(name: str, source: str, **changes) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        pytest.param("crd", {}, id="crd"),
+        pytest.param("crd", {}, id="crd", marks=pytest.mark.slow),
         pytest.param("ft", {"distill.ft.init_epochs": 1}, id="ft", marks=pytest.mark.slow),
     ],
 )

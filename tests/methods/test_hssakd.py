@@ -176,6 +176,7 @@ def test_predictions():
             helpers.assert_equal(predictions["network_1"], found.backbone.logits)
 
 
+@pytest.mark.slow
 def test_several_devices_compute_what_one_does():
     """The views of an image are on one device; BatchNorm's statistics are over all of them."""
     params, model_state = state()
@@ -228,6 +229,7 @@ def frozen_steps():
     return method, before, (optax.apply_updates(before[0], updates), model_state)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_does_not_change():
     method, before, after = frozen_steps()
     for params, model_state in (before, after):

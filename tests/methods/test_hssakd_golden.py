@@ -117,6 +117,7 @@ def test_steps_in_float64(name):
             golden.assert_close(value, arrays[f"{key}_f64"], 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.trajectory_names("traj_hsakd_resnet8_aux_lr0.001"))
 def test_steps_in_float32(name):
     """The small learning rate, within some times the official code's own rounding error."""

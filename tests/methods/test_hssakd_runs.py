@@ -61,6 +61,7 @@ def test_teacher_and_student_as_in_the_docstring(source, tmp_path):
     assert re.search(rf"^network_0 +top-1 +{100 * row['network_0/top1']:.2f} %", output, re.M)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_makes_a_whole_teacher(call, source, tmp_path):
     plain, frozen, student = (tmp_path / name for name in ("plain", "frozen", "student"))
     runs.finish(runs.start(*runs.settings(source, epochs=1), f"--workdir={plain}"))

@@ -190,6 +190,7 @@ def test_steps_in_float64(name):
         assert_trajectory(run(record, arrays, jnp.float64), record, arrays, lambda name: 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases("_lr0.001"))
 def test_steps_in_float32(name):
     """The small learning rate, within some times the official code's own rounding error."""

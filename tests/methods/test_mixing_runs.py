@@ -20,9 +20,8 @@ def source(tmp_path_factory):
     return runs.write_arrays(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-@pytest.mark.parametrize(
-    "name", ["mixskd", *(pytest.param(each, marks=pytest.mark.slow) for each in [*SETTINGS][1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
 def test_a_run_learns(source, tmp_path, name):
     """`configs/FILE:digits` as it stands, but for its network, data and length."""
     file, terms = SETTINGS[name]

@@ -111,6 +111,7 @@ def _path(variables: dict, index: int) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_tree_divides_gradients_where_it_splits():
     module = models.TreeCohort((tiny(),) * 3)
     variables = random_variables(module)
@@ -154,6 +155,7 @@ def test_tree_splits_where_it_is_told():
     assert_equal(jax.jit(network.apply)(_path(variables, 2), IMAGES), last)
 
 
+@pytest.mark.slow
 def test_trunk_divisor():
     def gradient(divisor):
         module = models.TreeCohort((tiny(),) * 2, trunk_divisor=divisor)

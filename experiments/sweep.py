@@ -33,14 +33,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="module, for instance experiments.mcl_cifar100")
     parser.add_argument("--runs", type=Path, required=True, help="directory of the workdirs")
+    parser.add_argument("--only", help="labels to run, with commas; all of them when not given")
     parser.add_argument("--table-only", action="store_true", help="no runs; the table from logs")
     arguments, extra = parser.parse_known_args(argv)
     experiment = importlib.import_module(arguments.experiment)
     results = RESULTS / arguments.experiment.rpartition(".")[2]
     results.mkdir(parents=True, exist_ok=True)
+    labels = arguments.only.split(",") if arguments.only else list(experiment.RUNS)
+    if unknown := set(labels) - set(experiment.RUNS):
+        parser.error(f"no label {sorted(unknown)}; the labels are {sorted(experiment.RUNS)}")
     if not arguments.table_only:
         for seed in experiment.SEEDS:  # seed by seed, so that a part of the sweep can be compared
-            for label in experiment.RUNS:
+            for label in labels:
                 if seed != experiment.SEEDS[0] and label in getattr(experiment, "ONCE", ()):
                     continue
                 status = run_one(experiment, label, seed, arguments.runs, results, extra)

@@ -6,7 +6,8 @@ NOTE = """
 pictures at 16x16, tested on all 10,000 test images. ResNet-20 with padded shortcuts, 30 epochs of
 batch 64 from scratch, the papers' learning rate with its milestones at the same parts of the run,
 40 % and 60 % of the filters of every convolution. Accuracies are those after an epoch's pruning;
-only epochs in which the filters are really pruned count as best. GHFP starts from SFP. mcl_ghfp_40
+only epochs in which the filters are really pruned count as best. BatchNorm decays with the filters
+of SRFP and ASRFP but in srfp_official_40, where it is left alone. GHFP starts from SFP. mcl_ghfp_40
 is two networks that learn by MCL while GHFP prunes both, with a warm-up epoch. The machine was
 shared: images_per_second in the logs is no measurement.
 """
@@ -33,6 +34,10 @@ RUNS = {
         for percent in (40, 60)
         for method in _METHODS
     },
+    "srfp_official_40": (
+        "--config=configs/srfp.py:cifar100,sfp_resnet20,0.4",
+        "--config.pruning.filters=official",
+    ),
     "mcl_ghfp_40": (
         "--config=configs/mcl.py:cifar100,sfp_resnet20,2",
         "--config.pruning.method=ghfp",

@@ -9,8 +9,9 @@ table land in experiments/results/NAME as runs finish, NAME being the experiment
 
 An experiment is a module with `TITLE`, `NOTE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`,
 which maps each method's label to its own flags; `{runs}` in them is the directory of the workdirs.
-It may have `ONCE`, labels that are run with the first seed only (teachers), and `table`, a function
-from a label's cell to the lines of the table, in place of one row per label.
+It may have `DATA = False`, when it needs no prepared data set, `ONCE`, labels that are run with the
+first seed only (teachers), and `table`, a function from a label's cell to the lines of the table,
+in place of one row per label.
 """
 
 import argparse
@@ -84,11 +85,14 @@ def write_table(experiment, module: str, results: Path) -> None:
         lines += experiment.table(lambda label: cell(results, label))
     else:
         lines += rows_of_labels(experiment, results)
-    command = f"python -m experiments.sweep {module} --runs DIR --config.data.dir=DATA/tfds"
+    command = f"python -m experiments.sweep {module} --runs DIR"
+    if getattr(experiment, "DATA", True):
+        command += " --config.data.dir=DATA/tfds"
     flags = "\n".join(f"    {flag}" for flag in experiment.COMMON)
     lines += ["", "Top-1 in %: mean over seeds of the mean over the networks, +- the standard "]
     lines[-1] += "deviation over seeds. Best epoch: the highest mean, of the epochs evaluated."
-    lines += ["", f"Made by `{command}`; flags of all runs:", "", flags, ""]
+    lines += ["", f"Made by `{command}`;" + (" flags of all runs:" if flags else ""), ""]
+    lines += [flags, ""] if flags else []
     for label, own in experiment.RUNS.items():
         lines.append(f"- {label}: `{' '.join(own)}`")
     lines += [

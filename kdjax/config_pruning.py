@@ -9,9 +9,9 @@ def pruning() -> ConfigDict:
     section.method = ""  # 'sfp', 'asfp', 'srfp', 'asrfp', 'hfp', 'ghfp', 'fpgm'
     section.rate = 0.4  # fraction of the filters that is pruned in the end
     section.unit = "filters"  # 'weights': unstructured, by magnitude
-    # 'official': convolutions one by one, BatchNorm untouched; 'norms': that of filters that are
-    # pruned for good too, for removal in training; 'residual': and one choice for all that is
-    # summed up.
+    # 'official': convolutions one by one, BatchNorm untouched; 'norms': BatchNorm decays with its
+    # filters and goes with those that are pruned for good; 'residual': and one choice for all that
+    # is summed up.
     section.filters = "official"
     section.patterns = ()  # of kernels' paths, in place of the networks' own filters
     section.skip = ()  # patterns of kernels that are left alone

@@ -128,6 +128,8 @@ def pruning_run(method: str, argument: str) -> ConfigDict:
     optimizer.schedule, optimizer.milestones = "multistep", (60, 120, 160)
     optimizer.factors = (0.2, 0.2, 0.2)
     pruning.method, pruning.rate = method, _rate(rate, form) if rate else pruning.rate
+    if method in ("srfp", "asrfp"):  # BatchNorm would undo the decay: docs/deviations.md
+        pruning.filters = "norms"
     if data == "imagenet":
         config.epochs, config.batch_size = 100, 256
         optimizer.milestones, optimizer.factors = (30, 60, 90), (0.1, 0.1, 0.1)

@@ -25,7 +25,8 @@ class Unit(NamedTuple):
       scored: paths of the leaves that the scores come from.
       masked: paths of the leaves that are multiplied by the mask, broadcast from its last axis.
       score: scored leaves -> (scores, whether each is exactly zero), both of `shape`.
-      settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch.
+      settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch, and
+        multiplied by a decay above 0 where it is soft.
       readers: paths of leaves whose last axis but one is zeroed where the mask is hard.
     """
 

@@ -82,9 +82,11 @@ def transformation(
             soft = due & ~masks[unit.name] & ~frozen
             for path in unit.masked:
                 steps[path] = _landing(old[path], steps[path], soft, frozen, decay)
+            gone = frozen | (last & ~masks[unit.name])
+            # At a decay of 0 it stays: with all of it zero no gradient would bring a filter back.
+            fading = jnp.zeros_like(soft) if decay is None else soft & (decay > 0)
             for path in unit.settled:
-                gone = frozen | (last & ~masks[unit.name])
-                steps[path] = jnp.where(gone, -old[path], steps[path])
+                steps[path] = _landing(old[path], steps[path], fading, gone, decay)
         for unit in units:
             for path in unit.readers:
                 steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])

@@ -24,8 +24,9 @@ class FilterGroup(NamedTuple):
       scored: paths of the kernels that decide, seen as one kernel: their squared norms add up.
       masked: paths of the leaves that are multiplied by the mask; `scored` are, named or not.
       settled: paths of the leaves, BatchNorm's scale and bias, that are zeroed with a filter that
-        is pruned for good: one that is hard, or pruned after the last epoch. A filter that may
-        return needs its own: with all of it zero no gradient would reach it.
+        is pruned for good: one that is hard, or pruned after the last epoch. While pruned filters
+        are multiplied by a decay above 0, so are these: BatchNorm would undo the filter's own. At a
+        decay of 0 they stay: with all of it zero no gradient would bring a filter back.
       removed: how many filters of the group an earlier compaction has taken out of the network.
         They count as pruned and hard, so that a compacted network goes on as the masked one would.
       readers: paths of kernels [..., C, out] that read the C channels and nothing else. What they
@@ -110,9 +111,9 @@ def by_pattern(
       skip: patterns of kernels that are left alone.
       norms: (word in the names of convolutions, word in the names of their BatchNorms), which is
         ('conv', 'bn') for kdjax's networks. The convolution's own bias, and its BatchNorm's scale
-        and bias, are then zeroed with a filter that is pruned for good (`FilterGroup.settled`), so
-        that its output is exactly zero. It must be the BatchNorm *behind* the convolution, which a
-        name cannot say of pre-activation blocks.
+        and bias, then decay with it and are zeroed with a filter that is pruned for good
+        (`FilterGroup.settled`), so that its output is exactly zero. It must be the BatchNorm
+        *behind* the convolution, which a name cannot say of pre-activation blocks.
 
     Raises:
       ValueError: a pattern that matches no kernel, nothing left, or a BatchNorm that is missing.

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,8 +192,9 @@ def test_a_compacted_network_goes_on_as_the_masked_one(criterion, scope):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
-def test_batch_norm_is_settled_when_a_filter_is(fraction):
-    """Zeroed with hard filters, and with all pruned ones after the last epoch; not before."""
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_batch_norm_is_settled_when_a_filter_is(fraction, decay):
+    """Zeroed with hard filters, and with all pruned ones after the last epoch; else it decays."""
     key = jax.random.key(0)
     params = {
         "conv": {"kernel": jax.random.normal(key, (3, 3, 2, 8))},
@@ -207,10 +209,16 @@ def test_batch_norm_is_settled_when_a_filter_is(fraction):
         settled=("bn/scale", "bn/bias"),
     )
     tx = pruning.filter_pruning(
-        lambda params: [group], rate=0.5, hard_fraction=fraction, every=1, epochs=3
+        lambda params: [group],
+        rate=0.5,
+        decay=lambda epoch: decay * (epoch < 2),
+        hard_fraction=fraction,
+        every=1,
+        epochs=3,
     )
     update, state = jax.jit(tx.update), tx.init(params)
     for epoch in range(3):
+        before = params["bn"]
         updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
         params = optax.apply_updates(params, updates)
         mask, hard = state.masks["conv"], state.hard["conv"]
@@ -218,5 +226,9 @@ def test_batch_norm_is_settled_when_a_filter_is(fraction):
         settled = ~mask if epoch == 2 else hard
         for leaf in params["bn"].values():
             np.testing.assert_array_equal(leaf == 0, settled)
-        np.testing.assert_array_equal((params["conv"]["kernel"] == 0).all((0, 1, 2)), ~mask)
+        factor = ~settled * np.where(~mask & (decay > 0) & (epoch < 2), decay, 1.0)
+        expected = {name: factor * (leaf + 1) for name, leaf in before.items()}
+        chex.assert_trees_all_close(params["bn"], expected, rtol=1e-6)
+        zero = hard if decay and epoch < 2 else ~mask
+        np.testing.assert_array_equal((params["conv"]["kernel"] == 0).all((0, 1, 2)), zero)
         np.testing.assert_array_equal((params["next"]["kernel"] == 0).all((0, 1, 3)), hard)

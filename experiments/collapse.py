@@ -18,8 +18,8 @@ import numpy as np
 from kdjax import feeding, models, workdirs
 from kdjax.checkpoints import Checkpoints
 from kdjax.data import ArraySplit, Dataset
-from kdjax.loop import Run
 from kdjax.methods.mcl import ProjectionHead
+from kdjax.run import Run
 
 IMAGES = 128
 

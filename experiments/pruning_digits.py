@@ -11,9 +11,10 @@ SEEDS = (0, 1, 2)
 COMMON = ()
 DATA = False
 RUNS = {
+    "dense": ("--config=configs/sfp.py:digits", "--config.pruning.method="),
     **{
         method: (f"--config=configs/{method}.py:digits",)
-        for method in ("cross_entropy", "sfp", "asfp", "srfp", "asrfp", "hfp", "ghfp", "fpgm")
+        for method in ("sfp", "asfp", "srfp", "asrfp", "hfp", "ghfp", "fpgm")
     },
     **{
         f"{method}_official": (

@@ -25,7 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdjax import loop, metrics
+from kdjax import metrics, run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -131,7 +131,7 @@ def summary(runs: list[list[dict[str, float]]]) -> list[str]:
     """The table's cells for one method; runs hold evaluated rows, in order."""
     if not runs:
         return ["", "", ""]
-    assert all(loop.network_names(rows[-1]) for rows in runs)
+    assert all(run.network_names(rows[-1]) for rows in runs)
     last = [rows[-1]["mean/top1"] for rows in runs]
     best = [max(row["mean/top1"] for row in rows) for rows in runs]
     ensemble = [rows[-1]["ensemble/top1"] for rows in runs if "ensemble/top1" in rows[-1]]

@@ -20,7 +20,7 @@ def train(values: flags.FlagValues) -> None:
 
 def evaluate(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint of a run, or an imported network, on the whole test split."""
-    from kdjax import loop, pretrained, workdirs
+    from kdjax import evaluation, pretrained, workdirs
 
     workdir = Path(values.workdir)
     if pretrained.is_imported(workdir):
@@ -29,12 +29,12 @@ def evaluate(values: flags.FlagValues) -> None:
                 f"{workdir} holds an imported network and no data: add --config, for instance "
                 "--config configs/cross_entropy.py:cifar100"
             )
-        _show(loop.evaluate_network(values.config, pretrained.load(workdir)))
+        _show(evaluation.evaluate_network(values.config, pretrained.load(workdir)))
         return
     config = workdirs.read_config(workdir)
     if values.config is not None:  # data may have moved, devices may be others
         config = values.config
-    metrics = loop.evaluate(config, workdir, values.checkpoint)
+    metrics = evaluation.evaluate(config, workdir, values.checkpoint)
     say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
     _show(metrics)
 

@@ -1,6 +1,5 @@
 """The loop: epoch after epoch, with evaluation, metrics, checkpoints and preemption."""
 
-import math
 import time
 from pathlib import Path
 
@@ -9,13 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import compactions, optimizers, shrinking, teachers, workdirs
-from kdjax import config as configs
 from kdjax.checkpoints import Checkpoints
 from kdjax.errors import UserError
 from kdjax.metrics import MetricsWriter, Progress, say
 from kdjax.parallel import fetch
 from kdjax.preemption import Preemption
-from kdjax.pretrained import Pretrained, backbone
 from kdjax.run import Run, network_names
 from kdjax.training import TrainState
 
@@ -214,42 +211,3 @@ class _Loop:
             f"lr {row['learning_rate']:.4g}  {row['images_per_second']:.0f} img/s  "
             f"loss {row['train/loss']:.4f}{shown}"
         )
-
-
-def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
-    """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
-    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    left = compactions.read(workdir, checkpoints.step(which))
-    config = ConfigDict(config.to_dict())
-    config.start = configs.base().start  # the weights are the checkpoint's
-    run = Run(config, workdir, compactions=left)
-    step, state = checkpoints.restore(run.abstract_state(), which)
-    checkpoints.close()
-    metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
-    return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
-
-
-def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:
-    """Evaluates a network, without its branches, on the whole test split of `config.data`.
-
-    Raises:
-      UserError: the data has another number of classes.
-    """
-    network = backbone(network)
-    config = ConfigDict(config.to_dict())
-    config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
-    config.pruning, config.start = configs.base().pruning, configs.base().start
-    compaction = network.compaction
-    run = Run(config, compactions={} if compaction is None else {"network_0": compaction})
-    if run.num_classes != network.num_classes:
-        raise UserError(
-            f"{network.name} has {network.num_classes} classes, config.data.source="
-            f"{config.data.source} has {run.num_classes}"
-        )
-    variables = network.variables
-    params, model_state = (
-        {"cohort": {"network_0": variables["params"]}},
-        {"batch_stats": {"network_0": variables["batch_stats"]}},
-    )
-    state = TrainState(np.zeros((), np.int32), params, model_state, ())
-    return run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.errors import UserError
-from kdjax.loop import Run
 from kdjax.methods.base import Inputs
+from kdjax.run import Run
 from kdjax.training import step_batch
 
 COLUMNS = 12  # so that 2, 3, 4, 6 or 24 views of an image end where a row does

@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 _SETTING = "config.pruning.shrink_epochs"
 
 
-# Methods whose losses read nothing of a network but its logits.
-_READ_LOGITS = {
-    *("cross_entropy", "dml", "kd", "dkd", "dist", "zscore"),
-    *("cs_kd", "focal", "label_smoothing", "max_entropy", "ps_kd", "tf_kd"),
-    *("cutmix", "manifold_mixup", "mixup"),
-}
-
-
 def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
     """Takes the filters that never return out of a state.
 
@@ -102,7 +94,7 @@ def check(run: Run) -> None:
 
 def _check_features(run: Run, compactions: Compactions) -> None:
     """Raises `UserError` if feature maps get narrower that the method may look at."""
-    if run.config.method in _READ_LOGITS:
+    if run.method.logits_only:
         return
     images = jax.ShapeDtypeStruct((2, *run.image_shape), np.float32)
     widths = []

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from kdjax import losses
-from kdjax.methods import CONSTANTS, Method
+from kdjax.methods import CONSTANTS, MEMORY, Method
 from kdjax.parallel import AXIS, scan
+from kdjax.pruning.paths import leaves
 
 
 class TrainState(NamedTuple):
@@ -65,12 +66,7 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
         (loss, (model_state, metrics)), grads = gradient(
             state.params, state.model_state, batch, key
         )
-        # What never changes needs no averaging, and would drift by the rounding of it.
-        constant = {CONSTANTS: model_state.pop(CONSTANTS)} if CONSTANTS in model_state else {}
-        grads, model_state, metrics = jax.lax.pmean(
-            (grads, model_state, {"loss": loss, **metrics}), AXIS
-        )
-        model_state |= constant
+        grads, model_state, metrics = _averaged(grads, model_state, {"loss": loss, **metrics})
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
@@ -79,6 +75,17 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
         return scan(lambda state, batch: one_step(constants, state, batch), state, batches)
 
     return steps
+
+
+def _averaged(grads: Any, model_state: Any, metrics: Any) -> tuple[Any, Any, Any]:
+    """Means over devices, but of what is equal on all of them: it can be large, and would drift."""
+    state = leaves(model_state)
+    apart = {
+        path: leaf for path, leaf in state.items() if not {CONSTANTS, MEMORY} & set(path.split("/"))
+    }
+    grads, apart, metrics = jax.lax.pmean((grads, apart, metrics), AXIS)
+    merged = list((state | apart).values())
+    return grads, jax.tree.unflatten(jax.tree.structure(model_state), merged), metrics
 
 
 def evaluation_step(method: Method, prepare, num_classes: int):

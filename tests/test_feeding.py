@@ -9,8 +9,8 @@ from kdjax import config as configs
 from kdjax import data, feeding, loop, metrics
 from kdjax.data import ArraySplit, Dataset, RecordSplit, policies
 from kdjax.errors import UserError
-from kdjax.loop import Run
 from kdjax.parallel import AXIS, Parallel
+from kdjax.run import Run
 from tests import runs
 from tests.data.conftest import write_folder
 from tests.runs import networks  # noqa: F401

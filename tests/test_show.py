@@ -13,9 +13,9 @@ from kdjax import config as configs
 from kdjax import loop, methods, metrics, models, show, training
 from kdjax.data import augment, transformations
 from kdjax.errors import UserError
-from kdjax.loop import Run
 from kdjax.methods import Method, base, hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.parallel import AXIS
+from kdjax.run import Run
 from tests import runs
 from tests.runs import networks  # noqa: F401 (registers 'tiny')
 

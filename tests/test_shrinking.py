@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import kill_resume
-from kdjax import compactions, loop, metrics, models, pretrained, shrinking
+from kdjax import compactions, evaluation, loop, metrics, models, pretrained, shrinking
 from kdjax.checkpoints import Checkpoints
 from kdjax.errors import UserError
 from kdjax.preemption import Preempted, Preemption
@@ -194,7 +194,7 @@ def test_a_run_killed_before_its_checkpoint_ends_as_the_whole_one(
     killed(monkeypatch, config, tmp_path, 2 * PER_EPOCH)
     assert kill_resume.latest(tmp_path / "checkpoints") == PER_EPOCH
     assert json.loads((tmp_path / "shrunk.json").read_text())[-1]["step"] == 2 * PER_EPOCH
-    assert loop.evaluate(config, tmp_path, "latest")["step"] == PER_EPOCH
+    assert evaluation.evaluate(config, tmp_path, "latest")["step"] == PER_EPOCH
     assert pretrained.load(tmp_path, which="latest").compaction is None
     loop.train(config, tmp_path)
     same(finished("hfp")[0], tmp_path, cut=False)
@@ -236,7 +236,7 @@ def test_checkpoints_of_different_shapes(source, tmp_path, monkeypatch):
     rows = metrics.read(tmp_path / "metrics.jsonl")
     widths = {}
     for which, row in (("best", rows[0]), ("latest", rows[-1])):
-        found = loop.evaluate(config, tmp_path, which)
+        found = evaluation.evaluate(config, tmp_path, which)
         assert found["step"] == row["step"]
         assert found["network_0/top1"] == row["network_0/top1"]
         loss = "network_0/cross_entropy"

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from kdjax import models, parallel, training
-from kdjax.methods import Method, mcl
+from kdjax.methods import CONSTANTS, MEMORY, Method, mcl
 from kdjax.parallel import AXIS
 
 BATCH = 8
@@ -164,3 +164,25 @@ def test_joint_logits_are_measured_view_by_view():
 def test_scan_of_nothing_but_arrays_keeps_order():
     carry, out = parallel.scan(lambda c, x: (c * 2 + x, c), jnp.int32(0), jnp.arange(4))
     assert carry == 11 and out.tolist() == [0, 0, 1, 4]
+
+
+def test_states_are_averaged_but_for_constants_and_memories():
+    def loss(params, model_state, batch, key):
+        device = jax.lax.axis_index(AXIS).astype(jnp.float32)
+        return params["w"] * 0, (jax.tree.map(lambda leaf: leaf + device, model_state), {})
+
+    shape = {"own": 0.0, CONSTANTS: {"own": 0.0}, MEMORY: (0.0,), "adapters": {MEMORY: [0.0, 0.0]}}
+    model_state = jax.tree.map(jnp.asarray, shape)
+    method = Method(
+        lambda key, images: ({"w": jnp.ones(())}, model_state), loss, lambda params, *rest: {}
+    )
+    tx = optax.sgd(0.1)
+    state = training.init_state(method, tx, jax.random.key(0), (2, 2, 1))
+    step = training.train_step(method, tx, prepare, seed=0)
+    some = jax.tree.map(lambda x: x.reshape(2, 1, -1, *x.shape[2:]), batches(1))
+    mapped = jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS)
+    found = jax.jit(mapped)(state, {}, some)[0].model_state
+    own = found.pop("own")
+    np.testing.assert_array_equal(own, [0.5, 0.5])
+    for leaf in jax.tree.leaves(found):
+        np.testing.assert_array_equal(leaf, [0, 1])

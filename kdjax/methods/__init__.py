@@ -1,6 +1,6 @@
 """Training methods: networks and losses made into three pure functions each."""
 
-from kdjax.methods.base import CONSTANTS, Method
+from kdjax.methods.base import CONSTANTS, MEMORY, Method
 from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.distill import distill
 from kdjax.methods.dml import dml
@@ -11,6 +11,7 @@ from kdjax.methods.registry import create, needs_teacher, networks
 
 __all__ = [
     "CONSTANTS",
+    "MEMORY",
     "Method",
     "create",
     "cross_entropy",

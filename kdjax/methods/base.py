@@ -12,6 +12,9 @@ from kdjax.models import Cohort, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
 CONSTANTS = "constants"
+# What a method remembers of the training images, wherever it is in its state: every device writes
+# down what all of them saw, so that devices need not agree on it after every step.
+MEMORY = "memory"
 
 Params = Any
 ModelState = Any
@@ -61,7 +64,8 @@ class Method(NamedTuple):
 
     Attributes:
       init: `(key, images [B, H, W, C]) -> params, model_state`. `model_state` holds all that
-        changes but is not trained by the optimizer, and under `CONSTANTS` what never changes.
+        changes but is not trained by the optimizer, and under `CONSTANTS` what never changes. The
+        train step averages it over devices, but for `CONSTANTS` and what lies below a `MEMORY`.
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
         float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
         `[]`; with several views of each image also 'views' `[B, V, H, W, C]`, and with partners the
@@ -75,6 +79,8 @@ class Method(NamedTuple):
         for people to look at; never traced.
       inspect: `(params, opt_state) -> Inspection`, at the end of every epoch, of numpy arrays; or
         None.
+      logits_only: whether `loss` reads nothing of the networks but their logits, so that channels
+        inside may be taken out while they learn.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -87,6 +93,7 @@ class Method(NamedTuple):
     )
     inputs: Callable[[Batch, jax.Array], Inputs] = plain_inputs
     inspect: Callable[[Params, Any], Inspection] | None = None
+    logits_only: bool = False
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

@@ -19,4 +19,5 @@ def cross_entropy(cohort: Cohort) -> base.Method:
         init=functools.partial(base.init_cohort, cohort),
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
+        logits_only=True,
     )

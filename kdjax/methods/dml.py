@@ -35,4 +35,5 @@ def dml(cohort: Cohort, *, temperature: float) -> base.Method:
         init=functools.partial(base.init_cohort, cohort),
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
+        logits_only=True,
     )

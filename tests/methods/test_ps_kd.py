@@ -73,7 +73,7 @@ def state(count: int = 2) -> tuple[dict, dict]:
     past = {
         f"network_{i}": random.dirichlet(np.ones(5), 6).astype(np.float32) for i in range(count)
     }
-    return params, model_state | {"predictions": past}
+    return params, model_state | {"memory": past}
 
 
 @functools.cache
@@ -103,9 +103,9 @@ def test_the_memory_begins_with_nothing(monkeypatch):
     # Compiling JAX's random numbers takes seconds.
     monkeypatch.setattr(base, "init_cohort", lambda *arguments: ({}, {"batch_stats": {}}))
     params, model_state = ps_kd().init(None, None)
-    assert params == {} and set(model_state) == {"batch_stats", "predictions"}
+    assert params == {} and set(model_state) == {"batch_stats", "memory"}
     for i in range(2):
-        np.testing.assert_array_equal(model_state["predictions"][f"network_{i}"], np.zeros((6, 5)))
+        np.testing.assert_array_equal(model_state["memory"][f"network_{i}"], np.zeros((6, 5)))
 
 
 def test_in_the_first_epoch_labels_are_hard_and_predictions_are_remembered():
@@ -113,20 +113,20 @@ def test_in_the_first_epoch_labels_are_hard_and_predictions_are_remembered():
     np.testing.assert_allclose(loss, soft_cross_entropy(0.2, [np.eye(5)[LABELS]] * 2), rtol=1e-4)
     np.testing.assert_allclose(metrics["cross_entropy"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["alpha"], 0.2, rtol=1e-6)
-    past = state()[1]["predictions"]
+    past = state()[1]["memory"]
     for name, expected in zip(past, probabilities(), strict=True):
-        found = after["predictions"][name]
+        found = after["memory"][name]
         np.testing.assert_allclose(found[np.array([0, 1, 5, 4])], expected, rtol=1e-4)
         np.testing.assert_array_equal(found[np.array([2, 3])], past[name][[2, 3]])
 
 
 def test_later_labels_are_softened_by_the_network_s_own_past():
     params, model_state = state()
-    past = {name: each.copy() for name, each in model_state["predictions"].items()}
+    past = {name: each.copy() for name, each in model_state["memory"].items()}
     past["network_1"][5] = 0  # this network was never shown image 5
     pasts = [each[[0, 1, 5, 4]] for each in past.values()]
     pasts[1][2] = np.eye(5)[LABELS[2]]
-    loss, (_, metrics) = step()(params, model_state | {"predictions": past}, batch(5), None)
+    loss, (_, metrics) = step()(params, model_state | {"memory": past}, batch(5), None)
     np.testing.assert_allclose(metrics["alpha"], 0.6, rtol=1e-6)  # the third epoch of four
     np.testing.assert_allclose(loss, soft_cross_entropy(0.6, pasts), rtol=1e-4)
     np.testing.assert_allclose(metrics["soft_cross_entropy"], loss, rtol=1e-6)
@@ -148,9 +148,9 @@ def test_every_device_remembers_the_images_of_all():
     }
     loss, found = on_device(sliced)
     np.testing.assert_allclose(loss[0], expected, rtol=1e-5)
-    memories = found["predictions"]["network_0"]
+    memories = found["memory"]["network_0"]
     np.testing.assert_array_equal(memories[0], memories[1])
-    helpers.assert_equal(memories[0], after["predictions"]["network_0"])
+    helpers.assert_equal(memories[0], after["memory"]["network_0"])
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import loop, models, pretrained
+from kdjax import evaluation, loop, models, pretrained
 from kdjax.errors import UserError
 from kdjax.pruning import compact, filter_groups
 from kdjax.pruning.paths import leaves
@@ -128,7 +128,7 @@ def test_a_run_starts_where_another_ended(source, tmp_path):
     last = loop.train(config, tmp_path / "on")
     # What it started from is needed no more.
     (tmp_path / "dense").rename(tmp_path / "elsewhere")
-    assert loop.evaluate(config, tmp_path / "on", "latest")["mean/top1"] == last["mean/top1"]
+    assert evaluation.evaluate(config, tmp_path / "on", "latest")["mean/top1"] == last["mean/top1"]
 
 
 @pytest.mark.parametrize(

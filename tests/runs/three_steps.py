@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from kdjax import config as configs
-from kdjax.loop import Run
 from kdjax.parallel import fetch
+from kdjax.run import Run
 from tests.runs import networks  # noqa: F401
 
 

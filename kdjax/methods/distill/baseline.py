@@ -50,6 +50,9 @@ class Baseline(nn.Module, kw_only=True):
       norm_axis_name: mapped axis over which BatchNorm statistics of adapters are shared, or None.
     """
 
+    # Of the class: whether the student's logits are all that is read of it.
+    logits_only = False
+
     axis_name: str | None = None
     norm_axis_name: str | None = None
 

@@ -13,6 +13,8 @@ from kdjax.models import Outputs
 class KD(Baseline, kw_only=True):
     """`losses.kd`."""
 
+    logits_only = True
+
     temperature: float
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
@@ -22,6 +24,8 @@ class KD(Baseline, kw_only=True):
 
 class DKD(Baseline, kw_only=True):
     """`losses.dkd`, with a linear warm-up by epochs: epoch e of `warm_up_epochs` has e / of it."""
+
+    logits_only = True
 
     alpha: float
     beta: float
@@ -46,6 +50,8 @@ class DKD(Baseline, kw_only=True):
 class DIST(Baseline, kw_only=True):
     """`losses.dist`, the classes' columns over the images of all devices."""
 
+    logits_only = True
+
     beta: float
     gamma: float
     temperature: float
@@ -66,6 +72,8 @@ class DIST(Baseline, kw_only=True):
 
 class ZScore(Baseline, kw_only=True):
     """`losses.kd` of standardised logits."""
+
+    logits_only = True
 
     temperature: float
     unbiased: bool

@@ -117,7 +117,13 @@ def distill(
     def optimizer(tx):
         return baseline.optimizer(tx, steps_per_epoch) if phased else tx
 
-    return base.Method(init=init, loss=loss, predict=predict, optimizer=optimizer)
+    return base.Method(
+        init=init,
+        loss=loss,
+        predict=predict,
+        optimizer=optimizer,
+        logits_only=baseline.logits_only,
+    )
 
 
 def _zeros(

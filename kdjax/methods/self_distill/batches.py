@@ -65,7 +65,7 @@ def cs_kd(cohort: Cohort, *, temperature: float, partners: int) -> base.Method:
         group = ("image", *(f"partner {k}" for k in range(1, 1 + partners)))
         return shown._replace(notes=group * (len(shown.labels) // len(group)))
 
-    return _method(cohort, loss, inputs)
+    return _method(cohort, loss, inputs, logits_only=True)
 
 
 def bake(
@@ -180,10 +180,11 @@ def _sum(terms) -> dict[str, jax.Array]:
     return {name: sum(jnp.mean(each[name]) for each in networks) for name in networks[0]}
 
 
-def _method(cohort: Cohort, loss, inputs) -> base.Method:
+def _method(cohort: Cohort, loss, inputs, *, logits_only: bool = False) -> base.Method:
     return base.Method(
         init=functools.partial(base.init_cohort, cohort),
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
         inputs=inputs,
+        logits_only=logits_only,
     )

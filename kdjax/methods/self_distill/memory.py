@@ -16,8 +16,6 @@ from kdjax.models import Cohort
 if TYPE_CHECKING:  # which imports this module
     from kdjax.methods.self_distill.build import Clock
 
-_PREDICTIONS = "predictions"
-
 
 def ps_kd(
     cohort: Cohort, *, alpha: float, clock: Clock, axis_name: str | None = None
@@ -50,7 +48,7 @@ def ps_kd(
             f"network_{i}": jnp.zeros((clock.images, network.num_classes), jnp.float32)
             for i, network in enumerate(cohort.networks)
         }
-        return params, model_state | {_PREDICTIONS: nothing}
+        return params, model_state | {base.MEMORY: nothing}
 
     def loss(params, model_state, batch, key):
         del key
@@ -60,15 +58,20 @@ def ps_kd(
         epoch = batch["step"] // clock.steps_per_epoch
         weight = alpha * (epoch + 1) / clock.epochs
         total, remembered = 0.0, {}
-        for name, each in zip(model_state[_PREDICTIONS], outputs, strict=True):
-            memory = model_state[_PREDICTIONS][name]
+        for name, each in zip(model_state[base.MEMORY], outputs, strict=True):
+            memory = model_state[base.MEMORY][name]
             past = recall(memory, index, labels, epoch)
             total += jnp.mean(losses.ps_kd(each.logits, labels, past, alpha=weight))
             remembered[name] = remember(memory, index, each.logits, axis_name=axis_name)
         metrics |= {"soft_cross_entropy": total, "alpha": weight}
-        return total, (model_state | {_PREDICTIONS: remembered}, metrics)
+        return total, (model_state | {base.MEMORY: remembered}, metrics)
 
-    return base.Method(init=init, loss=loss, predict=functools.partial(base.predict_cohort, cohort))
+    return base.Method(
+        init=init,
+        loss=loss,
+        predict=functools.partial(base.predict_cohort, cohort),
+        logits_only=True,
+    )
 
 
 def recall(

@@ -115,6 +115,7 @@ def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
         inputs=inputs,
+        logits_only=True,
     )
 
 
@@ -157,6 +158,7 @@ def _of_mixed_images(cohort: Cohort, mix: _Mix) -> base.Method:
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
         inputs=inputs,
+        logits_only=True,
     )
 
 

@@ -198,6 +198,7 @@ def _method(cohort: Cohort, combine) -> base.Method:
         init=functools.partial(base.init_cohort, cohort),
         loss=loss,
         predict=functools.partial(base.predict_cohort, cohort),
+        logits_only=True,
     )
 
 

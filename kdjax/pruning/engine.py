@@ -47,7 +47,10 @@ def transformation(
         masks, hard = jax.jit(lambda found: choose(plan, units, found, nothing, 0))(leaves(params))
         return PruningState(jnp.zeros((), jnp.int32), masks, hard)
 
-    def update(updates: Any, state: PruningState, params: Any = None):
+    def update(
+        updates: Any, state: PruningState, params: Any = None, *, settle: bool = True, **others: Any
+    ):
+        del others
         if params is None:
             raise ValueError("pruning needs the parameters: tx.update(updates, state, params)")
         units = units_of(params)
@@ -85,15 +88,15 @@ def transformation(
             gone = frozen | (last & ~masks[unit.name])
             # At a decay of 0 it stays: with all of it zero no gradient would bring a filter back.
             fading = jnp.zeros_like(soft) if decay is None else soft & (decay > 0)
-            for path in unit.settled:
+            for path in unit.settled if settle else ():
                 steps[path] = _landing(old[path], steps[path], fading, gone, decay)
         for unit in units:
-            for path in unit.readers:
+            for path in unit.readers if settle else ():
                 steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])
         tree = jax.tree.unflatten(jax.tree.structure(updates), list(steps.values()))
         return tree, PruningState(count, masks, hard)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def initial(tx: optax.GradientTransformation, params: Any) -> Any:
@@ -112,9 +115,12 @@ def initial(tx: optax.GradientTransformation, params: Any) -> Any:
 
     @jax.jit
     def pruned(params: Any, state: PruningState) -> Any:
-        # An update before the first one closes an epoch too, which is that of the first.
+        # An update before the first one closes an epoch too, which is that of the first. Of filters
+        # that are all zero `init` cannot say which were the smallest and must stay so: what belongs
+        # to hard ones is left to the first update.
         state = state._replace(count=state.count - 1)
-        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = tx.update(nothing, state, params, settle=False)
         return optax.apply_updates(params, updates)
 
     return pruned(params, state)

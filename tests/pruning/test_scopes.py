@@ -232,3 +232,21 @@ def test_batch_norm_is_settled_when_a_filter_is(fraction, decay):
         zero = hard if decay and epoch < 2 else ~mask
         np.testing.assert_array_equal((params["conv"]["kernel"] == 0).all((0, 1, 2)), zero)
         np.testing.assert_array_equal((params["next"]["kernel"] == 0).all((0, 1, 3)), hard)
+
+
+def test_filters_that_may_return_start_with_their_batch_norm():
+    """Where some of the pruned ones are hard from the start: they lose it in the first update."""
+    random = np.random.default_rng(0)
+    params = {
+        "conv": {"kernel": normal(random, (3, 3, 2, 20))},
+        "bn": {"scale": np.ones(20, np.float32)},
+    }
+    group = pruning.FilterGroup("conv", ("conv/kernel",), (), settled=("bn/scale",))
+    tx = pruning.filter_pruning(lambda params: [group], rate=0.5, hard_fraction=0.5, every=5)
+    landed = pruning.initial(tx, params)
+    state = tx.init(landed)
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, landed), state, landed)
+    params = optax.apply_updates(landed, updates)
+    hard = np.asarray(state.hard["conv"])
+    assert int(hard.sum()) == 5 and int((~state.masks["conv"]).sum()) == 10
+    np.testing.assert_array_equal(params["bn"]["scale"] == 0, hard)

@@ -138,6 +138,7 @@ def pruning_run(method: str, argument: str) -> ConfigDict:
         pruning.rate_from = pruning.hard_from = 0.9
     if data == "digits":
         _shorten(config)
+        config.epochs = 30  # soft pruning needs them
     if config.networks[0] in _DEEP and not checkpoint:
         optimizer.learning_rate = 0.01
         optimizer.milestones, optimizer.factors = (1, *optimizer.milestones), (10, 0.2, 0.2, 0.2)

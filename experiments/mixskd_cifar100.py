@@ -3,10 +3,10 @@
 TITLE = "MixSKD on CIFAR-100 at 16x16, ResNet-8x4, 1,500 training images"
 NOTE = """
 1,500 of the 50,000 training images of CIFAR-100 (15 of each class, the same for all runs), all
-pictures at 16x16, tested on all 10,000 test images. 102 epochs of batch 32, two of them warm-up, the
-rate falling after half and three quarters of the others, as in the paper's schedule. Every method
-sees every image as often; CS-KD's batches have a partner beside every image, and MixSKD sees every
-image mixed, too. The machine was shared: images_per_second in the logs is no measurement.
+pictures at 16x16, tested on all 10,000 test images. 102 epochs of batch 32, two of them warm-up,
+the rate falling after half and three quarters of the others, as in the paper's schedule. Every
+method sees every image as often; CS-KD's batches have a partner beside every image, and MixSKD sees
+every image mixed, too. The machine was shared: images_per_second in the logs is no measurement.
 """
 SEEDS = (0, 1, 2)
 COMMON = (

@@ -40,9 +40,7 @@ def main(argv: list[str]) -> int:
     experiment = importlib.import_module(arguments.experiment)
     results = RESULTS / arguments.experiment.rpartition(".")[2]
     results.mkdir(parents=True, exist_ok=True)
-    labels = arguments.only.split(",") if arguments.only else list(experiment.RUNS)
-    if unknown := set(labels) - set(experiment.RUNS):
-        parser.error(f"no label {sorted(unknown)}; the labels are {sorted(experiment.RUNS)}")
+    labels = chosen(parser, experiment, arguments.only)
     if not arguments.table_only:
         for seed in experiment.SEEDS:  # seed by seed, so that a part of the sweep can be compared
             for label in labels:
@@ -53,6 +51,14 @@ def main(argv: list[str]) -> int:
                     return status
     write_table(experiment, arguments.experiment, results)
     return 0
+
+
+def chosen(parser: argparse.ArgumentParser, experiment, only: str | None) -> list[str]:
+    """The labels that `--only` names, or all; leaves the program at an unknown one."""
+    labels = only.split(",") if only else list(experiment.RUNS)
+    if unknown := sorted(set(labels) - set(experiment.RUNS)):
+        parser.error(f"no label {unknown}; the labels are {sorted(experiment.RUNS)}")
+    return labels
 
 
 def run_one(experiment, label: str, seed: int, runs: Path, results: Path, extra) -> int:

@@ -153,3 +153,9 @@ def assert_close(actual, expected, tolerance: float = 1e-4) -> None:
     scale = np.abs(expected).max() or 1.0
     error = np.abs(actual - expected).max() / scale
     assert error <= tolerance, f"relative error {error:.3g} > {tolerance:g} (scale {scale:.3g})"
+
+
+def compare(actual, expected, dtype) -> None:
+    """Fails if an array is not of `dtype`, or not the golden one in that precision."""
+    assert actual.dtype == dtype
+    assert_close(actual, expected, {np.float64: 1e-9, np.float32: 1e-5}[dtype])

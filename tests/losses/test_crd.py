@@ -12,7 +12,6 @@ import pytest
 from kdjax import losses
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
 RANDOM = np.random.default_rng(0)
 IMAGES, BATCH, FEATURES, CONTRAST = 12, 4, 5, 6
 
@@ -21,16 +20,10 @@ def unit(x):
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
 @pytest.mark.parametrize("name", golden.loss_names("repd_crd_"))
 def test_two_steps(name, dtype):
     hyper, arrays = golden.loss(name)
-    compare = functools.partial(golden.assert_close, tolerance=TOLERANCE[dtype])
+    compare = functools.partial(golden.compare, dtype=dtype)
     embed = [f"embed_{who}.linear.{leaf}" for who in "st" for leaf in ("weight", "bias")]
     params = {name: arrays[f"in_{name}"].astype(dtype) for name in embed}
     banks = [arrays[f"in_memory_{who}"].astype(dtype) for who in "st"]

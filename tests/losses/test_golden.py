@@ -12,23 +12,11 @@ from kdjax.methods.mcl import ProjectionHead
 from tests import golden
 
 TERMS = losses.MutualContrast._fields
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
-
-
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
 
 
 def compare_numbered(actual, arrays, prefix, dtype) -> None:
     for value, expected in zip(actual, golden.numbered(arrays, prefix), strict=True):
-        compare(value, expected, dtype)
+        golden.compare(value, expected, dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("kd_distillkl_"))
@@ -44,10 +32,10 @@ def test_kd(name, dtype):
     for stop_teacher in (False, True):
         run = jax.jit(jax.value_and_grad(mean, (0, 1)), static_argnums=2)
         value, (student, teacher) = run(*inputs, stop_teacher)
-        compare(value, arrays["out_loss"], dtype)
-        compare(student, arrays["grad_y_s"], dtype)
+        golden.compare(value, arrays["out_loss"], dtype)
+        golden.compare(student, arrays["grad_y_s"], dtype)
         expected = np.zeros_like(inputs[1]) if stop_teacher else arrays["grad_y_t"]
-        compare(teacher, expected, dtype)
+        golden.compare(teacher, expected, dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("mcl_supmcl_"))
@@ -67,7 +55,7 @@ def test_mutual_contrast(name, dtype):
     embeddings = golden.numbered(arrays, "in_emb", dtype)
     gradients, values = jax.jit(jax.jacrev(terms, has_aux=True))(embeddings)
     for term in TERMS:
-        compare(getattr(values, term), arrays[f"out_{term}"], dtype)
+        golden.compare(getattr(values, term), arrays[f"out_{term}"], dtype)
         compare_numbered(getattr(gradients, term), arrays, f"grad_{term}_emb", dtype)
 
 
@@ -113,15 +101,15 @@ def test_mutual_contrast_of_projection_heads(name, dtype):
 
     run = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
     (loss, (projections, terms)), gradients = run(embeddings, heads)
-    compare(loss, arrays["out_loss"], dtype)
+    golden.compare(loss, arrays["out_loss"], dtype)
     compare_numbered(projections, arrays, "out_emb", dtype)
     for term in TERMS:
-        compare(getattr(terms, term), arrays[f"out_{term}"], dtype)
+        golden.compare(getattr(terms, term), arrays[f"out_{term}"], dtype)
     compare_numbered(gradients[0], arrays, "grad_rep", dtype)
     for index, gradient in enumerate(gradients[1]):
         for official, (layer, leaf) in HEAD_PATHS.items():
             expected = arrays[f"grad_embed.embed_list.{index}.proj_head.{official}"]
-            compare(gradient[layer][leaf].T, expected, dtype)
+            golden.compare(gradient[layer][leaf].T, expected, dtype)
 
 
 def classification(logits, labels):
@@ -146,9 +134,9 @@ def test_distillation_from_mean(name, dtype):
 
     logits = golden.numbered(arrays, "in_logits", dtype)
     (loss, parts), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
-    compare(loss, arrays["out_loss"], dtype)
-    compare(parts[0], arrays["out_loss_cls"], dtype)
-    compare(parts[1], arrays["out_loss_logit_kd"], dtype)
+    golden.compare(loss, arrays["out_loss"], dtype)
+    golden.compare(parts[0], arrays["out_loss_cls"], dtype)
+    golden.compare(parts[1], arrays["out_loss_logit_kd"], dtype)
     compare_numbered(gradients, arrays, "grad_logits", dtype)
 
 
@@ -163,7 +151,7 @@ def test_mutual_learning(name, dtype):
 
     logits = golden.numbered(arrays, "in_logits", dtype)
     (loss, parts), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
-    compare(loss, arrays["out_loss"], dtype)
-    compare(parts[0], arrays["out_loss_cls"], dtype)
-    compare(parts[1], arrays["out_loss_div"], dtype)
+    golden.compare(loss, arrays["out_loss"], dtype)
+    golden.compare(parts[0], arrays["out_loss_cls"], dtype)
+    golden.compare(parts[1], arrays["out_loss_div"], dtype)
     compare_numbered(gradients, arrays, "grad_logits", dtype)

@@ -12,19 +12,6 @@ import pytest
 from kdjax import losses
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
-
-
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
-
 
 def read(arrays, prefix, dtype, suffix=""):
     """Class logits and the heads' joint logits of one network."""
@@ -34,7 +21,7 @@ def read(arrays, prefix, dtype, suffix=""):
 
 
 def compare_all(actual, expected, dtype) -> None:
-    jax.tree.map(functools.partial(compare, dtype=dtype), actual, expected)
+    jax.tree.map(functools.partial(golden.compare, dtype=dtype), actual, expected)
 
 
 def total(terms) -> jax.Array:
@@ -52,7 +39,7 @@ def test_teacher(name, dtype):
         return total(losses.hssakd_teacher(*network, labels))
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(read(arrays, "in_", dtype))
-    compare(value, arrays["out_loss"], dtype)
+    golden.compare(value, arrays["out_loss"], dtype)
     compare_all(gradients, read(arrays, "grad_", np.float64), dtype)
 
 
@@ -69,9 +56,9 @@ def test_student(name, dtype):
 
     gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     (value, terms), (gradients, nothing) = gradient(read(arrays, "in_", dtype), teacher)
-    compare(value, arrays["out_loss"], dtype)
-    compare(terms.cross_entropy.mean(), arrays["out_loss_cls"], dtype)
-    compare((terms.kl + terms.joint_kl).mean(), arrays["out_loss_div"], dtype)
+    golden.compare(value, arrays["out_loss"], dtype)
+    golden.compare(terms.cross_entropy.mean(), arrays["out_loss_cls"], dtype)
+    golden.compare((terms.kl + terms.joint_kl).mean(), arrays["out_loss_div"], dtype)
     compare_all(gradients, read(arrays, "grad_", np.float64), dtype)
     assert not any(leaf.any() for leaf in jax.tree.leaves(nothing))
 
@@ -87,10 +74,10 @@ def test_online(name, dtype):
         return total(terms), terms
 
     (value, terms), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(networks)
-    compare(value, arrays["out_loss"], dtype)
+    golden.compare(value, arrays["out_loss"], dtype)
     own = terms.cross_entropy + terms.joint_cross_entropy
-    compare(own.mean(), arrays["out_loss_cls"], dtype)
-    compare((terms.kl + terms.joint_kl).mean(), arrays["out_loss_div"], dtype)
+    golden.compare(own.mean(), arrays["out_loss_cls"], dtype)
+    golden.compare((terms.kl + terms.joint_kl).mean(), arrays["out_loss_div"], dtype)
     expected = [read(arrays, "grad_", np.float64, f"_net{i}") for i in range(2)]
     compare_all(gradients, expected, dtype)
 
@@ -103,10 +90,10 @@ def test_class_scores(name, dtype):
     for actual, expected in zip(
         map(scores, heads), golden.numbered(arrays, "out_class_logits"), strict=True
     ):
-        compare(actual, expected, dtype)
+        golden.compare(actual, expected, dtype)
     gradients = jax.grad(lambda heads: sum(jnp.sum(scores(each) ** 2) for each in heads))(heads)
     for actual, expected in zip(gradients, golden.numbered(arrays, "grad_ss_logits"), strict=True):
-        compare(actual, expected, dtype)
+        golden.compare(actual, expected, dtype)
 
 
 # Properties

@@ -11,19 +11,6 @@ from kdjax import losses
 from kdjax.losses import Mixture
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
-
-
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
-
 
 def given(arrays: dict, dtype) -> Mixture:
     return Mixture(jnp.asarray(arrays["in_lam"], dtype), arrays["in_index"])
@@ -44,9 +31,9 @@ def check_step(arrays, dtype, make) -> None:
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, logits), gradient = run(arrays["in_W"].astype(dtype))
-    compare(value, arrays["out_loss"], dtype)
-    compare(logits, arrays["out_logits"], dtype)
-    compare(gradient, arrays["grad_W"], dtype)
+    golden.compare(value, arrays["out_loss"], dtype)
+    golden.compare(logits, arrays["out_logits"], dtype)
+    golden.compare(gradient, arrays["grad_W"], dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("selfkd_mixup_"))
@@ -62,8 +49,8 @@ def test_cutmix(name, dtype):
     box = losses.cutmix_box(arrays["in_center"], mixture.lam, images.shape[1:3])
     np.testing.assert_array_equal(box, arrays["out_bbox"])
     mixed, adjusted = losses.cutmix(images, mixture, box)
-    compare(mixed, arrays["out_x"], dtype)
-    compare(adjusted.lam, arrays["out_lam"], dtype)
+    golden.compare(mixed, arrays["out_x"], dtype)
+    golden.compare(adjusted.lam, arrays["out_lam"], dtype)
     np.testing.assert_array_equal(adjusted.order, arrays["in_index"])
     check_step(arrays, dtype, lambda images, mixture: losses.cutmix(images, mixture, box))
 
@@ -81,18 +68,18 @@ def test_manifold_mixup(name, dtype):
     run = jax.jit(jax.value_and_grad(probe, argnums=(0, 1), has_aux=True))
     inputs = arrays["in_h"].astype(dtype), arrays["in_logits"].astype(dtype)
     (value, (mixed, loss)), (maps, logits) = run(*inputs)
-    compare(value, arrays["out_probe"], dtype)
-    compare(mixed, arrays["out_h"], dtype)
-    compare(loss, arrays["out_loss"], dtype)
-    compare(maps, arrays["grad_h"], dtype)
-    compare(logits, arrays["grad_logits"], dtype)
+    golden.compare(value, arrays["out_probe"], dtype)
+    golden.compare(mixed, arrays["out_h"], dtype)
+    golden.compare(loss, arrays["out_loss"], dtype)
+    golden.compare(maps, arrays["grad_h"], dtype)
+    golden.compare(logits, arrays["grad_logits"], dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("mixskd_mixup_data_"))
 def test_mixed_data(name, dtype):
     _, arrays = golden.loss(name)
     mixture = given(arrays, dtype)
-    compare(losses.mix(arrays["in_x"].astype(dtype), mixture), arrays["out_x"], dtype)
+    golden.compare(losses.mix(arrays["in_x"].astype(dtype), mixture), arrays["out_x"], dtype)
     partners = arrays["in_targets"][mixture.order]
     np.testing.assert_array_equal(partners, arrays["out_targets_b"])
 

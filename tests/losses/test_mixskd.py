@@ -14,9 +14,6 @@ from kdjax import losses
 from kdjax.losses import MixedPair, Mixture
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
-
-
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -31,11 +28,6 @@ def names(kind: str) -> list:
 def dtypes(name: str) -> list:
     """In which a golden file is looked at: one of each kind in float32 too."""
     return [np.float64, np.float32] if name.endswith("_1") else [np.float64]
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
 
 
 class Said(NamedTuple):
@@ -110,9 +102,9 @@ def terms_and_gradients(name: str, dtype, mixed_labels: bool):
 def test_cifar(name):
     for dtype in dtypes(name):
         arrays, terms, gradient, mixed = terms_and_gradients(name, dtype, mixed_labels=False)
-        compare(sum(terms) - terms.mixed_cross_entropy, arrays["out_loss"], dtype)
-        compare(terms.cross_entropy, arrays["out_loss_cls"], dtype)
-        compare(terms.mixed_cross_entropy, arrays["out_loss_mixcls"], dtype)
+        golden.compare(sum(terms) - terms.mixed_cross_entropy, arrays["out_loss"], dtype)
+        golden.compare(terms.cross_entropy, arrays["out_loss_cls"], dtype)
+        golden.compare(terms.mixed_cross_entropy, arrays["out_loss_mixcls"], dtype)
         compare_terms(terms, arrays, dtype)
         compare_all(gradient, read(arrays, "grad_", np.float64), dtype)
         compare_all(mixed, read(arrays, "grad_mixcls_", np.float64), dtype)
@@ -122,20 +114,22 @@ def test_cifar(name):
 def test_imagenet(name):
     for dtype in dtypes(name):
         arrays, terms, gradient, _ = terms_and_gradients(name, dtype, mixed_labels=True)
-        compare(sum(terms), arrays["out_loss"], dtype)
-        compare(terms.cross_entropy + terms.mixed_cross_entropy, arrays["out_loss_cls"], dtype)
+        golden.compare(sum(terms), arrays["out_loss"], dtype)
+        golden.compare(
+            terms.cross_entropy + terms.mixed_cross_entropy, arrays["out_loss_cls"], dtype
+        )
         compare_terms(terms, arrays, dtype)
         compare_all(gradient, read(arrays, "grad_", np.float64), dtype)
 
 
 def compare_terms(terms, arrays, dtype) -> None:
-    compare(terms.distillation, arrays["out_loss_div"], dtype)
-    compare(terms.feature, arrays["out_loss_fea"], dtype)
-    compare(terms.discrimination, arrays["out_loss_gan"], dtype)
+    golden.compare(terms.distillation, arrays["out_loss_div"], dtype)
+    golden.compare(terms.feature, arrays["out_loss_fea"], dtype)
+    golden.compare(terms.discrimination, arrays["out_loss_gan"], dtype)
 
 
 def compare_all(actual, expected, dtype) -> None:
-    jax.tree.map(functools.partial(compare, dtype=dtype), actual, expected)
+    jax.tree.map(functools.partial(golden.compare, dtype=dtype), actual, expected)
 
 
 # Properties

@@ -13,7 +13,6 @@ from jax.nn import log_softmax, softmax
 from kdjax import losses
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
 RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(4, 6)).astype(np.float32)
 LABELS = np.array([0, 5, 2, 2])
@@ -21,25 +20,14 @@ LABELS = np.array([0, 5, 2, 2])
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
-
-
 def check(function, arrays, names, dtype) -> None:
     """Compares the mean of `function(*inputs)` and its gradient by each of the named inputs."""
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in names]
     run = compiled(jax.value_and_grad(lambda inputs: function(*inputs).mean()))
     value, gradients = run(inputs)
-    compare(value, arrays["out_loss"], dtype)
+    golden.compare(value, arrays["out_loss"], dtype)
     for name, gradient in zip(names, gradients, strict=True):
-        compare(gradient, arrays[f"grad_{name}"], dtype)
+        golden.compare(gradient, arrays[f"grad_{name}"], dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("selfkd_label_smooth_"))
@@ -76,7 +64,7 @@ def test_virtual_softmax(name, dtype):
     check(library, arrays, ["W", "b", "embedding"], dtype)
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in ("W", "b", "embedding")]
     found = compiled(lambda *inputs: losses.virtual_logits(*classified(*inputs)))(*inputs)
-    compare(found, arrays["out_logits"], dtype)
+    golden.compare(found, arrays["out_logits"], dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("selfkd_max_entropy_"))

@@ -13,19 +13,6 @@ import pytest
 from kdjax import losses
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
-
-
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
-
 
 def check(loss, name, dtype, *, student="fs", teacher="ft", **options) -> None:
     """The mean over examples, and the gradients where the official code has them.
@@ -45,7 +32,7 @@ def check(loss, name, dtype, *, student="fs", teacher="ft", **options) -> None:
         run = jax.jit(functools.partial(jax.grad(mean, has_aux=True), options=both))
         gradients, values = run(sides)
         assert values.shape == (len(jax.tree.leaves(sides)[0]),)
-        compare(values.mean(), arrays["out_loss"].reshape(()), dtype)
+        golden.compare(values.mean(), arrays["out_loss"].reshape(()), dtype)
         _compare_gradients(gradients[0], arrays, student, dtype)
         if stop_teacher or f"grad_{teacher}" not in "".join(arrays):
             assert not any(np.any(each) for each in jax.tree.leaves(gradients[1]))
@@ -67,11 +54,11 @@ def _inputs(arrays, side, dtype):
 
 def _compare_gradients(gradients, arrays, side, dtype) -> None:
     if not isinstance(gradients, list):
-        compare(gradients, arrays[f"grad_{side}"], dtype)
+        golden.compare(gradients, arrays[f"grad_{side}"], dtype)
         return
     expected = golden.numbered(arrays, f"grad_{side}")
     for each, other in zip(gradients, expected, strict=True):
-        compare(each, other, dtype)
+        golden.compare(each, other, dtype)
 
 
 PAIR = {"student": "f_s", "teacher": "f_t"}
@@ -119,7 +106,7 @@ def check_layers(loss, name, dtype, **options) -> None:
     expected = golden.numbered(arrays, "out_loss")
     run = jax.jit(functools.partial(loss, **options))
     for each, other, value in zip(*sides, expected, strict=True):
-        compare(run(each, other).mean(), value.reshape(()), dtype)
+        golden.compare(run(each, other).mean(), value.reshape(()), dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("repd_fsp_"))
@@ -130,7 +117,7 @@ def test_fsp(name, dtype):
     pairs = [list(itertools.pairwise(side)) for side in sides]
     run = jax.jit(losses.fsp)
     for each, other, value in zip(*pairs, golden.numbered(arrays, "out_loss"), strict=True):
-        compare(run(each, other).mean(), value, dtype)
+        golden.compare(run(each, other).mean(), value, dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("repd_cc_"))
@@ -161,7 +148,7 @@ def test_activation_boundary(name, dtype):
             arrays[f"in_ft{i}"].astype(dtype),
             margin=hyper["margin"],
         )
-        compare(single.mean() * 2.0 ** (i - hyper["feat_num"] + 1), value, dtype)
+        golden.compare(single.mean() * 2.0 ** (i - hyper["feat_num"] + 1), value, dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("repd_ft_"))
@@ -200,9 +187,11 @@ def test_vid(name, dtype):
     for stop_teacher in (True, False):
         run = jax.jit(functools.partial(jax.value_and_grad(mean), stop_teacher=stop_teacher))
         value, gradients = run(inputs)
-        compare(value, arrays["out_loss"], dtype)
+        golden.compare(value, arrays["out_loss"], dtype)
         for each, gradient in zip(VID, gradients, strict=True):
             expected = arrays[f"grad_{each}"]
-            compare(gradient, 0 * expected if each == "ft0" and stop_teacher else expected, dtype)
+            golden.compare(
+                gradient, 0 * expected if each == "ft0" and stop_teacher else expected, dtype
+            )
     start = losses.vid_log_scale(variance=hyper["init_pred_var"], epsilon=hyper["eps"])
     golden.assert_close(np.full(len(inputs[2]), start), arrays["out_log_scale_init"], 1e-9)

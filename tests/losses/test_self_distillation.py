@@ -13,24 +13,12 @@ from jax.nn import softmax
 from kdjax import losses
 from tests import golden
 
-TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
 RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(6, 5)).astype(np.float32)
 EMBEDDING = RANDOM.normal(size=(6, 4)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 3, 4, 0])
 # Compiling is most of what these tests do.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
-
-
-def compare(actual, expected, dtype) -> None:
-    assert actual.dtype == dtype
-    golden.assert_close(actual, expected, TOLERANCE[dtype])
 
 
 def check(function, arrays, names, dtype) -> None:
@@ -46,9 +34,9 @@ def check(function, arrays, names, dtype) -> None:
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in names]
     (loss, parts), gradients = compiled(jax.value_and_grad(total, has_aux=True))(inputs)
     for value, name in zip((loss, *parts), ("loss", "loss_cls", "loss_div"), strict=True):
-        compare(value, arrays[f"out_{name}"], dtype)
+        golden.compare(value, arrays[f"out_{name}"], dtype)
     for name, gradient in zip(names, gradients, strict=True):
-        compare(gradient, arrays[f"grad_{name}"], dtype)
+        golden.compare(gradient, arrays[f"grad_{name}"], dtype)
 
 
 @pytest.mark.parametrize("name", golden.loss_names("selfkd_cs_kd_"))
@@ -95,7 +83,7 @@ def test_bake(name, dtype):
     check(terms, arrays, ["logits", "features"], dtype)
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in ("logits", "features")]
     targets = compiled(functools.partial(losses.bake_targets, **settings))(*inputs)
-    compare(targets, arrays["out_kd_targets"], dtype)
+    golden.compare(targets, arrays["out_kd_targets"], dtype)
 
 
 # CS-KD

@@ -21,26 +21,29 @@ COMMON = (
     "--config.optimizer.schedule=multistep",
     "--config.optimizer.milestones=(9,18,24)",
     "--config.optimizer.factors=(0.2,0.2,0.2)",
-    "--config.pruning.evaluate_before=False",
 )
 ONCE = ("mcl_ghfp_40",)
+_AFTER = "--config.pruning.evaluate_before=False"
 _METHODS = ("sfp", "asfp", "srfp", "asrfp", "hfp", "ghfp", "fpgm")
 RUNS = {
     "dense": ("--config=configs/cross_entropy.py:cifar100,sfp_resnet20",),
     **{
         f"{method}_{percent}": (
             f"--config=configs/{method}.py:cifar100,sfp_resnet20,{percent / 100}",
+            _AFTER,
         )
         for percent in (40, 60)
         for method in _METHODS
     },
     "srfp_official_40": (
         "--config=configs/srfp.py:cifar100,sfp_resnet20,0.4",
+        _AFTER,
         "--config.pruning.filters=official",
     ),
     "mcl_ghfp_40": (
         "--config=configs/mcl.py:cifar100,sfp_resnet20,2",
         "--config.pruning.method=ghfp",
+        _AFTER,
         "--config.optimizer.warm_up_epochs=1",
     ),
 }

@@ -17,7 +17,8 @@ Official repository, CIFAR-100, top-1 alone and of two equal networks:
     ResNet-56    73.00   78.16 +- 0.56        ShuffleNetV1  71.74   78.34 +- 0.03
     ResNet-32x4  79.56   84.91 +- 0.19        ShuffleNetV2  72.96   79.98 +- 0.12
 
-ImageNet, ResNet-18: 69.75, 71.49. Ours: not run.
+ImageNet, ResNet-18: 69.75, 71.49. Ours: none of these; smaller networks and pictures in
+experiments/results/hsakd_cifar100/README.md.
 """
 
 from kdjax import config as configs

@@ -7,8 +7,12 @@ pictures at 16x16, tested on all 10,000 test images. Students: 16 epochs of batc
 trained once. The paper's learning rate, its milestones at the same parts of the runs. Every student
 sees the same number of images; a step of HSSAKD costs more, as it sees four rotations of each.
 HSSAKD's teacher has heads trained on a frozen network (hssakd) or with it (hssakd_joint, which the
-paper writes with a star); online is two ResNet-8 without a teacher. Networks that teach each other
-have nothing to teach at first: student_long and online_long are the same for 48 epochs.
+paper writes with a star); online is two ResNet-8 without a teacher.
+
+The order is the papers' (student, KD, HSSAKD, HSSAKD of a joint teacher; one network, online) but
+for online after 16 epochs, which is no better than one network: it seems that networks which have
+learnt little have little to teach each other. student_long and online_long are the same for 48
+epochs, after which it is better.
 
 The rows called weak were run first, with teachers of 16 epochs. Such a ResNet-14 is hardly better
 than the student alone, and KD from it is worse than no teacher, which is not the paper's order;

@@ -97,8 +97,7 @@ def write_table(experiment, module: str, results: Path) -> None:
     flags = "\n".join(f"    {flag}" for flag in experiment.COMMON)
     lines += ["", "Top-1 in %: mean over seeds of the mean over the networks, +- the standard "]
     lines[-1] += "deviation over seeds. Best epoch: the highest mean, of the epochs evaluated."
-    lines += ["", f"Made by `{command}`;" + (" flags of all runs:" if flags else ""), ""]
-    lines += [flags, ""] if flags else []
+    lines += ["", f"Made by `{command}`; flags of all runs:", "", flags, ""]
     for label, own in experiment.RUNS.items():
         lines.append(f"- {label}: `{' '.join(own)}`")
     lines += [

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from experiments.benchmark.mcl_step import cores
 from experiments.benchmark.pruning_overhead import timed
 from kdjax import config as configs
-from kdjax import models, shrinking
+from kdjax import methods, models, shrinking
 from kdjax.parallel import fetch
 from kdjax.pruning import schedules
 from kdjax.run import Run
@@ -61,10 +61,9 @@ class Training:
         jax.block_until_ready((self.state, metrics))
 
     def multiply_adds(self) -> int:
-        compaction = self.run.compactions.get("network_0")
-        network = models.create(self.run.config.networks[0], num_classes=self.run.num_classes)
-        if compaction is not None:
-            network = network.clone(compaction=compaction)
+        (network,) = methods.networks(
+            self.run.config, self.run.num_classes, compactions=self.run.compactions
+        )
         return models.multiply_adds(network, self.run.image_shape)
 
 

@@ -17,8 +17,6 @@ machine hits both; the ratio is the median over the turns, milliseconds are of t
 from __future__ import annotations
 
 import argparse
-import pathlib
-import platform
 import statistics
 from typing import NamedTuple
 
@@ -26,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.mcl_step import cores
+from experiments.benchmark import report
 from kdjax import models, pruning
 from kdjax.speed import Program, alternate
 
@@ -92,15 +90,12 @@ def row(case: Case, batch_size: int, rounds: int) -> str:
     )
 
 
-def describe(command: str, rounds: int) -> list[str]:
-    from importlib.metadata import version
-
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax"))
+def describe(rounds: int) -> list[str]:
     return [
-        f"$ python -m experiments.benchmark.compact{command}",
+        report.command("compact"),
         "",
         "compact networks over dense ones, evaluation of 32x32 images, float32",
-        f"{jax.devices()[0].device_kind}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(jax.devices()[0].device_kind),
         f"{rounds} turns of each; milliseconds of the fastest, medians and quartiles of the ratios",
         "",
         f"{'network':<13} {'filters':<9} rate multiple  batch  parameters  multiply-adds  dense ms"
@@ -119,13 +114,12 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    import sys
 
     options = parse()
     if options.rounds < 2:
         raise SystemExit("--rounds must be at least 2")
     multiples = dict.fromkeys((1, options.multiple))
-    lines = describe("".join(f" {each}" for each in sys.argv[1:]), options.rounds)
+    lines = describe(options.rounds)
     print("\n".join(lines), flush=True)
     for batch_size in options.batch_sizes:
         for multiple in multiples:
@@ -134,9 +128,7 @@ def main() -> None:
                     case = Case(network, filters, rate, multiple)
                     lines.append(row(case, batch_size, options.rounds))
                     print(lines[-1], flush=True)
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import pathlib
-import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -36,8 +34,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmark import mcl_step
-from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD, cores
+from experiments.benchmark import mcl_step, report
+from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD
 
 VIEWS = 4
 TORCH_SIDES = {"torch": {}, "torch channels_last": {"channels_last": True}}
@@ -95,7 +93,7 @@ class TorchSide:
 
         from experiments.benchmark import torch_hssakd
 
-        torch.set_num_threads(cores())
+        torch.set_num_threads(report.cores())
         self.rows = make_rows(settings)
         self.trainer = torch_hssakd.Trainer(
             *(torch_hssakd.Architecture(*each, NUM_CLASSES) for each in architectures),
@@ -210,16 +208,13 @@ def ratios(times: dict[str, list[float]]) -> list[str]:
 
 
 def describe(settings: Settings, device: str, rounds: int) -> list[str]:
-    from importlib.metadata import version
-
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "torch"))
     side, batch = settings.image_size, settings.batch_size
     return [
         f"HSSAKD student step: {settings.teacher} -> {settings.student}, batch {batch} "
         f"({VIEWS * batch} views of {side}x{side}), {NUM_CLASSES} classes, float32",
         "gather, normalise, rotate, teacher, student, loss, backward, update; no random crops and "
         "flips",
-        f"{device}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(device, ("jax", "flax", "torch")),
         f"{rounds} rounds of {settings.steps} steps per program, alternating; "
         "kdjax and each PyTorch side in a process of its own",
     ]
@@ -284,9 +279,7 @@ def main() -> None:
     lines = [*describe(settings, jax.devices()[0].device_kind, options.rounds), ""]
     lines += [*first, "", *table(times, settings), "", *ratios(times)]
     print("\n".join(["", *lines]))
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import pathlib
-import platform
 import statistics
 import time
 import zlib
 from typing import NamedTuple
 
 import numpy as np
+
+from experiments.benchmark import report
 
 NUM_CLASSES = 100
 IMAGES = 6400
@@ -160,7 +160,7 @@ class TorchSide:
 
         from experiments.benchmark import torch_mcl
 
-        torch.set_num_threads(cores())
+        torch.set_num_threads(report.cores())
         config = make_config(settings)
         sgd = dict(SGD)
         sgd["lr"] = sgd.pop("learning_rate")
@@ -258,18 +258,11 @@ def table(times: dict[str, list[float]], settings: Settings) -> list[str]:
     return lines
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def describe(settings: Settings, device: str, options: argparse.Namespace) -> list[str]:
-    from importlib.metadata import version
-
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "torch"))
     return [
         f"MCL step: {settings.networks} x {settings.network}, batch {settings.batch_size}, float32",
         "gather, normalise, forward, loss, backward, update; no random crops and flips",
-        f"{device}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(device, ("jax", "flax", "torch")),
         f"{options.rounds} rounds of {settings.steps} steps per side, alternating, "
         + ("in one process" if options.in_process else "each side in a process of its own"),
     ]
@@ -313,9 +306,7 @@ def main() -> None:
         side.close()
     lines = [*describe(settings, device.device_kind, options), "", *table(times, settings)]
     print("\n".join(lines))
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ also a program of its own, on the same batch, and its time is given as a part of
 from __future__ import annotations
 
 import argparse
-import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,7 +24,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD, cores
+from experiments.benchmark import report
+from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD
 from kdjax import config as configs
 from kdjax import feeding, methods, optimizers, training
 from kdjax.data import ArraySplit, Dataset, policies
@@ -139,14 +138,13 @@ def table(
 
 
 def describe(settings: Settings, rounds: int) -> list[str]:
-    from importlib.metadata import version
-
     side = settings.image_size
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax"))
     return [
+        report.command("policies"),
+        "",
         f"training step of {settings.network} with a policy and without, batch "
         f"{settings.batch_size} of {side}x{side}, float32",
-        f"{jax.devices()[0].device_kind}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(jax.devices()[0].device_kind),
         f"{rounds} rounds of {settings.steps} steps per program, alternating; medians",
     ]
 
@@ -187,9 +185,7 @@ def main() -> None:
             own[name].append(program())
     lines = [*describe(settings, options.rounds), "", *table(times, own, settings)]
     print("\n".join(lines))
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

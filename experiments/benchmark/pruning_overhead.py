@@ -24,10 +24,7 @@ is given as a part of the step.
 from __future__ import annotations
 
 import argparse
-import pathlib
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -35,7 +32,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.mcl_step import NUM_CLASSES, cores
+from experiments.benchmark import report
+from experiments.benchmark.mcl_step import NUM_CLASSES
 from experiments.benchmark.policies import Settings, make_data
 from kdjax import config as configs
 from kdjax import feeding, methods, optimizers, training
@@ -146,17 +144,13 @@ def table(steps: np.ndarray, updates: np.ndarray) -> list[str]:
 
 
 def describe(options: argparse.Namespace, settings: Settings, rounds: int) -> list[str]:
-    from importlib.metadata import version
-
     side = settings.image_size
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax"))
-    arguments = "".join(f" {each}" for each in sys.argv[1:])
     return [
-        f"$ python -m experiments.benchmark.pruning_overhead{arguments}",
+        report.command("pruning_overhead"),
         "",
         f"training step of {settings.network} with {options.method} and without, batch "
         f"{settings.batch_size} of {side}x{side}, float32",
-        f"{jax.devices()[0].device_kind}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(jax.devices()[0].device_kind),
         f"{rounds} alternating rounds; milliseconds of the fastest, medians of ratios and "
         "differences",
     ]
@@ -183,9 +177,7 @@ def main() -> None:
     steps = alternate([each.step() for each in sides], rounds=options.rounds)
     lines = [*describe(options, settings, options.rounds), "", *table(steps, updates)]
     print("\n".join(lines))
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,12 @@ Evaluation is not counted.
 from __future__ import annotations
 
 import argparse
-import pathlib
-import platform
 import statistics
-import sys
-from importlib.metadata import version
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments.benchmark.mcl_step import cores
+from experiments.benchmark import report
 from experiments.benchmark.pruning_overhead import timed
 from kdjax import config as configs
 from kdjax import methods, models, shrinking
@@ -95,14 +91,12 @@ def rows(options: argparse.Namespace, network: str, filters: str, rate: float):
 
 
 def describe(options: argparse.Namespace) -> list[str]:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax"))
-    arguments = "".join(f" {each}" for each in sys.argv[1:])
     return [
-        f"$ python -m experiments.benchmark.shrinking{arguments}",
+        report.command("shrinking"),
         "",
         "training steps of shrunk networks over masked ones, GHFP of "
         f"{options.epochs} epochs, batch {options.batch_size} of 32x32, float32",
-        f"{jax.devices()[0].device_kind}, {cores()} cores ({platform.machine()}); {libraries}",
+        report.machine(jax.devices()[0].device_kind),
         f"{options.rounds} turns of each; medians and quartiles of the ratios",
         "",
         f"{'network':<13} {'filters':<9} rate  after  hard fraction  multiply-adds     step   "
@@ -130,9 +124,7 @@ def main() -> None:
             for line in rows(options, network, filters, rate):
                 lines.append(line)
                 print(line, flush=True)
-    output = pathlib.Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(lines) + "\n")
+    report.write(lines, options.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which filters are left of a run's networks, where some were taken out while it trained.
+"""Which filters are left of a run's networks, where some were taken out before or in training.
 
 The workdir's `shrunk.json` says so from a step on; a checkpoint has the shapes of the last such
 step up to its own.
@@ -41,7 +41,7 @@ def write(workdir: Path, step: int, compactions: Mapping[str, Compaction]) -> No
 
 
 def forget(workdir: Path, step: int) -> None:
-    """Drops what was written of steps after `step`, from which training goes on.
+    """Drops what was written of steps after `step`, from which training goes on; -1 for all of it.
 
     A process that was killed before its checkpoint was whole has left it, and the same steps are
     now taken again; or a run of another config, that never saved anything.

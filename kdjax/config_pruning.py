@@ -7,7 +7,8 @@ def pruning() -> ConfigDict:
     """See `kdjax.pruning` for what these mean. Without a method nothing is pruned."""
     section = ConfigDict()
     section.method = ""  # 'sfp', 'asfp', 'srfp', 'asrfp', 'hfp', 'ghfp', 'fpgm'
-    section.rate = 0.4  # fraction of the filters that is pruned in the end
+    # Fraction of the filters that is pruned in the end; those that a compact network lacks count.
+    section.rate = 0.4
     section.unit = "filters"  # 'weights': unstructured, by magnitude
     # 'official': convolutions one by one, BatchNorm untouched; 'norms': BatchNorm decays with its
     # filters and goes with those that are pruned for good; 'residual': and one choice for all that
@@ -37,7 +38,7 @@ def pruning() -> ConfigDict:
 def start() -> ConfigDict:
     """Weights that training starts from, in place of random ones."""
     section = ConfigDict()
-    section.checkpoint = ""  # a run's workdir, or what --job=import-torch wrote
+    section.checkpoint = ""  # a run's workdir, or what --job=compact or --job=import-torch wrote
     section.member = "network_0"  # which network of a run
     section.which = "best"  # 'latest' checkpoint of a run
     return section

@@ -48,10 +48,13 @@ def _train(run: Run, workdir: Path) -> dict[str, float]:
     workdirs.claim(workdir, config)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
     step = 0
-    compactions.forget(workdir, checkpoints.latest_step() or 0)
     if checkpoints.latest_step() is None:
+        compactions.forget(workdir, -1)
+        if run.compactions:
+            compactions.write(workdir, step, run.compactions)
         state = run.init_state()
     else:
+        compactions.forget(workdir, checkpoints.latest_step())
         run.build(compactions.read(workdir, checkpoints.latest_step()))
         step, state = checkpoints.restore(run.abstract_state())
         say(f"resumed from step {step} (epoch {step / run.steps_per_epoch:.2f}) of {workdir}")

@@ -30,7 +30,8 @@ class Run:
       workdir: where a teacher that is trained first is found.
       with_teacher: False puts a network without weights in the place of a trained teacher. That
         will do to look at batches, not to train or evaluate.
-      compactions: which filters are left of networks that were made smaller, by 'network_i'.
+      compactions: which filters are left of networks that were made smaller, by 'network_i'; None
+        for those of networks as they start.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Run:
             policy_names=config.data.policies,
         )
         self.prepare_test = feeding.test_input(dataset)
-        self.build(compactions or {})
+        if compactions is None:
+            compactions = methods.starting_compactions(config, self.num_classes)
+        self.build(compactions)
 
     def build(self, compactions: Mapping[str, Compaction]) -> None:
         """Makes method, optimizer and functions, for networks of which these filters are left."""

@@ -7,7 +7,7 @@ from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
-from kdjax.methods.registry import create, needs_teacher, networks
+from kdjax.methods.registry import create, needs_teacher, networks, starting_compactions
 
 __all__ = [
     "CONSTANTS",
@@ -24,4 +24,5 @@ __all__ = [
     "mixskd",
     "needs_teacher",
     "networks",
+    "starting_compactions",
 ]

@@ -29,7 +29,11 @@ def networks(
     axis_name: str | None = None,
     compactions: Mapping[str, models.Compaction] | None = None,
 ) -> tuple[models.StagedNetwork, ...]:
-    """The networks that `config.networks` names; arguments are those of `create`.
+    """The networks that `config.networks` names.
+
+    Args:
+      config, num_classes, axis_name: see `create`.
+      compactions: which filters are left of networks that are smaller, by 'network_i'.
 
     Raises:
       UserError: unknown network or dtype, none, or one with branches.
@@ -74,7 +78,8 @@ def create(
       train_labels: `[images]` of the training split, for methods that look at all of it or count
         its epochs.
       teacher: takes the place of the network that `config.teacher` names.
-      compactions: which filters are left of networks that were made smaller, by 'network_i'.
+      compactions: which filters are left of networks that were made smaller, by 'network_i'; None
+        for those of networks as they start.
 
     Raises:
       UserError: unknown method, network or dtype, or settings that the method cannot run with.
@@ -84,6 +89,8 @@ def create(
         near = longer or difflib.get_close_matches(config.method, BUILDERS, n=3, cutoff=0.3)
         known = joined(near or BUILDERS)
         raise UserError(f"config.method={config.method!r} is unknown; did you mean {known}?")
+    if compactions is None:
+        compactions = starting_compactions(config, num_classes)
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
     stages = members[0].num_stages
     if not 0 <= config.shared_stages <= stages:
@@ -97,20 +104,37 @@ def create(
     return _pruned(method, config, members, train_labels)
 
 
+def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, models.Compaction]:
+    """Which filters are left of the networks before training, by 'network_i'.
+
+    That is what `config.start` holds of its network; all of them of any other.
+    """
+    network = _start(config, num_classes)
+    whole = network is None or network.compaction is None
+    return {} if whole else {"network_0": network.compaction}
+
+
 def _started(
     method: Method,
     config: ConfigDict,
     num_classes: int,
-    compactions: Mapping[str, models.Compaction] | None,
+    compactions: Mapping[str, models.Compaction],
 ) -> Method:
     """`method`, from the weights that `config.start` names, if any.
 
     Networks that were made smaller while they trained have left their start behind.
     """
-    if not config.start.checkpoint or compactions:
+    network = _start(config, num_classes)
+    if network is None or compactions.get("network_0") != network.compaction:
         return method
-    network = pretrained.named(config.start, "config.start", num_classes)
     return started(method, network, config.networks)
+
+
+def _start(config: ConfigDict, num_classes: int) -> Pretrained | None:
+    """The network that `config.start` names, if any."""
+    if not config.start.checkpoint:
+        return None
+    return pretrained.named(config.start, "config.start", num_classes)
 
 
 def _pruned(

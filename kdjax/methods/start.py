@@ -27,17 +27,18 @@ def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -
       networks: the names of the method's networks, `config.networks`.
 
     Raises:
-      UserError: there are several networks, which would all be the same, or the trained one is
-        another, or was made smaller; and by `init`, where the weights have no place in the method's
-        networks.
+      UserError: there are several networks, which would all be the same; the trained one is
+        another, or was made smaller and the method reads more of it than logits; and by `init`,
+        where the weights have no place in the method's networks.
     """
     if len(networks) > 1:
         raise UserError(f"{_WHERE} takes one network in config.networks: several would be the same")
     if backbone(network).name != networks[0]:
         raise UserError(f"{_WHERE} holds {network.name}, not the {networks[0]} of config.networks")
-    if network.compaction is not None:
+    if network.compaction is not None and not method.logits_only:
         raise UserError(
-            f"{_WHERE} holds a {network.name} that was made smaller; start from a whole one"
+            f"{_WHERE} holds a {network.name} that was made smaller, of which config.method reads "
+            "more than the logits; start from a whole one, or by a method such as 'cross_entropy'"
         )
 
     def init(key, images):

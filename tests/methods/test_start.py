@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import kill_resume
 from kdjax import evaluation, loop, models, pretrained
 from kdjax.errors import UserError
 from kdjax.pruning import compact, filter_groups
@@ -131,6 +132,50 @@ def test_a_run_starts_where_another_ended(source, tmp_path):
     assert evaluation.evaluate(config, tmp_path / "on", "latest")["mean/top1"] == last["mean/top1"]
 
 
+def test_a_compact_network_starts_from_all_its_weights(source, save):
+    directory, network = save("tiny", zeros=True)
+    config = start_config(source, directory)
+    found, expected = initial(config), of(network)
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array)
+    assert Run(config).compactions == {"network_0": network.compaction}
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_filters_that_a_compact_network_lacks_count_as_pruned(source, save, rate):
+    directory, _ = save("tiny", zeros=True)
+    found = initial(start_config(source, directory, "sfp", pruning__rate=rate))
+    whole = of(save("tiny")[1])
+    for group in filter_groups(models.create("tiny", num_classes=runs.CLASSES)):
+        path = f"{group.name}/kernel"
+        count, left = whole[path].shape[-1], found[path].shape[-1]
+        zero = int((found[path] == 0).all((0, 1, 2)).sum())
+        assert count - left + zero == max(int(rate * count), count - left)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["cross_entropy", "kd"])
+def test_a_compact_network_trains_on(source, save, tmp_path, learner):
+    """Cut off, taken up, evaluated and loaded, without what it started from."""
+    directory, network = save("tiny", zeros=True)
+    teacher, _ = save("resnet8")
+    changes = {"learner": learner, "teacher__checkpoint": str(teacher) if learner == "kd" else ""}
+    config = start_config(source, directory, epochs=2, **changes)
+    metrics = loop.train(config, tmp_path / "whole")
+    loop.train(start_config(source, directory, epochs=1, **changes), tmp_path / "part")
+    loop.train(config, tmp_path / "part")
+    assert kill_resume.differences(tmp_path / "whole", tmp_path / "part") == []
+    directory.rename(tmp_path / "elsewhere")
+    assert evaluation.evaluate(config, tmp_path / "part", "latest")["mean/top1"] == pytest.approx(
+        metrics["mean/top1"]
+    )
+    trained = pretrained.load(tmp_path / "part", which="latest")
+    assert trained.compaction == network.compaction
+    moved = {path: np.abs(array - of(network)[path]).max() for path, array in of(trained).items()}
+    assert all(moved.values())
+
+
 @pytest.mark.parametrize(
     ("kept", "changes", "message"),
     [
@@ -143,7 +188,11 @@ def test_a_run_starts_where_another_ended(source, tmp_path):
         (("tiny",), {"shared_stages": 1}, "whose arrays are not those of config.networks"),
         (("tiny",), {"shared_stages": 2}, "whose arrays are not those of config.networks"),
         (("tiny",), {"start__which": "first"}, "config.start.which='first' is unknown"),
-        (("tiny", runs.CLASSES, True), {}, "a tiny that was made smaller"),
+        (
+            ("tiny", runs.CLASSES, True),
+            {"learner": "mixskd"},
+            "a tiny that was made smaller, of which config.method reads more than the logits",
+        ),
     ],
 )
 def test_weights_that_are_no_start(source, save, tmp_path, kept, changes, message):

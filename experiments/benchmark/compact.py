@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.benchmark import report
 from kdjax import models, pruning
@@ -61,7 +62,11 @@ def pair(case: Case) -> tuple[tuple, tuple]:
     residual = case.filters == "residual"
     groups = pruning.filter_groups(network, norms=case.filters != "official", residual=residual)
     prune = pruning.hfp(lambda params: groups, case.rate, epochs=1, every=1)
-    params = jax.device_get(pruning.initial(prune, variables["params"]))
+    params = pruning.initial(prune, variables["params"])
+    # The first update takes what belongs to the filters, too.
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(prune.update)(still, prune.init(params), params)
+    params = jax.device_get(optax.apply_updates(params, updates))
     variables = {"params": params, "batch_stats": jax.device_get(variables["batch_stats"])}
     smaller = pruning.compact(network, variables, multiple=case.multiple)
     return (network, variables), (smaller.network, smaller.variables)

@@ -9,8 +9,8 @@ trained network to start from, a run's workdir or an imported one, at a tenth of
 The rate is 0 at the start, three quarters of the final one after an eighth of training, and the
 final one in its last twentieth (`config.pruning.rate_from`).
 
-ImageNet, ResNet-50, over 40 % fewer FLOPs: top-5 falls by 0.14 (abstract). Ours, on digits:
-experiments/results/pruning_digits/README.md.
+ImageNet, ResNet-50, over 40 % fewer FLOPs: top-5 falls by 0.14 (abstract). Ours, cut to fit a CPU:
+experiments/results/pruning_cifar100/README.md.
 """
 
 from kdjax import config as configs

@@ -9,8 +9,8 @@ trained network to start from, a run's workdir or an imported one, at a tenth of
 The rate rises as in configs/asfp.py, the factor falls as in configs/srfp.py.
 
 ImageNet, ResNet-34 at 40 %: top-1 and top-5 rise by 1.63 and 0.68 (abstract; over softly pruned
-networks of the same rate, it seems). Ours, on digits:
-experiments/results/pruning_digits/README.md.
+networks of the same rate, it seems). Ours, cut to fit a CPU:
+experiments/results/pruning_cifar100/README.md.
 """
 
 from kdjax import config as configs

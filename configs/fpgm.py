@@ -12,8 +12,8 @@ choice final: `--config.pruning.method=hfp --config.pruning.criterion=geometric_
 
 CIFAR-10 at 40 %, FPGM-only and FPGM-mix (`norm_rate=0.1`): ResNet-20 92.20 -> 90.44, 91.99;
 ResNet-56 93.59 -> 92.93, 92.89; ResNet-110 93.68 -> 93.73, 93.85. ImageNet at 30 %: ResNet-18
-70.28 -> 67.78, 67.81. Ours, on digits:
-experiments/results/pruning_digits/README.md.
+70.28 -> 67.78, 67.81. Ours, cut to fit a CPU:
+experiments/results/pruning_cifar100/README.md.
 """
 
 from kdjax import config as configs

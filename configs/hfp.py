@@ -9,8 +9,8 @@
 Arguments, all optional: data set (cifar10, cifar100, imagenet, digits), network, rate (0.4), and a
 trained network to start from, a run's workdir or an imported one, at a tenth of the learning rate.
 The baseline of GHFP (2011.03170). With `config.pruning.filters=norms` BatchNorm is pruned too, and
-the network may shrink while it trains. Ours, on digits:
-experiments/results/pruning_digits/README.md.
+the network may shrink while it trains. Ours, cut to fit a CPU:
+experiments/results/pruning_cifar100/README.md.
 """
 
 from kdjax import config as configs

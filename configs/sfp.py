@@ -15,8 +15,8 @@ prune networks of any method; `--config.pruning.method=sfp` prunes those of any 
 
 CIFAR-10, ResNet-20 at 30 %: 92.20 -> 90.83, 42.2 % fewer multiply-adds; ResNet-56 at 40 %: 93.59 ->
 92.26, 52.6 %; ResNet-110 at 30 %: 93.68 -> 93.38, 40.8 % (FPGM's table). ImageNet, ResNet-18 at
-30 %: 70.28 -> 67.10. Ours, on digits:
-experiments/results/pruning_digits/README.md.
+30 %: 70.28 -> 67.10. Ours, cut to fit a CPU:
+experiments/results/pruning_cifar100/README.md.
 """
 
 from kdjax import config as configs

@@ -7,7 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from experiments import curves, pruning_plots, sweep
+from experiments import curves, pruning_plots, returning, sweep
+from kdjax import pruning
+from kdjax.training import TrainState
 
 EXPERIMENT = types.SimpleNamespace(
     TITLE="A title",
@@ -96,3 +98,12 @@ def test_a_picture_of_pruning(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         pruning_plots.main([str(run)])
     assert "has no metrics of pruning" in capsys.readouterr().err
+
+
+def test_norms_of_returning_filters():
+    kernel = np.zeros((1, 1, 2, 3), np.float32)
+    kernel[0, 0] = [[3, 0, 6], [4, 1, 8]]
+    masks = {"net/conv": np.array([True, False, True])}
+    pruned = pruning.PruningState(np.zeros((), np.int32), masks, masks)
+    state = TrainState(0, {"net": {"conv": {"kernel": kernel}}}, {}, (pruned,))
+    assert returning.norms(state) == pytest.approx((7.5, 1.0))

@@ -190,6 +190,11 @@ def test_a_compact_network_trains_on(source, save, tmp_path, learner):
         (("tiny",), {"start__which": "first"}, "config.start.which='first' is unknown"),
         (
             ("tiny", runs.CLASSES, True),
+            {"networks": ("resnet8",)},
+            "holds tiny, not the resnet8 of config.networks",
+        ),
+        (
+            ("tiny", runs.CLASSES, True),
             {"learner": "mixskd"},
             "a tiny that was made smaller, of which config.method reads more than the logits",
         ),

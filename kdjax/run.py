@@ -30,8 +30,8 @@ class Run:
       workdir: where a teacher that is trained first is found.
       with_teacher: False puts a network without weights in the place of a trained teacher. That
         will do to look at batches, not to train or evaluate.
-      compactions: which filters are left of networks that were made smaller, by 'network_i'; None
-        for those of networks as they start.
+      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
+        weights come from a checkpoint; None for networks as they start.
     """
 
     def __init__(
@@ -65,20 +65,21 @@ class Run:
             policy_names=config.data.policies,
         )
         self.prepare_test = feeding.test_input(dataset)
-        if compactions is None:
-            compactions = methods.starting_compactions(config, self.num_classes)
         self.build(compactions)
 
-    def build(self, compactions: Mapping[str, Compaction]) -> None:
+    def build(self, compactions: Mapping[str, Compaction] | None) -> None:
         """Makes method, optimizer and functions, for networks of which these filters are left."""
-        self.compactions = dict(compactions)
+        if compactions is None:
+            self.compactions = methods.starting_compactions(self.config, self.num_classes)
+        else:
+            self.compactions = dict(compactions)
         self.method = methods.create(
             teachers.resolved(self.config, self.workdir),
             num_classes=self.num_classes,
             axis_name=AXIS,
             train_labels=self.train_labels,
             teacher=self.stand_in,
-            compactions=self.compactions,
+            compactions=compactions,
         )
         self.tx = self.method.optimizer(optimizers.create(self.config, self.steps_per_epoch))
         self.train_steps = self.parallel.map(

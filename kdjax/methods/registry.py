@@ -78,8 +78,8 @@ def create(
       train_labels: `[images]` of the training split, for methods that look at all of it or count
         its epochs.
       teacher: takes the place of the network that `config.teacher` names.
-      compactions: which filters are left of networks that were made smaller, by 'network_i'; None
-        for those of networks as they start.
+      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
+        weights come from elsewhere; None for networks as they start, see `config.start`.
 
     Raises:
       UserError: unknown method, network or dtype, or settings that the method cannot run with.
@@ -89,8 +89,8 @@ def create(
         near = longer or difflib.get_close_matches(config.method, BUILDERS, n=3, cutoff=0.3)
         known = joined(near or BUILDERS)
         raise UserError(f"config.method={config.method!r} is unknown; did you mean {known}?")
-    if compactions is None:
-        compactions = starting_compactions(config, num_classes)
+    start = _start(config, num_classes) if compactions is None else None
+    compactions = _left(start) if compactions is None else compactions
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
     stages = members[0].num_stages
     if not 0 <= config.shared_stages <= stages:
@@ -100,7 +100,8 @@ def create(
         )
     cohort = models.Cohort(members, shared_stages=config.shared_stages)
     method = BUILDERS[config.method](Parts(config, cohort, axis_name, train_labels, teacher))
-    method = _started(method, config, num_classes, compactions)
+    if start is not None:
+        method = started(method, start, config.networks)
     return _pruned(method, config, members, train_labels)
 
 
@@ -109,25 +110,12 @@ def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, mode
 
     That is what `config.start` holds of its network; all of them of any other.
     """
-    network = _start(config, num_classes)
-    whole = network is None or network.compaction is None
-    return {} if whole else {"network_0": network.compaction}
+    return _left(_start(config, num_classes))
 
 
-def _started(
-    method: Method,
-    config: ConfigDict,
-    num_classes: int,
-    compactions: Mapping[str, models.Compaction],
-) -> Method:
-    """`method`, from the weights that `config.start` names, if any.
-
-    Networks that were made smaller while they trained have left their start behind.
-    """
-    network = _start(config, num_classes)
-    if network is None or compactions.get("network_0") != network.compaction:
-        return method
-    return started(method, network, config.networks)
+def _left(start: Pretrained | None) -> dict[str, models.Compaction]:
+    whole = start is None or start.compaction is None
+    return {} if whole else {"network_0": start.compaction}
 
 
 def _start(config: ConfigDict, num_classes: int) -> Pretrained | None:

@@ -19,8 +19,6 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
     left = compactions.read(workdir, checkpoints.step(which))
-    config = ConfigDict(config.to_dict())
-    config.start = configs.base().start  # the weights are the checkpoint's
     run = Run(config, workdir, compactions=left)
     step, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()

@@ -15,11 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import feeding, models, workdirs
-from kdjax.checkpoints import Checkpoints
+from kdjax import evaluation, feeding, models, workdirs
 from kdjax.data import ArraySplit, Dataset
 from kdjax.methods.mcl import ProjectionHead
-from kdjax.run import Run
 
 IMAGES = 128
 
@@ -42,10 +40,7 @@ def first_images(dataset: Dataset) -> jax.Array:
 def report(workdir: Path) -> None:
     """One line per network."""
     config = workdirs.read_config(workdir)
-    run = Run(config)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    _, state = checkpoints.restore(run.abstract_state())
-    checkpoints.close()
+    run, _, state = evaluation.restored(config, workdir, "latest")
     dataset = run.feed.dataset
     variables = {
         "params": state.params["cohort"],

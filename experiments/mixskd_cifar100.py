@@ -28,10 +28,16 @@ def _run(method: str) -> tuple[str, ...]:
     return (f"--config=configs/self_distill.py:{method},cifar100,resnet8x4",)
 
 
+MIXSKD = ("--config=configs/mixskd.py:cifar100,resnet8x4",)
 RUNS = {
     "cross_entropy": _run("cross_entropy"),
     "mixup": _run("mixup"),
-    "mixskd": ("--config=configs/mixskd.py:cifar100,resnet8x4",),
+    "mixskd": MIXSKD,
+    "mixskd_script": (
+        *MIXSKD,
+        "--config.mixskd.mixed_labels=False",
+        "--config.mixskd.train_discriminators=False",
+    ),
     "cutmix": _run("cutmix"),
     "label_smoothing": _run("label_smoothing"),
     "byot": _run("byot"),

@@ -17,13 +17,19 @@ from kdjax.training import TrainState
 
 def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
     """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
+    run, step, state = restored(config, workdir, which)
+    metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
+    return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
+
+
+def restored(config: ConfigDict, workdir: Path, which: str) -> tuple[Run, int, TrainState]:
+    """A run as its 'best' or 'latest' checkpoint left it: the run, the step, and the state."""
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
     left = compactions.read(workdir, checkpoints.step(which))
     run = Run(config, workdir, compactions=left)
     step, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()
-    metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
-    return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
+    return run, step, state
 
 
 def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:

@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from experiments import curves, pruning_plots, returning, sweep
-from kdjax import pruning
+from experiments import curves, fit, pruning_plots, returning, sweep
+from kdjax import config as configs
+from kdjax import loop, pruning
 from kdjax.training import TrainState
 
 EXPERIMENT = types.SimpleNamespace(
@@ -107,3 +108,31 @@ def test_norms_of_returning_filters():
     pruned = pruning.PruningState(np.zeros((), np.int32), masks, masks)
     state = TrainState(0, {"net": {"conv": {"kernel": kernel}}}, {}, (pruned,))
     assert returning.norms(state) == pytest.approx((7.5, 1.0))
+
+
+def test_fit_to_training_images(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    learned, unknown = draw.integers(0, 256, (2, 64, 8, 8, 3), np.uint8)
+    labels = np.tile(np.arange(4), 16)
+    np.savez(
+        tmp_path / "set.npz",
+        train_images=learned,
+        train_labels=labels,
+        test_images=unknown,
+        test_labels=labels,
+    )
+    workdir = tmp_path / "learned"
+    config = configs.cifar_run("cross_entropy", "digits,resnet8", count=1)
+    config.data.source = f"arrays:{tmp_path / 'set.npz'}"
+    config.data.augmentation = "none"
+    config.update(epochs=12, batch_size=16)
+    loop.train(config, workdir)
+
+    fit.main([str(workdir)])
+    name, network, *numbers = capsys.readouterr().out.splitlines()[-1].split()
+    train, train_entropy, test, test_entropy = map(float, numbers)
+    assert (name, network) == ("learned", "network_0")
+    assert train > 90 and train_entropy < 0.5
+    assert test < 60 and test_entropy > 1
+    with pytest.raises(SystemExit, match="of every workdir"):
+        fit.main([])

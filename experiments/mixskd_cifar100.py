@@ -21,7 +21,8 @@ to 5.2 for the self-teacher, 4.5 to 4.6 for the network, and 4.2 for the branche
 learn from it. In the form of the official script for CIFAR (mixskd_script: the self-teacher and the
 discriminators stay untrained, mixed labels are not in the loss) the network of seed 0 is one point
 better, and its cross entropy is 3.8; which of the three does it is not shown. CutMix, second in the
-paper, is below cross entropy here: it fits two thirds of its training images by the last epoch.
+paper, fits 63 to 67 % of its training images by the last epoch and is below cross entropy; label
+smoothing and BYOT, which fit all of theirs, are level with it or below, CS-KD is above it.
 """
 SEEDS = (0, 1, 2)
 ONCE = ("mixskd_script",)

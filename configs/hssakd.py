@@ -5,9 +5,9 @@
     python -m kdjax.main --config configs/hssakd.py:cifar100,wrn_40_2,wrn_16_2,both --workdir runs/m
 
 The method is that of configs/hsakd.py, which has the commands for other teachers. A fourth argument
-names the transformations: rotations (4; the official code has no other), colour_permutations (6),
+names the transformations: rotations (4; the official code has no other), color_permutations (6),
 both (24). Joint labels, branches and views in a batch follow: `both` trains on 24 views of every
-image. An imported teacher has the suffix _aux, _aux6 or _aux24. Digits are grey: colours tell
+image. An imported teacher has the suffix _aux, _aux6 or _aux24. Digits are gray: colors tell
 nothing there.
 
 Paper: as configs/hsakd.py, with rotations. Ours: not run.

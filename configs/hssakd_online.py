@@ -7,7 +7,7 @@
 
 Arguments, all optional: data set (cifar100, cifar10, imagenet, digits), network, and the number of
 networks (two) or the name of a second one with equally many stages. The official code has rotations
-only; `--config.hssakd.transformations=colour_permutations` and `both` are others. MobileNetV2 and
+only; `--config.hssakd.transformations=color_permutations` and `both` are others. MobileNetV2 and
 ShuffleNets take a learning rate of 0.01.
 
 Official repository, CIFAR-100, top-1 alone and of two equal networks:

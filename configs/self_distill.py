@@ -1,4 +1,4 @@
-"""Self-distillation, regularised labels and mixed images: what MixSKD is compared with.
+"""Self-distillation, regularized labels and mixed images: what MixSKD is compared with.
 
     python -m kdjax.main --config configs/self_distill.py --workdir runs/ps_kd
     python -m kdjax.main --config configs/self_distill.py:byot --workdir runs/byot

@@ -29,7 +29,7 @@ def networks(config, num_classes: int) -> models.Cohort:
 
 
 def first_images(dataset: Dataset) -> jax.Array:
-    """The first test images, normalised, `[128, H, W, C]`."""
+    """The first test images, normalized, `[128, H, W, C]`."""
     if not isinstance(dataset.test, ArraySplit):
         raise SystemExit("only for sets that are held on the device")
     constants = {"image": dataset.test.images[:IMAGES], "label": dataset.test.labels[:IMAGES]}

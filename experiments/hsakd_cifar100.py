@@ -11,7 +11,7 @@ paper writes with a star); online is two ResNet-8 without a teacher.
 
 The order is the papers' (student, KD, HSSAKD, HSSAKD of a joint teacher; one network, online) but
 for online after 16 epochs, which is no better than one network: it seems that networks which have
-learnt little have little to teach each other. student_long and online_long are the same for 48
+learned little have little to teach each other. student_long and online_long are the same for 48
 epochs, after which it is better.
 
 The rows called weak were run first, with teachers of 16 epochs. Such a ResNet-14 is hardly better

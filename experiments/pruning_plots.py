@@ -17,7 +17,7 @@ from typing import Any
 from kdjax import metrics
 from kdjax.errors import UserError
 
-# name of a metric: (what it is called, colour, line style)
+# name of a metric: (what it is called, color, line style)
 _SCHEDULES = {
     "pruning/rate": ("rate", "tab:blue", "-"),
     "pruning/decay": ("decay", "tab:orange", "--"),
@@ -51,10 +51,10 @@ def read(run: str) -> tuple[str, list[dict[str, float]]]:
 
 def draw(axes: Any, rows: list[dict[str, float]], lines: dict[str, tuple], scale: float = 1):
     """Draws metrics over epochs, those that the rows have."""
-    for metric, (label, colour, style) in lines.items():
+    for metric, (label, color, style) in lines.items():
         points = [(row["epoch"], scale * row[metric]) for row in rows if metric in row]
         if points:
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, linewidth=1.5)
+            axes.plot(*zip(*points, strict=True), style, color=color, label=label, linewidth=1.5)
 
 
 def figure(runs: list[tuple[str, list[dict[str, float]]]]):

@@ -28,7 +28,7 @@ def use_data(
         known = [*sources, *(["folder:PATH"] if folders else [])]
         raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(known)}")
     config.data.source = name if folder else sources[name]
-    if name == "digits":  # ten classes of small grey images: a mirrored digit is another sign
+    if name == "digits":  # ten classes of small gray images: a mirrored digit is another sign
         config.data.augmentation = "crop"
     if name == "imagenet" or folder:
         config.data.augmentation, config.data.image_size = "resized_crop_flip", 224

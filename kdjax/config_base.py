@@ -72,7 +72,7 @@ def base() -> ConfigDict:
     config.dml = ConfigDict({"temperature": 2.0})
     config.hssakd = ConfigDict()
     config.hssakd.temperature = 3.0
-    config.hssakd.transformations = "rotations"  # 'colour_permutations', 'both': M = 4, 6, 24
+    config.hssakd.transformations = "rotations"  # 'color_permutations', 'both': M = 4, 6, 24
     config.hssakd.freeze_backbone = False  # of hssakd_teacher: config.teacher is its backbone
     config.mcl = ConfigDict()
     config.mcl.alpha = 0.1  # vcl

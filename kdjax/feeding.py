@@ -174,7 +174,7 @@ class Feed:
 def train_input(
     dataset: Dataset, augmentation: str, *, views: int = 1, policy_names: Sequence[str] = ()
 ) -> Callable[..., Arrays]:
-    """`(constants, batch, key, positions) -> method batch`: gather, augment, normalise.
+    """`(constants, batch, key, positions) -> method batch`: gather, augment, normalize.
 
     Every view of an image has a key of its own, from the step's key, the image's position in the
     global batch and the view's number, so that the same images come out on any number of devices.
@@ -182,7 +182,7 @@ def train_input(
     that there would be without policies.
 
     Args:
-      dataset: whose mean and standard deviation normalise.
+      dataset: whose mean and standard deviation normalize.
       augmentation: `config.data.augmentation`.
       views: `config.data.views`; from 2 on, batches have 'views' `[B, V, H, W, C]`, and 'image' is
         the first of them.
@@ -191,8 +191,8 @@ def train_input(
     Raises:
       UserError: unknown augmentation or policy.
     """
-    grey = tuple(round(255 * float(each)) for each in dataset.mean)  # 0 when it is normalised
-    augment_images = _augmenter(augmentation, policy_names, fill=grey)
+    gray = tuple(round(255 * float(each)) for each in dataset.mean)  # 0 when it is normalized
+    augment_images = _augmenter(augmentation, policy_names, fill=gray)
 
     def prepare(constants, batch, key, positions):
         images, labels = _look_up(constants, batch)
@@ -232,7 +232,7 @@ def _augmenter(
 
 
 def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`(constants, batch) -> images, labels`: gather and normalise."""
+    """`(constants, batch) -> images, labels`: gather and normalize."""
 
     def prepare(constants, batch):
         images, labels = _look_up(constants, batch)

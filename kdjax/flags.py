@@ -76,8 +76,8 @@ def define(values: flags.FlagValues, argv: list[str]) -> None:
         "export_input",
         "pixels",
         ["pixels", "normalized"],
-        "What the functions of --job=export take: pixels in [0, 1], which they normalise, or "
-        "images that are normalised already.",
+        "What the functions of --job=export take: pixels in [0, 1], which they normalize, or "
+        "images that are normalized already.",
         flag_values=values,
     )
     flags.DEFINE_integer(

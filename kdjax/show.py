@@ -120,7 +120,7 @@ def _inputs(run: Run, step: int, most: int) -> list[Inputs]:
 
 
 def pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Normalised images `[R, H, W, C]` as uint8; what is darker or brighter than pixels is cut."""
+    """Normalized images `[R, H, W, C]` as uint8; what is darker or brighter than pixels is cut."""
     return np.clip(np.rint((images * std + mean) * 255), 0, 255).astype(np.uint8)
 
 
@@ -154,7 +154,7 @@ def sheet(pictures: np.ndarray, texts: Sequence[str]) -> Image.Image:
     """Pictures in rows of `COLUMNS`, each enlarged by a whole factor and with its text below it.
 
     Args:
-      pictures: uint8 `[R, H, W, C]`; of one channel they are grey, of three coloured, of another
+      pictures: uint8 `[R, H, W, C]`; of one channel they are gray, of three colored, of another
         number the channels are side by side.
       texts: R of them; lines that are too long are broken, and what is too much is cut ('...').
     """

@@ -19,7 +19,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 @pytest.fixture(scope="module")
 def fast_runs():
-    """Whole runs in this process are compiled without much optimisation: a third of the time."""
+    """Whole runs in this process are compiled without much optimization: a third of the time."""
     from kdjax import parallel, run  # late: they import jax
 
     fast = {"xla_backend_optimization_level": 0}

@@ -105,7 +105,7 @@ def network(name: str) -> Network:
 
 
 class Trajectory(NamedTuple):
-    """A few golden optimisation steps: their description and their arrays."""
+    """A few golden optimization steps: their description and their arrays."""
 
     record: dict
     arrays: dict[str, np.ndarray]

@@ -223,7 +223,7 @@ def test_policies_see_what_was_cropped_and_flipped(folder, invert):
     assert all(np.logical_or(same, mirrored)) and any(same) and any(mirrored)
 
 
-def test_cutout_leaves_what_is_nothing_after_normalisation(folder):
+def test_cutout_leaves_what_is_nothing_after_normalization(folder):
     feed = make_images(folder, "none", views=2)
     before = method_batch(feed)["views"]
     after = method_batch(feed, policy_names=("cutout",))["views"]

@@ -29,7 +29,7 @@ def source(tmp_path_factory):
 
 
 def configured(source, **changes) -> configs.ConfigDict:
-    """Two epochs of three steps; pixels are normalised to [0, 1]."""
+    """Two epochs of three steps; pixels are normalized to [0, 1]."""
     config = configs.cifar_run("cross_entropy", "digits,tiny", count=1)
     config.epochs, config.batch_size = 2, ROWS
     config.data.source, config.data.augmentation = source, "crop_flip"
@@ -122,11 +122,11 @@ def test_the_first_rows_are_shown(source):
     np.testing.assert_array_equal(some.pictures, whole.pictures[:5])
 
 
-def test_pixels_are_as_before_normalisation():
+def test_pixels_are_as_before_normalization():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
     mean, std = np.float32([0.1, 0.5, 0.9]), np.float32([0.3, 0.01, 1 / 255])
-    normalised = np.asarray(augment.normalize(jnp.asarray(levels), mean, std))
-    np.testing.assert_array_equal(show.pixels(normalised, mean, std), levels)
+    normalized = np.asarray(augment.normalize(jnp.asarray(levels), mean, std))
+    np.testing.assert_array_equal(show.pixels(normalized, mean, std), levels)
     beyond = show.pixels(np.float32([[[[-9.0]]], [[[9.0]]]]), np.float32([0.5]), np.float32([1]))
     assert beyond.ravel().tolist() == [0, 255] and beyond.dtype == np.uint8
 

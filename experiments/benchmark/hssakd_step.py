@@ -4,7 +4,7 @@
     python -m experiments.benchmark.hssakd_step --teacher resnet56 --student resnet20
     python -m experiments.benchmark.hssakd_step --teacher wrn_40_2 --student wrn_16_2 --sides
 
-A step is: gather a batch of uint8 images held in memory, normalise, rotate by four angles, the
+A step is: gather a batch of uint8 images held in memory, normalize, rotate by four angles, the
 teacher's forward pass over all views in evaluation mode, the student's, loss, backward, update. All
 in float32, with the loss and the optimizer of configs/hsakd.py; no random crops and flips. These
 programs are measured:
@@ -212,7 +212,7 @@ def describe(settings: Settings, device: str, rounds: int) -> list[str]:
     return [
         f"HSSAKD student step: {settings.teacher} -> {settings.student}, batch {batch} "
         f"({VIEWS * batch} views of {side}x{side}), {NUM_CLASSES} classes, float32",
-        "gather, normalise, rotate, teacher, student, loss, backward, update; no random crops and "
+        "gather, normalize, rotate, teacher, student, loss, backward, update; no random crops and "
         "flips",
         report.machine(device, ("jax", "flax", "torch")),
         f"{rounds} rounds of {settings.steps} steps per program, alternating; "

@@ -5,7 +5,7 @@
 
 Both sides train the same networks (ResNet-32 twice unless told otherwise) with the same loss and
 the same optimizer (SGD, Nesterov, weight decay) in float32, from the same weights, on batches taken
-from the same uint8 images held in memory. A step is: gather the batch, normalise, forward, loss,
+from the same uint8 images held in memory. A step is: gather the batch, normalize, forward, loss,
 backward, update. Random crops and flips are left out on both sides. kdjax runs the very step of
 `kdjax.training`, which also computes accuracies; PyTorch computes nothing but the loss. Before any
 timing, all sides must report the same loss for two steps.
@@ -261,7 +261,7 @@ def table(times: dict[str, list[float]], settings: Settings) -> list[str]:
 def describe(settings: Settings, device: str, options: argparse.Namespace) -> list[str]:
     return [
         f"MCL step: {settings.networks} x {settings.network}, batch {settings.batch_size}, float32",
-        "gather, normalise, forward, loss, backward, update; no random crops and flips",
+        "gather, normalize, forward, loss, backward, update; no random crops and flips",
         report.machine(device, ("jax", "flax", "torch")),
         f"{options.rounds} rounds of {settings.steps} steps per side, alternating, "
         + ("in one process" if options.in_process else "each side in a process of its own"),

@@ -5,7 +5,7 @@
 
 A step is the very step of `kdjax.training` with method 'cross_entropy' and the optimizer of
 `kdjax.config`: gather a batch of uint8 images held in memory, crop and flip, one policy or none,
-normalise, forward, loss, backward, update. Rounds alternate between the programs (A B C A B C ...),
+normalize, forward, loss, backward, update. Rounds alternate between the programs (A B C A B C ...),
 so that a slow spell of the machine hits all of them; ratios are of a round's programs, and their
 median over the rounds.
 
@@ -66,10 +66,10 @@ class Steps:
         train = self.dataset.train
         self.constants = self.parallel.replicate({"image": train.images, "label": train.labels})
         self.rows = self._rows(settings)
-        initialise = jax.jit(
+        initialize = jax.jit(
             lambda key: training.init_state(self.method, self.tx, key, self.dataset.image_shape)
         )
-        self.state = self.parallel.replicate(jax.device_get(initialise(jax.random.key(0))))
+        self.state = self.parallel.replicate(jax.device_get(initialize(jax.random.key(0))))
 
     def _rows(self, settings: Settings) -> list[np.ndarray]:
         """Image numbers [steps, batch] of a round's dispatches; on CPU each is one step."""

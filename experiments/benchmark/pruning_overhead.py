@@ -68,10 +68,10 @@ class Training:
             config, num_classes=NUM_CLASSES, axis_name=AXIS, train_labels=labels
         )
         self.tx = self.method.optimizer(optimizers.create(config, steps_per_epoch=MANY))
-        initialise = jax.jit(
+        initialize = jax.jit(
             lambda key: training.init_state(self.method, self.tx, key, self.dataset.image_shape)
         )
-        self.state = self.parallel.replicate(jax.device_get(initialise(jax.random.key(0))))
+        self.state = self.parallel.replicate(jax.device_get(initialize(jax.random.key(0))))
 
     def step(self) -> Callable[[int], float]:
         """A program for `alternate`: so many training steps."""

@@ -98,7 +98,7 @@ def student_loss(
 
 
 class Trainer:
-    """The step: gather, normalise, rotate, teacher, student, loss, gradients, SGD.
+    """The step: gather, normalize, rotate, teacher, student, loss, gradients, SGD.
 
     Args:
       teacher, student: their architectures.
@@ -140,13 +140,13 @@ class Trainer:
         )
 
     def views(self, indices: torch.Tensor) -> torch.Tensor:
-        """Normalised images `[4 B, 3, H, H]`, the rotations of an image next to each other."""
+        """Normalized images `[4 B, 3, H, H]`, the rotations of an image next to each other."""
         images = (self.images[indices].float() / 255 - self.mean) / self.std
         turned = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(ROTATIONS)], 1)
         return turned.flatten(0, 1).contiguous(memory_format=self.format)
 
     def step(self, indices: np.ndarray) -> torch.Tensor:
-        """One optimisation step with the images `[B]` of these numbers; returns the loss."""
+        """One optimization step with the images `[B]` of these numbers; returns the loss."""
         indices = torch.from_numpy(indices).to(self.device)
         views = self.views(indices)
         with torch.no_grad():

@@ -102,9 +102,9 @@ class Contrast:
         self.counts = self.positives.sum(1)
 
     def __call__(self, similarities: torch.Tensor) -> torch.Tensor:
-        log_normaliser = similarities.masked_fill(self.own, -torch.inf).logsumexp(1)
+        log_normalizer = similarities.masked_fill(self.own, -torch.inf).logsumexp(1)
         mean = (similarities * self.positives).sum(1) / self.counts
-        return (log_normaliser - mean).mean()
+        return (log_normalizer - mean).mean()
 
 
 def mcl_loss(
@@ -154,7 +154,7 @@ class Cohort(nn.Module):
 
 
 class Trainer:
-    """The step: gather and normalise a batch, loss, gradients, SGD.
+    """The step: gather and normalize a batch, loss, gradients, SGD.
 
     Args:
       architecture: of every network.
@@ -197,7 +197,7 @@ class Trainer:
         )
 
     def step(self, indices: np.ndarray) -> torch.Tensor:
-        """One optimisation step with the images `[B]` of these numbers; returns the loss."""
+        """One optimization step with the images `[B]` of these numbers; returns the loss."""
         indices = torch.from_numpy(indices).to(self.device)
         images = (self.images[indices].float() / 255 - self.mean) / self.std
         images = images.contiguous(memory_format=self.format)

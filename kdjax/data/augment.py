@@ -1,8 +1,8 @@
-"""Augmentation and normalisation on the device: pure functions of a key and a uint8 batch.
+"""Augmentation and normalization on the device: pure functions of a key and a uint8 batch.
 
 Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Every image of a batch draws its
 own crop and flip. Nothing here knows of mean and standard deviation but `normalize`, so crops are
-padded with black pixels *before* normalisation, as torchvision's transforms do.
+padded with black pixels *before* normalization, as torchvision's transforms do.
 """
 
 from collections.abc import Callable

@@ -220,7 +220,7 @@ def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       float32 [C] and [C], in units of [0, 1]. A constant channel gets the deviation 1/255, one
-      grey level, so that dividing by it is safe.
+      gray level, so that dividing by it is safe.
     """
     total = np.zeros(pixels.shape[-1])
     squares = np.zeros(pixels.shape[-1])

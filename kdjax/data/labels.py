@@ -23,7 +23,7 @@ def checked_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarr
         wrong = low if low < 0 else high
         raise UserError(
             f"{where}: label {wrong} is outside 0..{num_classes - 1}; number the classes of both "
-            "splits from 0 without gaps and leave out unlabelled images"
+            "splits from 0 without gaps and leave out unlabeled images"
         )
     return labels.astype(np.int32)
 

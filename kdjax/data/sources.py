@@ -50,7 +50,7 @@ def open_source(source: str, data_dir: str = "") -> Source:
 
 
 def digits() -> Source:
-    """Handwritten digits of 8x8 grey pixels, brought to 32x32x3; 20 % of each class are the test.
+    """Handwritten digits of 8x8 gray pixels, brought to 32x32x3; 20 % of each class are the test.
 
     The split is fixed: it depends on no seed.
     """
@@ -58,8 +58,8 @@ def digits() -> Source:
     from sklearn.model_selection import train_test_split
 
     raw = load_digits()
-    grey = np.round(raw.images * (255 / 16)).astype(np.uint8)
-    small = np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.round(raw.images * (255 / 16)).astype(np.uint8)
+    small = np.repeat(gray[..., None], 3, axis=-1)
     pixels = np.stack([images.resize(image, 32, 32) for image in small])
     labels = raw.target.astype(np.int32)
     train, test = train_test_split(

@@ -73,11 +73,11 @@ class EncodedRecords(TfdsRecords):
 def open_tfds(name: str, data_dir: str = "") -> Source:
     """Opens `tfds:NAME` in `data_dir` ('' is the TFDS default), splits train and test.
 
-    A set whose test split is missing or unlabelled is evaluated on its validation split.
+    A set whose test split is missing or unlabeled is evaluated on its validation split.
 
     Raises:
       UserError: unknown name, not prepared (says what to run), prepared in another file format,
-        without features `image` and `label`, or without a labelled split to evaluate on.
+        without features `image` and `label`, or without a labeled split to evaluate on.
     """
     builder = _builder(name, data_dir)
     features = builder.info.features
@@ -160,7 +160,7 @@ def _held_out(builder, name: str) -> str:
             if records.source[0]["label"] >= 0:
                 return split
     raise UserError(
-        f"config.data.source='tfds:{name}': no labelled test or validation split "
+        f"config.data.source='tfds:{name}': no labeled test or validation split "
         f"(it has {', '.join(builder.info.splits)}); choose another set"
     )
 

@@ -1,6 +1,6 @@
 """Self-supervised transformations: sets of views of an image that a network can tell apart.
 
-Pure functions of a batch on the device. Images are `[B, H, W, C]` of any dtype, normalised or not;
+Pure functions of a batch on the device. Images are `[B, H, W, C]` of any dtype, normalized or not;
 channels are exchanged as they come, as the official code of SLA does. View 0 is the image itself.
 """
 
@@ -52,12 +52,12 @@ def rotations(images: jax.Array) -> jax.Array:
     if height != width:
         raise UserError(
             f"images of {height}x{width} pixels cannot be rotated by 90 degrees; set "
-            "config.data.image_size, or config.hssakd.transformations='colour_permutations'"
+            "config.data.image_size, or config.hssakd.transformations='color_permutations'"
         )
     return jnp.stack([jnp.rot90(images, turns, axes=(1, 2)) for turns in range(4)], axis=1)
 
 
-def colour_permutations(images: jax.Array) -> jax.Array:
+def color_permutations(images: jax.Array) -> jax.Array:
     """The channels in all six orders: RGB, RBG, GRB, GBR, BRG, BGR.
 
     Source: Lee et al., ICML 2020, "Self-supervised Label Augmentation via Input Transformations",
@@ -74,14 +74,14 @@ def colour_permutations(images: jax.Array) -> jax.Array:
     """
     if images.shape[-1] != 3:
         raise UserError(
-            f"images of {images.shape[-1]} channels have no colours to permute; set "
+            f"images of {images.shape[-1]} channels have no colors to permute; set "
             "config.hssakd.transformations='rotations'"
         )
     orders = jnp.asarray(list(itertools.permutations(range(3))))
     return jnp.moveaxis(images[..., orders], -2, 1)
 
 
-def rotated_colour_permutations(images: jax.Array) -> jax.Array:
+def rotated_color_permutations(images: jax.Array) -> jax.Array:
     """Every rotation in every order of channels: view `6 * rotation + permutation`.
 
     The order is that of `rot_color_perm24` in SLA augmentations.py.
@@ -97,7 +97,7 @@ def rotated_colour_permutations(images: jax.Array) -> jax.Array:
     """
     rotated = rotations(images)
     flat = rotated.reshape(-1, *images.shape[1:])
-    return colour_permutations(flat).reshape(images.shape[0], -1, *images.shape[1:])
+    return color_permutations(flat).reshape(images.shape[0], -1, *images.shape[1:])
 
 
 _TURNS = tuple(f"rotation {90 * turns}" for turns in range(4))
@@ -107,8 +107,8 @@ _SETS = {
     each.name: each
     for each in (
         Transformations("rotations", 4, rotations, _TURNS),
-        Transformations("colour_permutations", 6, colour_permutations, _ORDERS),
-        Transformations("both", 24, rotated_colour_permutations, _BOTH),
+        Transformations("color_permutations", 6, color_permutations, _ORDERS),
+        Transformations("both", 24, rotated_color_permutations, _BOTH),
     )
 }
 NAMES = tuple(_SETS)

@@ -1,4 +1,4 @@
-"""What a deployed network is shown: size, channels and normalisation of its images."""
+"""What a deployed network is shown: size, channels and normalization of its images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Images(NamedTuple):
     Attributes:
       shape: (H, W, C) of one.
       mean, std: C numbers each, in units of [0, 1], or None where they are not known.
-      pixels: whether it takes pixels in [0, 1] and normalises them itself; else they come
-        normalised, `(pixels - mean) / std`.
+      pixels: whether it takes pixels in [0, 1] and normalizes them itself; else they come
+        normalized, `(pixels - mean) / std`.
     """
 
     shape: tuple[int, int, int]

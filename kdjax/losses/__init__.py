@@ -32,7 +32,7 @@ from kdjax.losses.hssakd import (
     hssakd_teacher,
     joint_labels,
 )
-from kdjax.losses.logits import dist, dkd, standardise
+from kdjax.losses.logits import dist, dkd, standardize
 from kdjax.losses.maps import match_resolution
 from kdjax.losses.mixing import (
     Mixture,
@@ -44,7 +44,7 @@ from kdjax.losses.mixing import (
     mixed_cross_entropy,
 )
 from kdjax.losses.mixskd import MixedPair, Mixskd, mixed_pair, mixskd
-from kdjax.losses.regularisers import (
+from kdjax.losses.regularizers import (
     confidence_penalty,
     focal,
     label_smoothing,
@@ -133,7 +133,7 @@ __all__ = [
     "rkd_distance",
     "sad",
     "similarity_preserving",
-    "standardise",
+    "standardize",
     "tf_kd",
     "vid",
     "vid_log_scale",

@@ -111,11 +111,11 @@ class _Contrast:
 
     def negative_log_likelihood(self, logits: jax.Array) -> jax.Array:
         """`[B]`: mean over the positives of -log softmax, the anchor's own column left out."""
-        log_normaliser = jax.nn.logsumexp(logits, axis=1, where=self.others)
+        log_normalizer = jax.nn.logsumexp(logits, axis=1, where=self.others)
         positives = jnp.sum(self.positives, axis=1)
         total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=1)
         mean = total / jnp.maximum(positives, 1)
-        return jnp.where(positives > 0, log_normaliser - mean, 0.0)
+        return jnp.where(positives > 0, log_normalizer - mean, 0.0)
 
 
 def _gather(x: jax.Array, axis_name: str, gather_gradient: bool) -> jax.Array:

@@ -15,13 +15,13 @@ class CrdMemory(NamedTuple):
     Attributes:
       student: `[images, D]` the student's embeddings of all training images.
       teacher: `[images, D]` the teacher's.
-      normalisers: `[2]` the constants Z of the student's and of the teacher's scores; 0 until the
+      normalizers: `[2]` the constants Z of the student's and of the teacher's scores; 0 until the
         first step sets them.
     """
 
     student: jax.Array
     teacher: jax.Array
-    normalisers: jax.Array
+    normalizers: jax.Array
 
 
 def crd(
@@ -69,12 +69,12 @@ def crd(
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
     images, count = banks[0].shape[0], contrast.shape[1] - 1
-    noise, total, normalisers = count / images, 0.0, []
+    noise, total, normalizers = count / images, 0.0, []
     pairs = ((student, banks[1]), (teacher, banks[0]))
-    for (embedding, bank), known in zip(pairs, memory.normalisers, strict=True):
+    for (embedding, bank), known in zip(pairs, memory.normalizers, strict=True):
         scores = _scores(embedding, bank, contrast) / temperature
-        normalisers.append(jnp.where(known > 0, known, _normaliser(scores, images, axis_name)))
-        scores -= jnp.log(normalisers[-1])
+        normalizers.append(jnp.where(known > 0, known, _normalizer(scores, images, axis_name)))
+        scores -= jnp.log(normalizers[-1])
         # As in the official code, there is an epsilon in the denominators only.
         either = jnp.logaddexp(scores, math.log(noise + 1e-7))
         total += either[:, 0] - scores[:, 0] + jnp.sum(either[:, 1:] - math.log(noise), axis=1)
@@ -86,7 +86,7 @@ def crd(
         bank.at[index].set(_moved(bank[index], embedding, momentum))
         for bank, embedding in zip(banks, embeddings, strict=True)
     ]
-    return total, CrdMemory(*banks, jnp.stack(normalisers).astype(memory.normalisers.dtype))
+    return total, CrdMemory(*banks, jnp.stack(normalizers).astype(memory.normalizers.dtype))
 
 
 def _scores(embedding: jax.Array, bank: jax.Array, contrast: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ def _scores(embedding: jax.Array, bank: jax.Array, contrast: jax.Array) -> jax.A
     return jnp.take_along_axis(products, contrast, axis=1)
 
 
-def _normaliser(scores: jax.Array, images: int, axis_name: str | None) -> jax.Array:
+def _normalizer(scores: jax.Array, images: int, axis_name: str | None) -> jax.Array:
     """Z: `images` times the mean of exp(score)."""
     mean = jnp.mean(jnp.exp(jax.lax.stop_gradient(scores)))
     return images * (mean if axis_name is None else jax.lax.pmean(mean, axis_name))

@@ -25,7 +25,7 @@ def dks(logits: Sequence[jax.Array], labels: jax.Array, *, temperature: float) -
     """Deeply-supervised knowledge synergy (DKS): every head learns from every other one.
 
     Source: Sun et al., CVPR 2019, arXiv 1906.00675, with all pairs of heads; checked against
-    methods/dks.py of Self-KD-Lib. Who is learnt from is a constant.
+    methods/dks.py of Self-KD-Lib. Who is learned from is a constant.
 
     Args:
       logits: K >= 2 arrays `[B, N]`, of the network and of its heads.

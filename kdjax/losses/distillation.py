@@ -12,7 +12,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross entropy.
 
     Args:
-      logits: `[B, N]` unnormalised scores.
+      logits: `[B, N]` unnormalized scores.
       labels: `[B]` integer classes in `[0, N)`, or `[B, N]` target probabilities.
 
     Returns:

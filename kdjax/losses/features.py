@@ -163,7 +163,7 @@ def factor_transfer(
     p2: int = 1,
     stop_teacher: bool = True,
 ) -> jax.Array:
-    """Factor transfer (FT): `mean |F_s - F_t|^p2` of normalised factors.
+    """Factor transfer (FT): `mean |F_s - F_t|^p2` of normalized factors.
 
     With `p1=None`, as in the paper, F is the factor, flattened and divided by its length. With a
     number, as in RepDistiller, it is the map of `mean_c |f_c|^p1` of the factor's channels,

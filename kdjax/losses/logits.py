@@ -1,4 +1,4 @@
-"""Distillation of logits beyond KD: DKD, DIST and the standardisation of logits."""
+"""Distillation of logits beyond KD: DKD, DIST and the standardization of logits."""
 
 import jax
 import jax.numpy as jnp
@@ -120,10 +120,10 @@ def _length(squares: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
-def standardise(logits: jax.Array, *, unbiased: bool = False, epsilon: float = 1e-7) -> jax.Array:
+def standardize(logits: jax.Array, *, unbiased: bool = False, epsilon: float = 1e-7) -> jax.Array:
     """Logits as z-scores: mean 0 and standard deviation 1 over the classes.
 
-    Distillation from standardised logits, `kd(standardise(student), standardise(teacher),
+    Distillation from standardized logits, `kd(standardize(student), standardize(teacher),
     temperature=...)`, asks for the teacher's relations between classes, not for its range; so does
     `dkd` of them. Source: Sun et al., CVPR 2024, arXiv 2403.01427; checked against
     `normalize` in `mdistiller/distillers/KD.py` of the logit-standardization-KD repository, which
@@ -138,7 +138,7 @@ def standardise(logits: jax.Array, *, unbiased: bool = False, epsilon: float = 1
       `[..., N]`, float32 at least; zeros where all logits are equal.
     """
     logits = at_least_float32(logits)
-    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    centered = logits - jnp.mean(logits, axis=-1, keepdims=True)
     count = logits.shape[-1] - int(unbiased)
-    deviation = _length(jnp.sum(centred**2, axis=-1, keepdims=True) / count)
-    return centred / (deviation + epsilon)
+    deviation = _length(jnp.sum(centered**2, axis=-1, keepdims=True) / count)
+    return centered / (deviation + epsilon)

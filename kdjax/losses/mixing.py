@@ -75,14 +75,14 @@ def draw_box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array
     return cutmix_box(jax.random.randint(key, (2,), 0, jnp.array(size)), lam, size)
 
 
-def cutmix_box(centre: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
+def cutmix_box(center: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
     """The box of an image that its partner fills: about `1 - lam` of it, cut off at the borders.
 
     Its sides are `2 * (floor(side * sqrt(1 - lam)) // 2)` pixels before it is cut off. Source:
     CutMix, equation 2; `rand_bbox` of the official code, and in Self-KD-Lib.
 
     Args:
-      centre: `[2]` integers, row and column of a pixel.
+      center: `[2]` integers, row and column of a pixel.
       lam: `[]` in [0, 1].
       size: (H, W) of the images.
 
@@ -91,8 +91,8 @@ def cutmix_box(centre: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.
     """
     sides = jnp.array(size)
     half = (sides * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
-    first = jnp.clip(centre - half, 0, sides)
-    last = jnp.clip(centre + half, 0, sides)
+    first = jnp.clip(center - half, 0, sides)
+    last = jnp.clip(center + half, 0, sides)
     return jnp.concatenate([first, last]).astype(jnp.int32)
 
 

@@ -116,7 +116,7 @@ def mixskd(
         + kd(pair.mixed, pair.interpolated, temperature=temperature)
         for pair in branches
     )
-    # Crosswise: what is learnt from the mixed image is taught where its logits are interpolated.
+    # Crosswise: what is learned from the mixed image is taught where its logits are interpolated.
     taught = kd(own.interpolated, self_teacher.mixed, temperature=temperature)
     taught += kd(own.mixed, self_teacher.interpolated, temperature=temperature)
     mixed_logits = [pair.mixed for pair in pairs] + list(self_teacher)

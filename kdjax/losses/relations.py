@@ -51,7 +51,7 @@ def correlation_congruence(
     stop_teacher: bool = True,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Correlation congruence (CC): `mean_b <|s_b - t_b|, |s_{b+1} - t_{b+1}|>` over neighbours.
+    """Correlation congruence (CC): `mean_b <|s_b - t_b|, |s_{b+1} - t_{b+1}|>` over neighbors.
 
     The form of the paper's authors' code, which relates each image to the next one in the batch
     only: it depends on the batch's order. The paper compares kernel matrices of the whole batch.

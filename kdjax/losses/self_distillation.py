@@ -78,7 +78,7 @@ def ddgsd(
     cross entropy of both views, divergences both ways, and the discrepancy of global features with
     a weight of 1e-4 to 5e-4. Inferred, for want of the authors' code, are the plain sum of the two
     cross entropies, the linear kernel of the discrepancy, and that divergences have a temperature
-    and do not reach who is learnt from. The library's form is checked against methods/ddsgd.py of
+    and do not reach who is learned from. The library's form is checked against methods/ddsgd.py of
     Self-KD-Lib.
 
     Args:

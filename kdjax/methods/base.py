@@ -26,7 +26,7 @@ class Inputs(NamedTuple):
     """What the networks of a method are shown of a batch, in R rows.
 
     Attributes:
-      images: `[R, H, W, C]`, normalised.
+      images: `[R, H, W, C]`, normalized.
       labels: `[R, K]` classes.
       weights: `[R, K]`, how much each label counts.
       notes: what else is to be said of each row; empty, or one per row.
@@ -67,7 +67,7 @@ class Method(NamedTuple):
         changes but is not trained by the optimizer, and under `CONSTANTS` what never changes. The
         train step averages it over devices, but for `CONSTANTS` and what lies below a `MEMORY`.
       loss: `(params, model_state, batch, key) -> loss, (model_state, metrics)`. `batch` has 'image'
-        float `[B, H, W, C]` normalised, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
+        float `[B, H, W, C]` normalized, 'label' int32 `[B]`, 'index' int32 `[B]`, 'step' int32
         `[]`; with several views of each image also 'views' `[B, V, H, W, C]`, and with partners the
         images of a class stand side by side (`config.data.views`, `partners`). The loss is the mean
         over this device's images; metrics are scalars.

@@ -83,7 +83,7 @@ def mcl(
         cohort_key, *head_keys = jax.random.split(key, count + 1)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
         outputs, _ = jax.eval_shape(
-            functools.partial(base.train_outputs, unsynchronised(cohort)),
+            functools.partial(base.train_outputs, unsynchronized(cohort)),
             params,
             model_state,
             images,
@@ -123,7 +123,7 @@ def mcl(
     return base.Method(init=init, loss=loss, predict=functools.partial(base.predict_cohort, cohort))
 
 
-def unsynchronised(cohort: Cohort) -> Cohort:
+def unsynchronized(cohort: Cohort) -> Cohort:
     """The same cohort without collectives, to be traced outside the device map."""
     return cohort.clone(
         networks=tuple(network.clone(axis_name=None) for network in cohort.networks)

@@ -32,7 +32,7 @@ def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
     """Multiply-adds of one image `[H, W, C]` through `module(images)`: what the papers' tables say.
 
     Counts convolutions and fully connected layers, each call once; taps that fall on padding count,
-    biases, normalisation, pooling and activations do not. (A compiler's figure is lower, because it
+    biases, normalization, pooling and activations do not. (A compiler's figure is lower, because it
     leaves out the padding.) A dilated convolution (of HCGNets) counts with the larger output that
     it would have without dilation, as in the papers' counter, which does not know of it. FLOPs are
     twice this. Nothing is computed: shapes are enough.

@@ -22,14 +22,14 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, with PyTorch's conventions.
+    """Batch normalization over all axes but the last, with PyTorch's conventions.
 
-    A batch is normalised with its *biased* variance; the running variance takes the *unbiased* one
+    A batch is normalized with its *biased* variance; the running variance takes the *unbiased* one
     (times n / (n - 1), n the number of values per channel over all devices). `flax.linen.BatchNorm`
     keeps the biased one, which is visible for small batches. Statistics are computed in float32 for
     narrower inputs and in float64 for float64.
 
-    With `axis_name` the moments are averaged over that mapped axis (synchronised BatchNorm: N
+    With `axis_name` the moments are averaged over that mapped axis (synchronized BatchNorm: N
     devices compute what one device with the same global batch computes), except during `init`,
     which may run outside the map.
 
@@ -41,7 +41,7 @@ class BatchNorm(nn.Module):
       epsilon: added to the variance.
       dtype: of the output. Parameters and running statistics are float32.
       axis_name: mapped axis over which the statistics are shared, or None.
-      scale_init: initialiser of the scale.
+      scale_init: initializer of the scale.
     """
 
     momentum: float = 0.9
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Normalises `x` `[..., C]`: by the batch's moments if `train`, else by the running ones.
+        """Normalizes `x` `[..., C]`: by the batch's moments if `train`, else by the running ones.
 
         With `train`, the collection `batch_stats` must be mutable.
         """

@@ -35,7 +35,7 @@ def geometric_median(distance: str = "l2") -> Criterion:
     """The sum of the distances to the layer's other filters (FPGM, CVPR 2019, section 3.4).
 
     A filter near the geometric median of all is what the others can replace. Filters that are
-    exactly zero have been pruned and are nobody's neighbours.
+    exactly zero have been pruned and are nobody's neighbors.
 
     Args:
       distance: 'l2', 'l1' or 'cosine' (1 - cosine similarity, as the paper's ablation; the official
@@ -72,10 +72,10 @@ def mixed(norm_rate: float, distance: str = "l2") -> Criterion:
         columns = _columns(kernel)
         rank = ranks(l2(columns))
         by_norm = rank < number(columns.shape[-1], norm_rate)
-        neighbours = _alive(columns) * ~by_norm
-        distances = matrix(columns) @ neighbours
+        neighbors = _alive(columns) * ~by_norm
+        distances = matrix(columns) @ neighbors
         # Below all distances, in the order of the norms, and growing with the weights as they do.
-        scale = (distances @ neighbours) / jnp.maximum(neighbours.sum(), 1)
+        scale = (distances @ neighbors) / jnp.maximum(neighbors.sum(), 1)
         below = (rank - float(columns.shape[-1])) * jnp.where(scale > 0, scale, 1)
         return jnp.where(by_norm, below, distances)
 

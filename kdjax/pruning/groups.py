@@ -151,7 +151,7 @@ def official(params: Params, *, norms: tuple[str, str] | None = None) -> list[Fi
     }
     if not kernels:
         raise ValueError("no filter group: the network has no convolution")
-    # One convolution of one channel may be the first layer of a network for grey images.
+    # One convolution of one channel may be the first layer of a network for gray images.
     depthwise = [path for path, shape in kernels.items() if shape[2] == 1 < shape[3]]
     if len(depthwise) > 1:
         raise ValueError(

@@ -24,7 +24,7 @@ def recalibrate_batch_norm(
     Args:
       network: any module of kdjax that takes images.
       variables: its variables.
-      batches: images `[B, H, W, C]`, normalised as in training; one compilation per shape.
+      batches: images `[B, H, W, C]`, normalized as in training; one compilation per shape.
 
     Raises:
       UserError: no batch.

@@ -1,7 +1,7 @@
 """Pruning while training, as the last transformation of an optax chain.
 
 One transformation serves SFP, ASFP, SRFP, ASRFP, HFP, GHFP and FPGM: they differ in three schedules
-and a criterion (`kdjax.pruning.methods`), as the GHFP paper generalises them.
+and a criterion (`kdjax.pruning.methods`), as the GHFP paper generalizes them.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_tfds_with_subset(make_config, prepared_tfds):
     np.testing.assert_array_equal(np.bincount(data.train.labels), [2, 2])
     assert data.train.images.shape == (4, 8, 8, 3)
     assert data.class_names == ("red", "green")
-    # Blue is constant without its class: its deviation is one grey level, never 0.
+    # Blue is constant without its class: its deviation is one gray level, never 0.
     np.testing.assert_allclose(data.mean, [100 / 255, 100 / 255, 0], rtol=1e-6)
     np.testing.assert_allclose(data.std, [100 / 255, 100 / 255, 1 / 255], rtol=1e-6)
 

@@ -21,7 +21,7 @@ def test_fit_gives_the_square(height, width):
     assert images.fit(gradient(height, width)[..., :1], 16).shape == (16, 16, 1)
 
 
-def test_fit_takes_the_centre_and_leaves_the_right_size_alone():
+def test_fit_takes_the_center_and_leaves_the_right_size_alone():
     image = gradient(16, 40)
     np.testing.assert_array_equal(images.fit(image, 16), image[:, 12:28])
     square = gradient(16, 16)
@@ -57,7 +57,7 @@ def test_random_boxes_have_the_wanted_areas_and_aspects():
     assert abs(np.log(aspect).mean()) < 0.02
 
 
-def test_an_image_too_narrow_for_any_box_gives_its_centre():
+def test_an_image_too_narrow_for_any_box_gives_its_center():
     left, top, right, bottom = images.random_box(np.random.default_rng(0), 10, 1000)
     assert (top, bottom) == (0, 10)
     assert right - left == 13

@@ -58,12 +58,12 @@ def test_a_key_decides_wherever_its_image_is(name):
     assert (other != made).any(axis=(1, 2, 3)).mean() > 0.3
 
 
-def test_grey_images_are_those_of_three_equal_channels():
-    grey = batch()[..., :1]
-    made = compiled("trivial_augment")(keys(24), grey)
-    expected = compiled("trivial_augment")(keys(24), jnp.repeat(grey, 3, axis=-1))
+def test_gray_images_are_those_of_three_equal_channels():
+    gray = batch()[..., :1]
+    made = compiled("trivial_augment")(keys(24), gray)
+    expected = compiled("trivial_augment")(keys(24), jnp.repeat(gray, 3, axis=-1))
     np.testing.assert_array_equal(jnp.repeat(made, 3, axis=-1), expected)
-    assert (np.asarray(made) != grey).any(axis=(1, 2, 3)).mean() > 0.3
+    assert (np.asarray(made) != gray).any(axis=(1, 2, 3)).mean() > 0.3
 
 
 @pytest.mark.parametrize("name", ["cutout", *marked_slow(*policies.POLICIES.keys() - {"cutout"})])
@@ -122,7 +122,7 @@ def test_unknown_policy():
         policies.create(("mosaic",))
 
 
-def test_fill_must_be_a_colour():
+def test_fill_must_be_a_color():
     with pytest.raises(OverflowError):
         policies.create(("cutout",), fill=256)(keys(24), batch())
     with pytest.raises(ValueError, match="broadcast"):

@@ -49,7 +49,7 @@ def pillow(image, name, magnitude):
 
 
 def pictures(height, width, channels=3):
-    """Noise; a smooth picture; one of few levels, in a corner of them; one colour."""
+    """Noise; a smooth picture; one of few levels, in a corner of them; one color."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / (3 + c)) + np.cos(y / (5 + 2 * c) - c) for c in range(channels)]

@@ -259,7 +259,7 @@ def test_tfds_without_a_test_split(edited_tfds):
         info["splits"] = [split for split in info["splits"] if split["name"] == "train"]
 
     message = fails("tfds:tiny_squares", edited_tfds(info=keep_train))
-    assert "no labelled test or validation split (it has train)" in message
+    assert "no labeled test or validation split (it has train)" in message
 
 
 def test_tfds_validation_stands_in_for_test(edited_tfds):

@@ -57,7 +57,7 @@ def test_sizes():
     counts = [transformations.create(name).count for name in transformations.NAMES]
     assert dict(zip(transformations.NAMES, counts, strict=True)) == {
         "rotations": 4,
-        "colour_permutations": 6,
+        "color_permutations": 6,
         "both": 24,
     }
 
@@ -71,36 +71,36 @@ def test_a_rotation_by_90_degrees_is_counter_clockwise():
 
 def test_orders_of_channels():
     pixel = np.array([10, 20, 30])[None, None, None]
-    views = transformations.colour_permutations(jnp.asarray(pixel))[0, :, 0, 0]
+    views = transformations.color_permutations(jnp.asarray(pixel))[0, :, 0, 0]
     names = ["".join("RGB"[value // 10 - 1] for value in view) for view in np.asarray(views)]
     assert names == ["RGB", "RBG", "GRB", "GBR", "BRG", "BGR"]
 
 
 def test_both_are_every_rotation_in_every_order():
-    views = transformations.rotated_colour_permutations(jnp.asarray(IMAGES))
+    views = transformations.rotated_color_permutations(jnp.asarray(IMAGES))
     orders = list(itertools.permutations(range(3)))
     for turns, order in itertools.product(range(4), range(6)):
         expected = np.rot90(IMAGES, turns, (1, 2))[..., orders[order]]
         np.testing.assert_array_equal(views[:, 6 * turns + order], expected)
 
 
-def test_images_that_are_not_square_or_have_no_colours():
-    wide, grey = jnp.zeros((2, 4, 6, 3)), jnp.zeros((2, 4, 4, 1))
-    assert transformations.colour_permutations(wide).shape == (2, 6, 4, 6, 3)
-    assert transformations.rotations(grey).shape == (2, 4, 4, 4, 1)
-    for function in (transformations.rotations, transformations.rotated_colour_permutations):
+def test_images_that_are_not_square_or_have_no_colors():
+    wide, gray = jnp.zeros((2, 4, 6, 3)), jnp.zeros((2, 4, 4, 1))
+    assert transformations.color_permutations(wide).shape == (2, 6, 4, 6, 3)
+    assert transformations.rotations(gray).shape == (2, 4, 4, 4, 1)
+    for function in (transformations.rotations, transformations.rotated_color_permutations):
         with pytest.raises(UserError, match="4x6 pixels cannot be rotated by 90 degrees"):
             function(wide)
     for function in (
-        transformations.colour_permutations,
-        transformations.rotated_colour_permutations,
+        transformations.color_permutations,
+        transformations.rotated_color_permutations,
     ):
-        with pytest.raises(UserError, match="1 channels have no colours to permute"):
-            function(grey)
+        with pytest.raises(UserError, match="1 channels have no colors to permute"):
+            function(gray)
 
 
 def test_unknown_names():
-    with pytest.raises(UserError, match="'flips' is unknown; choose from rotations, colour_perm"):
+    with pytest.raises(UserError, match="'flips' is unknown; choose from rotations, color_perm"):
         transformations.create("flips")
 
 

@@ -164,8 +164,8 @@ def test_what_is_said_of_images_needs_no_data(tiny):
 def test_images_of_networks_without_data(tiny):
     assert deployed.images_of(tiny, None, pixels=False).shape == (32, 32, 3)
     module = models.create("tiny", num_classes=2)
-    grey = Pretrained("tiny", 2, random_variables(module, IMAGES[..., :1]))
-    assert deployed.images_of(grey, None, image_size=8, pixels=False).shape == (8, 8, 1)
+    gray = Pretrained("tiny", 2, random_variables(module, IMAGES[..., :1]))
+    assert deployed.images_of(gray, None, image_size=8, pixels=False).shape == (8, 8, 1)
 
 
 # What fails

@@ -141,7 +141,7 @@ def test_feature_maps_are_transposed_once():
 def test_what_depends_on_constants_alone_is_computed():
     mean = np.ones(4, np.float32)
 
-    def normalised(x):
+    def normalized(x):
         return x * lax.rsqrt(jnp.sum(mean) + 1e-5) + jax.nn.softmax(mean)
 
-    assert set(operations(normalised)) == {"Mul", "Add", "Identity"}
+    assert set(operations(normalized)) == {"Mul", "Add", "Identity"}

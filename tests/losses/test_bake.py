@@ -1,4 +1,4 @@
-"""BAKE: what is propagated among the images of a batch, and what is learnt from it."""
+"""BAKE: what is propagated among the images of a batch, and what is learned from it."""
 
 from __future__ import annotations
 

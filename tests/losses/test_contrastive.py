@@ -42,8 +42,8 @@ def reference(embeddings, labels, temperature, kd_temperature) -> losses.MutualC
 
     def nll(a, b, i):
         positives = [p for p in batch if p != i and labels[p] == labels[i]]
-        normaliser = sum(np.exp(similarity(a, b, i, k)) for k in batch if k != i)
-        terms = [-np.log(np.exp(similarity(a, b, i, p)) / normaliser) for p in positives]
+        normalizer = sum(np.exp(similarity(a, b, i, k)) for k in batch if k != i)
+        terms = [-np.log(np.exp(similarity(a, b, i, p)) / normalizer) for p in positives]
         return sum(terms) / len(positives)
 
     def distribution(a, b, i):

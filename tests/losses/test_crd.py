@@ -56,7 +56,7 @@ def test_two_steps(name, dtype):
         for who, bank, gradient in zip("st", memory[:2], gradients[1], strict=True):
             compare(gradient, arrays[f"grad{number}_f_{who}_{number}"])
             compare(bank, arrays[f"out_memory_{who}_{number}"])
-        compare(memory.normalisers, arrays["out_Z"])
+        compare(memory.normalizers, arrays["out_Z"])
 
 
 def embeddings(seed: int = 0):
@@ -83,8 +83,8 @@ def test_only_the_batchs_rows_move_and_stay_unit_vectors():
 def test_the_constants_are_those_of_the_first_batch():
     _, first = crd(*embeddings(0), INDEX, CONTRASTED, MEMORY)
     _, second = crd(*embeddings(1), INDEX, CONTRASTED, first)
-    assert (first.normalisers > 0).all()
-    np.testing.assert_array_equal(second.normalisers, first.normalisers)
+    assert (first.normalizers > 0).all()
+    np.testing.assert_array_equal(second.normalizers, first.normalizers)
 
 
 def test_a_value_per_image_with_jit_and_in_half_precision():

@@ -15,8 +15,8 @@ from kdjax import losses
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(16) % 4
-CENTRES = RANDOM.normal(size=(4, 8))
-INPUTS = (CENTRES[LABELS] + 0.1 * RANDOM.normal(size=(16, 8))).astype(np.float32)
+CENTERS = RANDOM.normal(size=(4, 8))
+INPUTS = (CENTERS[LABELS] + 0.1 * RANDOM.normal(size=(16, 8))).astype(np.float32)
 HEAVY = ("flax", "tensorflow_datasets", "orbax", "grain", "sklearn", "ml_collections", "torch")
 
 

@@ -178,7 +178,7 @@ def test_what_equal_networks_teach_each_other_is_nothing():
             assert not terms.joint_kl.any()
 
 
-def test_labels_are_learnt_from_the_images_themselves_only():
+def test_labels_are_learned_from_the_images_themselves_only():
     def classified(network):
         return losses.hssakd_student(
             *network, LABELS, *network, temperature=3.0
@@ -203,7 +203,7 @@ def test_online_is_teachers_that_are_each_others_students(peers):
     networks = [network(seed) for seed in range(peers)]
     terms = online_loss(networks)
     own = [losses.hssakd_teacher(*each, LABELS) for each in networks]
-    learnt = [
+    learned = [
         student_loss([a, b])
         for i, a in enumerate(networks)
         for j, b in enumerate(networks)
@@ -212,8 +212,8 @@ def test_online_is_teachers_that_are_each_others_students(peers):
     expected = losses.HssakdOnline(
         sum(each.cross_entropy for each in own),
         sum(each.joint_cross_entropy for each in own),
-        sum(each.kl for each in learnt),
-        sum(each.joint_kl for each in learnt),
+        sum(each.kl for each in learned),
+        sum(each.joint_kl for each in learned),
     )
     close(terms, expected)
     close(online_loss(networks[::-1]), expected)

@@ -1,4 +1,4 @@
-"""DKD, DIST and standardised logits, against the papers' equations and by their properties."""
+"""DKD, DIST and standardized logits, against the papers' equations and by their properties."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOSSES = {
     "dkd": functools.partial(losses.dkd, labels=LABELS, alpha=1.0, beta=8.0, temperature=4.0),
     "dist": functools.partial(losses.dist, beta=2.0, gamma=3.0, temperature=4.0),
     "zscore": lambda student, teacher: losses.kd(
-        losses.standardise(student), losses.standardise(teacher), temperature=2.0
+        losses.standardize(student), losses.standardize(teacher), temperature=2.0
     ),
 }
 
@@ -115,16 +115,16 @@ def test_dist_of_equal_predictions_is_finite():
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_standardised_logits(float64, unbiased):
-    z = losses.standardise(STUDENT, unbiased=unbiased, epsilon=0.0)
+def test_standardized_logits(float64, unbiased):
+    z = losses.standardize(STUDENT, unbiased=unbiased, epsilon=0.0)
     np.testing.assert_allclose(z.mean(-1), 0.0, atol=1e-12)
     np.testing.assert_allclose(np.std(z, axis=-1, ddof=int(unbiased)), 1.0, rtol=1e-12)
-    moved = losses.standardise(3.0 * STUDENT - 7.0, unbiased=unbiased, epsilon=0.0)
+    moved = losses.standardize(3.0 * STUDENT - 7.0, unbiased=unbiased, epsilon=0.0)
     np.testing.assert_allclose(moved, z, rtol=1e-9)
 
 
-def test_equal_logits_standardise_to_zeros_with_a_finite_gradient():
-    value, pullback = jax.vjp(losses.standardise, jnp.full((2, 3), 5.0))
+def test_equal_logits_standardize_to_zeros_with_a_finite_gradient():
+    value, pullback = jax.vjp(losses.standardize, jnp.full((2, 3), 5.0))
     assert not value.any()
     assert np.isfinite(pullback(jnp.ones((2, 3)))[0]).all()
 

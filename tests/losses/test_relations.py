@@ -92,7 +92,7 @@ def test_values_and_gradients_are_finite(loss, scale, teacher_scale):
 
 
 def test_images_that_coincide_give_small_gradients(loss):
-    """Not the 1e12 of a difference of length zero that is normalised."""
+    """Not the 1e12 of a difference of length zero that is normalized."""
     student = STUDENT.copy()
     student[1] = student[0]
     gradient = jax.grad(summed(loss))(student, TEACHER)

@@ -81,7 +81,7 @@ def state(name: str) -> tuple[dict, dict]:
     constants = {"teacher": teacher_variables(name)}
     if name == "crd":
         constants["others"] = by_class(LABELS)
-        model_state["adapters"]["memory"]["normalisers"] = np.zeros(2, np.float32)
+        model_state["adapters"]["memory"]["normalizers"] = np.zeros(2, np.float32)
     return params, model_state | {methods.CONSTANTS: constants}
 
 

@@ -177,7 +177,7 @@ def test_the_memory_moves_at_the_batchs_images_only():
     for bank in ("student", "teacher"):
         moved = (new[bank] != old[bank]).any(-1)
         np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(BATCH["index"]))
-    assert (new["normalisers"] > 0).all()
+    assert (new["normalizers"] > 0).all()
 
 
 def test_the_memory_starts_with_vectors_of_length_one():
@@ -188,7 +188,7 @@ def test_the_memory_starts_with_vectors_of_length_one():
     lengths = np.linalg.norm(memory["student"], axis=-1)
     np.testing.assert_allclose(lengths, 1.0, atol=0.2)
     assert (memory["student"] != memory["teacher"]).any()
-    assert not memory["normalisers"].any()
+    assert not memory["normalizers"].any()
 
 
 def test_images_to_contrast_with_are_all_of_other_classes():

@@ -181,8 +181,8 @@ def test_several_devices_compute_what_one_does():
     """The views of an image are on one device; BatchNorm's statistics are over all of them."""
     params, model_state = state()
     (loss, (after, _)), gradients = run_step(teacher_method(), params, model_state)
-    synchronised = models.Cohort((branched(axis_name="batch"),))
-    method = methods.hssakd_teacher(synchronised, transformations=ROTATIONS)
+    synchronized = models.Cohort((branched(axis_name="batch"),))
+    method = methods.hssakd_teacher(synchronized, transformations=ROTATIONS)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=0, axis_name="batch")

@@ -1,4 +1,4 @@
-"""HSAKD's student: whole optimisation steps against the official code."""
+"""HSAKD's student: whole optimization steps against the official code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MCL method: whole optimisation steps against the official code, and what it refuses."""
+"""The MCL method: whole optimization steps against the official code, and what it refuses."""
 
 from __future__ import annotations
 

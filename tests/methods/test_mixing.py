@@ -77,7 +77,7 @@ def check_metrics(logits, shown, loss, metrics) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_what_is_shown_is_what_is_learnt(name):
+def test_what_is_shown_is_what_is_learned(name):
     lambdas = set()
     for shown, (loss, (updated, metrics)) in stepped(name):
         logits, batch_stats = apply(network_variables(), shown.images)

@@ -1,4 +1,4 @@
-"""MixSKD on tiny networks: what is learnt, from what, and what is refused."""
+"""MixSKD on tiny networks: what is learned, from what, and what is refused."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def script() -> methods.Method:
 
 
 def test_loss_of_the_script_for_cifar():
-    """Labels of mixed images are measured, but not learnt; discriminators are constants."""
+    """Labels of mixed images are measured, but not learned; discriminators are constants."""
     params, model_state = frozen_state()
     loss, (updated, metrics) = compiled(script().loss)(params, model_state, BATCH, KEY)
     (total, (_, others)), _ = stepped()

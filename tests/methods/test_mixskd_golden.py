@@ -1,4 +1,4 @@
-"""MixSKD in the form of the script for CIFAR: whole optimisation steps of the official code."""
+"""MixSKD in the form of the script for CIFAR: whole optimization steps of the official code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DKS, BYOT, SAD and FRSKD on tiny networks: what is learnt, and what is refused."""
+"""DKS, BYOT, SAD and FRSKD on tiny networks: what is learned, and what is refused."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_batch_norm_constant_channel_is_finite():
     assert np.isfinite(gradient).all()
 
 
-def test_synchronised_batch_norm_equals_one_device():
+def test_synchronized_batch_norm_equals_one_device():
     x = np.random.default_rng(0).normal(2.0, 3.0, (16, 3, 3, 5)).astype(np.float32)
     weights = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     one, many = layers.BatchNorm(), layers.BatchNorm(axis_name="batch")

@@ -20,8 +20,8 @@ DISTANCES = {
 SCORES = {name: jax.jit(criteria.geometric_median(name)) for name in DISTANCES}
 
 
-def sums(columns, distance, neighbours):
-    return [sum(DISTANCES[distance](a, columns[:, n]) for n in neighbours) for a in columns.T]
+def sums(columns, distance, neighbors):
+    return [sum(DISTANCES[distance](a, columns[:, n]) for n in neighbors) for a in columns.T]
 
 
 def test_norms():
@@ -37,7 +37,7 @@ def test_geometric_median_sums_distances(distance):
 
 
 @pytest.mark.parametrize("distance", criteria.DISTANCES)
-def test_zero_filters_are_nobodys_neighbours(distance):
+def test_zero_filters_are_nobodys_neighbors(distance):
     kernel = KERNEL.copy()
     kernel[..., [2, 5]] = 0
     scores = np.asarray(SCORES[distance](kernel.astype(np.float32)))

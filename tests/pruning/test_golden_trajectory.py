@@ -1,4 +1,4 @@
-"""Whole optimisation steps of soft filter pruning against the official code."""
+"""Whole optimization steps of soft filter pruning against the official code."""
 
 from __future__ import annotations
 

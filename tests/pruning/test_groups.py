@@ -41,10 +41,10 @@ def test_official_takes_the_1x1_convolutions_of_bottlenecks():
     assert not [name for name in found if "shortcut" in name]
 
 
-def test_official_knows_no_depthwise_convolution_but_a_first_layer_of_grey_images():
-    grey = {"stem": {"kernel": jnp.zeros((3, 3, 1, 8))}}
-    assert names(pruning.official(grey)) == ["stem"]
-    depthwise = grey | {"depthwise": {"kernel": jnp.zeros((3, 3, 1, 8))}}
+def test_official_knows_no_depthwise_convolution_but_a_first_layer_of_gray_images():
+    gray = {"stem": {"kernel": jnp.zeros((3, 3, 1, 8))}}
+    assert names(pruning.official(gray)) == ["stem"]
+    depthwise = gray | {"depthwise": {"kernel": jnp.zeros((3, 3, 1, 8))}}
     with pytest.raises(ValueError, match=r"'depthwise/kernel' is a depthwise .*own filter groups"):
         pruning.official(depthwise)
 

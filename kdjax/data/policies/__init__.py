@@ -38,8 +38,8 @@ def create(names: Sequence[str], *, fill: int | tuple[int, ...] = 0) -> Policy:
 
     Args:
       names: of `POLICIES`, each with the settings of its paper; none: nothing is changed.
-      fill: colour of cutout's square, 0..255, for all channels or one per channel: the mean colour
-        of the training images, to be zero after normalisation.
+      fill: color of cutout's square, 0..255, for all channels or one per channel: the mean color
+        of the training images, to be zero after normalization.
 
     Raises:
       UserError: unknown name; where images come in, that they have neither 1 nor 3 channels.

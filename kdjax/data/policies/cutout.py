@@ -14,7 +14,7 @@ def cutout(
     length: int | None = None,
     fill: int | tuple[int, ...] = 0,
 ) -> jax.Array:
-    """Fills one square of each image with one colour.
+    """Fills one square of each image with one color.
 
     The square's middle is any pixel, equally likely; what is outside of the image is lost.
 
@@ -24,7 +24,7 @@ def cutout(
       length: of a side in pixels; None is a quarter of the image's shorter side, which is 8 for
         images of 32 x 32, the paper's length for CIFAR-100.
       fill: 0..255, for all channels or one per channel. The paper fills with zero after
-        normalisation, which here, before it, is the mean colour of the training images.
+        normalization, which here, before it, is the mean color of the training images.
 
     Returns:
       uint8 [B, H, W, C]
@@ -37,5 +37,5 @@ def cutout(
     length = max(1, min(height, width) // 4) if length is None else length
     middle = draws.choose(draws.uniform(keys, 2), np.array([height, width]))
     hole = draws.rectangles(middle - length // 2, length, height, width)
-    colour = np.broadcast_to(np.asarray(fill, np.uint8), channels)
-    return jnp.where(hole, colour, images)
+    color = np.broadcast_to(np.asarray(fill, np.uint8), channels)
+    return jnp.where(hole, color, images)

@@ -20,7 +20,7 @@ def choose(numbers: jax.Array, count: int | jax.Array) -> jax.Array:
 
 
 def levels(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Grey levels 0..255 of this shape from each key: uint8 [B, *shape].
+    """Gray levels 0..255 of this shape from each key: uint8 [B, *shape].
 
     Four out of each 32-bit word: `jax.random.bits` of uint8 takes several times as long to compile.
     """

@@ -26,7 +26,7 @@ def bins(
       shear: the strongest slope.
       translate: the furthest along x and along y, in pixels.
       degrees: the largest angle.
-      enhance: the furthest from 1 of the factor of brightness, colour, contrast and sharpness.
+      enhance: the furthest from 1 of the factor of brightness, color, contrast and sharpness.
       bits: how many bits Posterize keeps at first, and how many fewer at the end.
     """
     first, fewer = bits

@@ -55,7 +55,7 @@ def tabulate(operations: Sequence[Operation], height: int, width: int) -> Operat
 
     Names: Identity; ShearX, ShearY (slope), TranslateX, TranslateY (pixels, cut to whole ones),
     Rotate (degrees counter-clockwise); Brightness, Color, Contrast, Sharpness (0: as it is, -1:
-    black, grey, mean grey, smoothed); Posterize (bits that stay), Solarize (the lowest level that
+    black, gray, mean gray, smoothed); Posterize (bits that stay), Solarize (the lowest level that
     is inverted); AutoContrast, Equalize, Invert (magnitude not looked at).
     """
     matrices = [affine.fixed_point(_matrix(*each, height, width)) for each in operations]

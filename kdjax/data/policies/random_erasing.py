@@ -19,7 +19,7 @@ def random_erasing(
 ) -> jax.Array:
     """Fills a rectangle of some images with random levels, one for each pixel and channel.
 
-    Random levels are the paper's best variant (RE-R); its others fill with one colour.
+    Random levels are the paper's best variant (RE-R); its others fill with one color.
 
     Args:
       keys: typed PRNG keys [B].

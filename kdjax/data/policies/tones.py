@@ -1,8 +1,8 @@
-"""Operations on grey levels and colours: one table per image and channel, one look-up.
+"""Operations on gray levels and colors: one table per image and channel, one look-up.
 
 A pixel becomes `table[level]` (posterize, solarize, invert, equalize, auto-contrast), or a blend
-`base + factor * (level - base)` of the image with a degenerate one (black, the mean grey, its own
-grey, a smoothed one). The products of a blend are a table, too, made on the host: no backend then
+`base + factor * (level - base)` of the image with a degenerate one (black, the mean gray, its own
+gray, a smoothed one). The products of a blend are a table, too, made on the host: no backend then
 fuses the multiplication and the addition, and every level is the one that Pillow finds.
 """
 
@@ -51,8 +51,8 @@ def enhance(factor: float) -> np.ndarray:
     return np.float32(factor) * np.arange(1 - LEVELS, LEVELS, dtype=np.float32)
 
 
-def grey(pixels: jax.Array) -> jax.Array:
-    """Pillow's luma of int32 [B, H, W, C] as [B, H, W, 1]; one channel is grey already.
+def gray(pixels: jax.Array) -> jax.Array:
+    """Pillow's luma of int32 [B, H, W, C] as [B, H, W, 1]; one channel is gray already.
 
     Raises:
       UserError: C is neither 1 nor 3.
@@ -62,7 +62,7 @@ def grey(pixels: jax.Array) -> jax.Array:
         return pixels
     if channels != 3:
         raise UserError(
-            f"config.data.policies: images have {channels} channels, operations on colours need 1 "
+            f"config.data.policies: images have {channels} channels, operations on colors need 1 "
             "or 3; use cutout or random_erasing only"
         )
     red, green, blue = jnp.split(pixels, 3, axis=-1)
@@ -130,7 +130,7 @@ def apply(images: jax.Array, tones: jax.Array, tables: jax.Array) -> jax.Array:
     def is_(tone: Tone) -> jax.Array:
         return (tones == tone)[:, None, None]
 
-    own = grey(pixels).reshape(batch, -1, 1)
+    own = gray(pixels).reshape(batch, -1, 1)
     area = height * width
     mean = (own.sum(axis=1, keepdims=True) + area // 2) // area
     base = jnp.where(is_(Tone.CONTRAST), mean, jnp.where(is_(Tone.COLOR), own, 0))

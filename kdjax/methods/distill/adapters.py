@@ -87,20 +87,20 @@ class Encoder(nn.Module):
 
     Attributes:
       features: channels of the factor.
-      normalise: whether BatchNorm follows each convolution.
+      normalize: whether BatchNorm follows each convolution.
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
     """
 
     features: int
-    normalise: bool
+    normalize: bool
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         widths = (x.shape[-1], self.features, self.features)
         for index, width in enumerate(widths, 1):
-            x = _conv(width, x.dtype, f"conv{index}", use_bias=not self.normalise)(x)
-            if self.normalise:
+            x = _conv(width, x.dtype, f"conv{index}", use_bias=not self.normalize)(x)
+            if self.normalize:
                 norm = layers.BatchNorm(dtype=x.dtype, axis_name=self.axis_name, name=f"bn{index}")
                 x = norm(x, True)
             x = _leaky_relu(x)

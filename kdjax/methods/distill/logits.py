@@ -1,4 +1,4 @@
-"""Baselines that compare logits: KD, DKD, DIST, standardised logits. They have no adapters."""
+"""Baselines that compare logits: KD, DKD, DIST, standardized logits. They have no adapters."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class DIST(Baseline, kw_only=True):
 
 
 class ZScore(Baseline, kw_only=True):
-    """`losses.kd` of standardised logits."""
+    """`losses.kd` of standardized logits."""
 
     logits_only = True
 
@@ -81,6 +81,6 @@ class ZScore(Baseline, kw_only=True):
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
         del batch, key
         logits = (
-            losses.standardise(each.logits, unbiased=self.unbiased) for each in (student, teacher)
+            losses.standardize(each.logits, unbiased=self.unbiased) for each in (student, teacher)
         )
         return Terms(losses.kd(*logits, temperature=self.temperature))

@@ -168,7 +168,7 @@ class FT(TwoPhases, kw_only=True):
             raise ValueError(f"factors are those of one layer, not of layers={tuple(self.layers)}")
         _, ours, theirs = compared[0]
         channels = int(self.factor * theirs.shape[-1])
-        paraphrased = Encoder(channels, normalise=False, name="paraphraser")(theirs)
+        paraphrased = Encoder(channels, normalize=False, name="paraphraser")(theirs)
         restored = Decoder(theirs.shape[-1], name="restorer")(paraphrased)
         translated = Encoder(channels, True, self.norm_axis_name, name="translator")(ours)
         return Terms(

@@ -83,7 +83,7 @@ class CRD(Baseline, kw_only=True):
         others = batch["others"]
         memory = losses.CrdMemory(
             *(self._bank(name, others.order.shape[0]) for name in ("student", "teacher")),
-            self.variable("memory", "normalisers", jnp.zeros, 2),
+            self.variable("memory", "normalizers", jnp.zeros, 2),
         )
         values, updated = losses.crd(
             *(unit(each) for each in _embedded(student, teacher, self.features)),

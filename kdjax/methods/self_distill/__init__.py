@@ -1,4 +1,4 @@
-"""Self-distillation, regularised labels and mixed images: what MixSKD is compared with."""
+"""Self-distillation, regularized labels and mixed images: what MixSKD is compared with."""
 
 from kdjax.methods.self_distill.build import METHODS, build
 

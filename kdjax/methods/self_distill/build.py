@@ -14,7 +14,7 @@ from kdjax.methods.self_distill.branches import byot, dks
 from kdjax.methods.self_distill.maps import frskd, sad
 from kdjax.methods.self_distill.memory import ps_kd
 from kdjax.methods.self_distill.mixing import cutmix, manifold_mixup, mixup
-from kdjax.methods.self_distill.regularisers import (
+from kdjax.methods.self_distill.regularizers import (
     focal,
     label_smoothing,
     max_entropy,

@@ -1,4 +1,4 @@
-"""Regularised labels, logits and classifiers: what networks learn, and what is refused."""
+"""Regularized labels, logits and classifiers: what networks learn, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.methods import base
-from kdjax.methods.self_distill import regularisers
+from kdjax.methods.self_distill import regularizers
 from tests import golden
 from tests.models import helpers
 
@@ -91,7 +91,7 @@ for _form in ("paper", "library"):
     [pytest.param(*case, id=f"{case[0]} {case[1].get('form', '')}") for case in CASES],
 )
 def test_networks_learn_each_for_itself(name, settings, terms):
-    method = getattr(regularisers, name)(cohort(), **settings)
+    method = getattr(regularizers, name)(cohort(), **settings)
     loss, (model_state, metrics) = compiled(method.loss)(*state(), BATCH, None)
     expected = sum(weight * summed(function) for weight, function in terms)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
@@ -117,7 +117,7 @@ def biases(params) -> list[np.ndarray]:
 
 @functools.cache
 def virtual_step(form: str):
-    method = regularisers.virtual_softmax(cohort(), form=form)
+    method = regularizers.virtual_softmax(cohort(), form=form)
     run = compiled(jax.value_and_grad(method.loss, has_aux=True))
     (loss, _), gradients = run(*state(), BATCH, None)
     return loss, gradients
@@ -138,7 +138,7 @@ def test_the_virtual_class_is_one_more_for_every_network(form):
 
 
 def test_classifiers_of_the_paper_have_no_bias_at_any_time(monkeypatch):
-    method = regularisers.virtual_softmax(cohort(), form="paper")
+    method = regularizers.virtual_softmax(cohort(), form="paper")
     with monkeypatch.context() as patch:  # compiling JAX's random numbers takes seconds
         patch.setattr(base, "init_cohort", lambda *arguments: state())
         params, _ = method.init(None, None)
@@ -159,7 +159,7 @@ def test_classifiers_of_the_paper_have_no_bias_at_any_time(monkeypatch):
 
 def test_networks_that_share_stages_have_a_virtual_class_each():
     shared = models.Cohort((helpers.tiny(blocks=(1, 1), widths=(4, 4)),) * 2, shared_stages=1)
-    method = regularisers.virtual_softmax(shared, form="paper")
+    method = regularizers.virtual_softmax(shared, form="paper")
     variables = jax.eval_shape(method.init, jax.random.key(0), helpers.IMAGES)
     loss, _ = jax.eval_shape(method.loss, *variables, BATCH, None)
     assert loss.shape == ()
@@ -203,4 +203,4 @@ SETTINGS = {
 )
 def test_settings_that_are_refused(name, change, message):
     with pytest.raises(UserError, match=rf"config\.self_distill\.{name}\.{message}"):
-        getattr(regularisers, name)(cohort(), **SETTINGS[name] | change)
+        getattr(regularizers, name)(cohort(), **SETTINGS[name] | change)

@@ -167,7 +167,7 @@ def smooth(logits, form="paper"):
     return losses.label_smoothing(logits, LABELS, smoothing=0.1, form=form)
 
 
-def penalise(logits, form="paper"):
+def penalize(logits, form="paper"):
     return losses.confidence_penalty(logits, form=form)
 
 
@@ -177,7 +177,7 @@ def teach(logits, form="paper"):
 
 FORMS = {
     f"{function.__name__} {form}": functools.partial(function, form=form)
-    for function in (smooth, penalise, teach)
+    for function in (smooth, penalize, teach)
     for form in ("paper", "library")
 }
 FOCAL = {
@@ -200,7 +200,7 @@ def test_large_logits_and_half_precision(name):
     assert of_half.shape == (4,) and of_half.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("function", [smooth, penalise, teach])
+@pytest.mark.parametrize("function", [smooth, penalize, teach])
 def test_unknown_forms_are_refused(function):
     with pytest.raises(ValueError, match="form='papers' is unknown; use 'paper' or 'library'"):
         function(LOGITS, form="papers")

@@ -109,7 +109,7 @@ def virtual_softmax(
 def confidence_penalty(logits: jax.Array, *, form: str = "paper") -> jax.Array:
     """The negative entropy of the predicted distribution, `sum p log p`.
 
-    Source: Pereyra et al., ICLR workshops 2017, arXiv 1701.06548 (maximum entropy regularisation):
+    Source: Pereyra et al., ICLR workshops 2017, arXiv 1701.06548 (maximum entropy regularization):
     it is added to cross entropy with a weight; checked against main.py of Self-KD-Lib.
 
     Args:

@@ -1,4 +1,4 @@
-"""Methods of one pass over plain batches: regularised labels, logits and classifiers.
+"""Methods of one pass over plain batches: regularized labels, logits and classifiers.
 
 Networks of the cohort learn each for itself, with the sum of their losses. All report
 'cross_entropy' of the labels; where the loss is another function, that is 'loss'.

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import evaluation, feeding, models, workdirs
-from kdjax.data import ArraySplit, Dataset
+from kdjax import models
+from kdjax.data import ArraySplit, Dataset, feeding
 from kdjax.methods.mcl import ProjectionHead
+from kdjax.runs import workdir as workdirs
+from kdjax.training import evaluation
 
 IMAGES = 128
 

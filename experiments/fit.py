@@ -10,9 +10,10 @@ the test images.
 import sys
 from pathlib import Path
 
-from kdjax import evaluation, workdirs
-from kdjax.run import Run
-from kdjax.training import TrainState
+from kdjax.runs import workdir as workdirs
+from kdjax.training import evaluation
+from kdjax.training.program import Run
+from kdjax.training.step import TrainState
 
 SPLITS = ("train", "test")
 

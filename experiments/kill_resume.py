@@ -20,9 +20,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from kdjax import compactions, metrics, workdirs
-from kdjax.checkpoints import Checkpoints
-from kdjax.run import Run
+from kdjax.compaction import history as compactions
+from kdjax.runs import metrics
+from kdjax.runs import workdir as workdirs
+from kdjax.runs.checkpoints import Checkpoints
+from kdjax.training.program import Run
 
 COMMAND = (
     *(sys.executable, "-m", "kdjax.main", "--config=configs/mcl.py:digits"),

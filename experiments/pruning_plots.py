@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdjax import metrics
 from kdjax.errors import UserError
+from kdjax.runs import metrics
 
 # name of a metric: (what it is called, color, line style)
 _SCHEDULES = {

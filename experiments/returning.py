@@ -14,12 +14,12 @@ import numpy as np
 from absl import flags
 
 from experiments import pruning_cifar100
-from kdjax import flags as kdjax_flags
+from kdjax.cli import flags as kdjax_flags
 from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
-from kdjax.pruning.paths import leaves
-from kdjax.run import Run
-from kdjax.training import TrainState
+from kdjax.training.program import Run
+from kdjax.training.step import TrainState
+from kdjax.tree import leaves
 
 AFTER = (1, 5, 20)  # steps of an epoch; and those around its end
 

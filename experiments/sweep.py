@@ -25,7 +25,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdjax import metrics, run
+from kdjax.runs import metrics
+from kdjax.training import program as run
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,9 +9,12 @@ import tempfile
 import pytest
 
 # Set before jax is imported. Compiling is most of what the tests do; what is compiled once serves
-# every process of the session.
-_CACHE = tempfile.mkdtemp(prefix="kdjax_tests_")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+# every process of the session: pytest-xdist's workers inherit the variable. A directory given from
+# outside is kept, and serves the next session too.
+if "KDJAX_TEST_CACHE" not in os.environ:
+    os.environ["KDJAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="kdjax_tests_")
+    atexit.register(shutil.rmtree, os.environ["KDJAX_TEST_CACHE"], ignore_errors=True)
+_CACHE = os.environ["KDJAX_TEST_CACHE"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -20,7 +23,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 @pytest.fixture(scope="module")
 def fast_runs():
     """Whole runs in this process are compiled without much optimization: a third of the time."""
-    from kdjax import parallel, run  # late: they import jax
+    from kdjax import parallel  # late: they import jax
+    from kdjax.training import program as run
 
     fast = {"xla_backend_optimization_level": 0}
     options = parallel.compiler_options() | fast

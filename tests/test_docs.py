@@ -9,7 +9,7 @@ import pytest
 
 from kdjax import models
 from kdjax.interop.names.constructors import CONSTRUCTORS
-from tests import runs
+from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
 

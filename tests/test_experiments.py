@@ -9,8 +9,9 @@ import pytest
 
 from experiments import curves, fit, pruning_plots, returning, sweep
 from kdjax import config as configs
-from kdjax import loop, pruning
-from kdjax.training import TrainState
+from kdjax import pruning
+from kdjax.training import loop
+from kdjax.training.step import TrainState
 
 EXPERIMENT = types.SimpleNamespace(
     TITLE="A title",

@@ -8,7 +8,7 @@ import pytest
 from kdjax import parallel
 from kdjax.errors import UserError
 from kdjax.parallel import AXIS, Parallel, fetch
-from tests import runs
+from tests import tiny_runs as runs
 
 # Sums over a batch are made in another order, which changes the last bits of float32 gradients
 # (1e-7 of the largest terms, of which a gradient is a small difference); measured: 2e-5. Three
@@ -22,7 +22,7 @@ def states(tmp_path_factory):
     """Parameters and statistics before and after three steps, per kind of device and backend."""
     path = tmp_path_factory.mktemp("devices")
     source = runs.write_arrays(path / "tiny.npz", train=48)
-    module = "tests.runs.three_steps"
+    module = "tests.tiny_runs.three_steps"
     for name in ("one", "eight", "two"):
         (path / name).mkdir()
     runs.finish(runs.start(source, path / "one", "pmap", module=module))

@@ -26,8 +26,8 @@ import numpy as np
 import optax
 
 from experiments.benchmark import report
-from kdjax import models, pruning
-from kdjax.speed import Program, alternate
+from kdjax import compaction, models, pruning
+from kdjax.compaction.latency import Program, alternate
 
 CASES = (
     ("sfp_resnet20", "official"),
@@ -60,7 +60,7 @@ def pair(case: Case) -> tuple[tuple, tuple]:
         narrow = network.clone(stem_width=widths[0], widths=tuple(widths[1:]))
         return (network, variables), (narrow, narrow.init(jax.random.key(0), images))
     residual = case.filters == "residual"
-    groups = pruning.filter_groups(network, norms=case.filters != "official", residual=residual)
+    groups = compaction.filter_groups(network, norms=case.filters != "official", residual=residual)
     prune = pruning.hfp(lambda params: groups, case.rate, epochs=1, every=1)
     params = pruning.initial(prune, variables["params"])
     # The first update takes what belongs to the filters, too.
@@ -68,7 +68,7 @@ def pair(case: Case) -> tuple[tuple, tuple]:
     updates, _ = jax.jit(prune.update)(still, prune.init(params), params)
     params = jax.device_get(optax.apply_updates(params, updates))
     variables = {"params": params, "batch_stats": jax.device_get(variables["batch_stats"])}
-    smaller = pruning.compact(network, variables, multiple=case.multiple)
+    smaller = compaction.compact(network, variables, multiple=case.multiple)
     return (network, variables), (smaller.network, smaller.variables)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kdjax import loop
 from kdjax.parallel import fetch
+from kdjax.training import loop
 
 
 def load_config(argument: str):

@@ -9,7 +9,7 @@ teacher's forward pass over all views in evaluation mode, the student's, loss, b
 in float32, with the loss and the optimizer of configs/hsakd.py; no random crops and flips. These
 programs are measured:
 
-    kdjax step      the very step of `kdjax.training`, which also computes accuracies
+    kdjax step      the very step of `kdjax.training.step`, which also computes accuracies
     kdjax teacher   its teacher's forward pass alone, on views that are there already
     kdjax student   the very step with the teacher's outputs given: all but that forward pass
     torch ...       the step in plain PyTorch (ResNets of basic blocks only), without accuracies

@@ -14,10 +14,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import feeding, methods, models, optimizers, training
-from kdjax.data import ArraySplit, Dataset, transformations
+from kdjax import methods, models
+from kdjax.data import ArraySplit, Dataset, feeding, transformations
 from kdjax.methods import CONSTANTS, Method, branches
 from kdjax.parallel import AXIS, Parallel, scan
+from kdjax.training import optimizers
+from kdjax.training import step as training
 
 Fill = Callable[[str, tuple[int, ...]], np.ndarray]
 
@@ -139,7 +141,7 @@ class Sides:
 
 
 class TrainSteps:
-    """`kdjax.training.train_step` of a method, from the student's filled weights on."""
+    """`kdjax.training.step.train_step` of a method, from the student's filled weights on."""
 
     def __init__(self, sides: Sides, method: Method, teacher_variables: dict):
         config, self.parallel = sides.config, sides.parallel

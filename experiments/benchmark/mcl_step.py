@@ -7,8 +7,8 @@ Both sides train the same networks (ResNet-32 twice unless told otherwise) with 
 the same optimizer (SGD, Nesterov, weight decay) in float32, from the same weights, on batches taken
 from the same uint8 images held in memory. A step is: gather the batch, normalize, forward, loss,
 backward, update. Random crops and flips are left out on both sides. kdjax runs the very step of
-`kdjax.training`, which also computes accuracies; PyTorch computes nothing but the loss. Before any
-timing, all sides must report the same loss for two steps.
+`kdjax.training.step`, which also computes accuracies; PyTorch computes nothing but the loss.
+Before any timing, all sides must report the same loss for two steps.
 
 Rounds alternate between the sides (A B C A B C ...), so that a slow spell of the machine hits all
 of them. Each side runs in a process of its own that sleeps while the others work, so that no thread
@@ -92,7 +92,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class KdjaxSide:
-    """`kdjax.training.train_step`, spread over all devices as the loop does it."""
+    """`kdjax.training.step.train_step`, spread over all devices as the loop does it."""
 
     def close(self) -> None:
         """Nothing to end."""
@@ -100,9 +100,11 @@ class KdjaxSide:
     def __init__(self, settings: Settings):
         import jax
 
-        from kdjax import feeding, methods, optimizers, training
-        from kdjax.data import ArraySplit, Dataset
+        from kdjax import methods
+        from kdjax.data import ArraySplit, Dataset, feeding
         from kdjax.parallel import AXIS, Parallel
+        from kdjax.training import optimizers
+        from kdjax.training import step as training
 
         config = make_config(settings)
         self.rows = make_rows(settings)

@@ -3,7 +3,7 @@
     python -m experiments.benchmark.policies
     python -m experiments.benchmark.policies --batch_size 128 --steps 20
 
-A step is the very step of `kdjax.training` with method 'cross_entropy' and the optimizer of
+A step is the very step of `kdjax.training.step` with method 'cross_entropy' and the optimizer of
 `kdjax.config`: gather a batch of uint8 images held in memory, crop and flip, one policy or none,
 normalize, forward, loss, backward, update. Rounds alternate between the programs (A B C A B C ...),
 so that a slow spell of the machine hits all of them; ratios are of a round's programs, and their
@@ -27,9 +27,11 @@ import numpy as np
 from experiments.benchmark import report
 from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD
 from kdjax import config as configs
-from kdjax import feeding, methods, optimizers, training
-from kdjax.data import ArraySplit, Dataset, policies
+from kdjax import methods
+from kdjax.data import ArraySplit, Dataset, feeding, policies
 from kdjax.parallel import AXIS, Parallel
+from kdjax.training import optimizers
+from kdjax.training import step as training
 
 NONE = "none"
 

@@ -3,7 +3,7 @@
     python -m experiments.benchmark.pruning_overhead
     python -m experiments.benchmark.pruning_overhead --method ghfp --batch_size 32
 
-A step is the very step of `kdjax.training` with method 'cross_entropy' and the optimizer of
+A step is the very step of `kdjax.training.step` with method 'cross_entropy' and the optimizer of
 `kdjax.config`. Pruning is due after every epoch; these programs differ in `config.pruning` and in
 how long an epoch is:
 
@@ -36,9 +36,12 @@ from experiments.benchmark import report
 from experiments.benchmark.mcl_step import NUM_CLASSES
 from experiments.benchmark.policies import Settings, make_data
 from kdjax import config as configs
-from kdjax import feeding, methods, optimizers, training
+from kdjax import methods
+from kdjax.compaction.latency import alternate
+from kdjax.data import feeding
 from kdjax.parallel import AXIS, Parallel
-from kdjax.speed import alternate
+from kdjax.training import optimizers
+from kdjax.training import step as training
 
 NONE = "none"
 MANY = 10_000  # steps of an epoch that does not end

@@ -21,11 +21,12 @@ from ml_collections import ConfigDict
 from experiments.benchmark import report
 from experiments.benchmark.pruning_overhead import timed
 from kdjax import config as configs
-from kdjax import methods, models, shrinking
+from kdjax import methods, models
+from kdjax.compaction.latency import alternate
 from kdjax.parallel import fetch
 from kdjax.pruning import schedules
-from kdjax.run import Run
-from kdjax.speed import alternate
+from kdjax.training import shrinking
+from kdjax.training.program import Run
 
 CASES = (("sfp_resnet20", "norms"), ("resnet20", "residual"))
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from kdjax import data
 from kdjax.errors import UserError
-from kdjax.pretrained import Pretrained
+from kdjax.networks.store import Pretrained
 
 _CHANNELS = (3, 1, 2, 4)  # that images may have, the likely first
 

@@ -23,8 +23,8 @@ from kdjax.errors import UserError
 from kdjax.interop import onnx
 from kdjax.interop import torch as interop
 from kdjax.interop.deployed import Images
-from kdjax.metrics import write_atomically
-from kdjax.pretrained import Pretrained
+from kdjax.networks.store import Pretrained
+from kdjax.runs.metrics import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -8,12 +8,7 @@ from kdjax.losses.channels import fsp, nst
 from kdjax.losses.contrastive import MutualContrast, mutual_contrast
 from kdjax.losses.crd import CrdMemory, crd
 from kdjax.losses.deep_supervision import Byot, Dks, byot, dks
-from kdjax.losses.distillation import (
-    cross_entropy,
-    distill_from_mean,
-    kd,
-    mutual_learning,
-)
+from kdjax.losses.distillation import cross_entropy, distill_from_mean, kd, mutual_learning
 from kdjax.losses.features import (
     activation_boundary,
     attention_transfer,
@@ -61,15 +56,7 @@ from kdjax.losses.relations import (
     similarity_preserving,
 )
 from kdjax.losses.self_attention import Frskd, frskd, sad
-from kdjax.losses.self_distillation import (
-    CsKd,
-    Ddgsd,
-    bake,
-    bake_targets,
-    cs_kd,
-    ddgsd,
-    ps_kd,
-)
+from kdjax.losses.self_distillation import CsKd, Ddgsd, bake, bake_targets, cs_kd, ddgsd, ps_kd
 from kdjax.losses.singular_vectors import kdsvd
 
 __all__ = [

@@ -154,7 +154,7 @@ def hssakd_online(
 ) -> HssakdOnline:
     """The loss of networks that learn as teachers do and, in all their heads, from each other.
 
-    The divergences are summed over all ordered pairs of networks; who is learned from is a constant.
+    The divergences are summed over all ordered pairs of networks; each teacher is a constant.
 
     Args:
       logits: K >= 2 arrays `[B * M, N]` of class logits.

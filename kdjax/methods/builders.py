@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import models, pretrained
+from kdjax import models
 from kdjax.data import order, transformations
 from kdjax.errors import UserError
 from kdjax.methods import self_distill
@@ -18,7 +18,8 @@ from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
-from kdjax.pretrained import Pretrained
+from kdjax.networks import store as pretrained
+from kdjax.networks.store import Pretrained
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -18,7 +18,7 @@ from kdjax.methods import base
 from kdjax.methods.pruning_selection import selection
 from kdjax.methods.pruning_settings import check, check_unused, schedules, transformation
 from kdjax.models import StagedNetwork
-from kdjax.pruning.paths import leaves
+from kdjax.tree import leaves
 
 _BEFORE = "before_pruning/"
 

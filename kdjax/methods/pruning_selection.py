@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from kdjax import pruning
+from kdjax import compaction, pruning
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.models import StagedNetwork
 from kdjax.pruning.groups import FilterGroup
-from kdjax.pruning.paths import leaves, matching
+from kdjax.tree import leaves, matching
 
 
 def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> pruning.Selection:
@@ -42,7 +42,7 @@ def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> prunin
 
 def _groups(network: StagedNetwork, filters: str, options: dict) -> list[pruning.FilterGroup]:
     try:
-        return pruning.filter_groups(network, **options)
+        return compaction.filter_groups(network, **options)
     except UserError as error:
         raise UserError(f"config.pruning.filters={filters!r}: {error}") from error
 

@@ -7,7 +7,8 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from kdjax import config_pruning, pruning
+from kdjax import pruning
+from kdjax.config import pruning_defaults as config_pruning
 from kdjax.pruning import criteria
 from kdjax.pruning import schedules as forms
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import models, pretrained
+from kdjax import models
 from kdjax.data import order
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
 from kdjax.methods.builders import BUILDERS, DTYPES, TAUGHT, Parts, joined
 from kdjax.methods.pruned import pruned
 from kdjax.methods.start import started
-from kdjax.pretrained import Pretrained
+from kdjax.networks import store as pretrained
+from kdjax.networks.store import Pretrained
 
 
 def needs_teacher(config: ConfigDict) -> bool:

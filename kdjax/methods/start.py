@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.pretrained import Pretrained, backbone
+from kdjax.networks.store import Pretrained, backbone
 
 _WHERE = "config.start.checkpoint"
 

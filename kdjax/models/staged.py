@@ -34,7 +34,7 @@ class StagedNetwork(nn.Module):
       extra_stages: how many more stages follow the last one, each with its width and at its
         resolution: what HSAKD's branch after the last stage consists of.
       compaction: which filters are left of a network that was made smaller
-        (`kdjax.pruning.compact`), or None. Its feature maps have the channels that are left.
+        (`kdjax.compaction.compact`), or None. Its feature maps have the channels that are left.
     """
 
     num_classes: int

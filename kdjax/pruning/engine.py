@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.pruning.choice import Masks, Unit, check, choose
-from kdjax.pruning.paths import leaves
 from kdjax.pruning.plan import Plan
+from kdjax.tree import leaves
 
 
 class PruningState(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdjax.pruning import counting as counts
-from kdjax.pruning.paths import leaves, matching, nested
+from kdjax.tree import leaves, matching, nested
 
 Params = Any
 

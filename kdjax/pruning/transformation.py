@@ -17,8 +17,8 @@ from kdjax.pruning import criteria, engine
 from kdjax.pruning import plan as plans
 from kdjax.pruning.choice import Unit
 from kdjax.pruning.groups import Selection, sizes
-from kdjax.pruning.paths import leaves
 from kdjax.pruning.schedules import Schedule
+from kdjax.tree import leaves
 
 
 def filter_pruning(

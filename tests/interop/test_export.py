@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 
 from kdjax import config as configs
-from kdjax import data, models, pretrained, workdirs
-from kdjax.checkpoints import Checkpoints
+from kdjax import data, models
 from kdjax.errors import UserError
 from kdjax.interop import deployed, export, onnx
 from kdjax.interop import torch as interop
 from kdjax.models import Compaction
-from kdjax.pretrained import Pretrained
-from tests import runs
+from kdjax.networks import store as pretrained
+from kdjax.networks.store import Pretrained
+from kdjax.runs import workdir as workdirs
+from kdjax.runs.checkpoints import Checkpoints
+from tests import tiny_runs as runs
 from tests.models.families import FAMILIES
 from tests.models.helpers import IMAGES, random_variables
-from tests.runs import networks  # noqa: F401 (registers 'tiny')
+from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 NORMALIZED = deployed.Images((8, 8, 3), None, None, pixels=False)
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from kdjax import config as configs
-from kdjax import losses, methods, models, optimizers, training
+from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods.distill import BASELINES, by_class, distill
 from kdjax.methods.distill.adapters import Regressor
 from kdjax.methods.distill.contrast import draw
 from kdjax.parallel import AXIS
+from kdjax.training import optimizers
+from kdjax.training import step as training
 from tests.methods.distilled import (
     BATCH,
     KEY,

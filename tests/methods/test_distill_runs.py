@@ -7,12 +7,13 @@ import importlib.util
 import pytest
 
 from kdjax import config as configs
-from kdjax import methods, metrics
+from kdjax import methods
 from kdjax.errors import UserError
 from kdjax.methods.distill import BASELINES
-from tests import runs
+from kdjax.runs import metrics
+from tests import tiny_runs as runs
 from tests.methods.distilled import PHASED
-from tests.runs import networks  # noqa: F401 (registers 'tiny')
+from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 
 def config(argument: str):

@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from kdjax import config as configs
-from kdjax import losses, methods, models, pretrained
+from kdjax import losses, methods, models
 from kdjax.data import transformations
 from kdjax.errors import UserError
 from kdjax.methods import CONSTANTS
+from kdjax.networks import store as pretrained
 from tests.models import helpers
 
 ROTATIONS = transformations.create("rotations")

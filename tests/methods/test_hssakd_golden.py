@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from kdjax import config as configs
-from kdjax import methods, models, optimizers
+from kdjax import methods, models
 from kdjax.data import transformations
 from kdjax.interop import torch as interop
 from kdjax.methods import CONSTANTS
+from kdjax.training import optimizers
 from tests import golden
 
 

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import metrics, pretrained
-from kdjax.checkpoints import Checkpoints
-from tests import runs
-from tests.runs import networks  # noqa: F401 (registers 'tiny')
+from kdjax.networks import store as pretrained
+from kdjax.runs import metrics
+from kdjax.runs.checkpoints import Checkpoints
+from tests import tiny_runs as runs
+from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 CONFIG = f"--config={runs.ROOT}/configs/hsakd.py:digits,tiny,tiny"
 

@@ -13,10 +13,11 @@ import optax
 import pytest
 
 from kdjax import config as configs
-from kdjax import losses, methods, models, optimizers
+from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.methods.mcl import ProjectionHead, distill_logits
+from kdjax.training import optimizers
 from tests import golden
 from tests.models import helpers
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdjax import metrics
-from tests import runs
+from kdjax.runs import metrics
+from tests import tiny_runs as runs
 
 SETTINGS = {
     "mixskd": ("mixskd.py:digits,tiny", {"cross_entropy", "mixed_cross_entropy", "discrimination"}),

@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from kdjax import config as configs
-from kdjax import losses, methods, models, optimizers
+from kdjax import losses, methods, models
 from kdjax.interop import torch as interop
 from kdjax.methods import CONSTANTS
 from kdjax.methods.mixskd import DISCRIMINATORS
+from kdjax.training import optimizers
 from tests import golden
 
 pytestmark = pytest.mark.slow

@@ -8,20 +8,23 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import loop, methods, metrics, models, pretrained
-from kdjax.checkpoints import Checkpoints
+from kdjax import methods, models
 from kdjax.errors import UserError
 from kdjax.methods import registry
 from kdjax.methods.pruned import pruned
 from kdjax.methods.pruning_selection import selection
+from kdjax.networks import store as pretrained
 from kdjax.parallel import fetch
-from kdjax.preemption import Preempted, Preemption
 from kdjax.pruning import pruning_state
-from kdjax.pruning.paths import leaves
-from kdjax.run import Run
-from tests import runs
+from kdjax.runs import metrics
+from kdjax.runs.checkpoints import Checkpoints
+from kdjax.training import loop
+from kdjax.training.preemption import Preempted, Preemption
+from kdjax.training.program import Run
+from kdjax.tree import leaves
+from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
-from tests.runs import pruning
+from tests.tiny_runs import pruning
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("fast_runs")

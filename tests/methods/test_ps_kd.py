@@ -10,15 +10,17 @@ import pytest
 
 from experiments import kill_resume
 from kdjax import config as configs
-from kdjax import loop, losses, methods, models
+from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.self_distill import memory
 from kdjax.methods.self_distill.build import Clock
-from kdjax.preemption import Preempted, Preemption
-from tests import golden, runs
+from kdjax.training import loop
+from kdjax.training.preemption import Preempted, Preemption
+from tests import golden
+from tests import tiny_runs as runs
 from tests.models import helpers
-from tests.runs import networks  # noqa: F401
+from tests.tiny_runs import networks  # noqa: F401
 
 CLOCK = Clock(images=6, steps_per_epoch=2, epochs=4)
 LABELS = np.array([0, 1, 2, 3])

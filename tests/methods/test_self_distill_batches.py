@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from kdjax import config as configs
-from kdjax import loop, losses, methods, models
+from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.self_distill import batches
-from kdjax.metrics import read
-from tests import runs
+from kdjax.runs.metrics import read
+from kdjax.training import loop
+from tests import tiny_runs as runs
 from tests.models import helpers
-from tests.runs import networks  # noqa: F401
+from tests.tiny_runs import networks  # noqa: F401
 
 IMAGES = np.random.default_rng(1).normal(size=(6, 8, 8, 3)).astype(np.float32)
 GROUPS = {"image": IMAGES, "label": np.array([0, 0, 0, 3, 3, 3]), "index": np.arange(6)}

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import methods, metrics
+from kdjax import methods
 from kdjax.methods.self_distill import METHODS
-from tests import runs
+from kdjax.runs import metrics
+from tests import tiny_runs as runs
 
 ANCHORS, CLASSES = 4, 5
 HEADS = {"byot": ("branch1", "branch2"), "dks": ("branch1", "branch2"), "frskd": ("pyramid",)}

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from experiments import kill_resume
-from kdjax import evaluation, loop, models, pretrained
+from kdjax import models
+from kdjax.compaction import compact, filter_groups
 from kdjax.errors import UserError
-from kdjax.pruning import compact, filter_groups
-from kdjax.pruning.paths import leaves
-from kdjax.run import Run
-from tests import runs
+from kdjax.networks import store as pretrained
+from kdjax.training import evaluation, loop
+from kdjax.training.program import Run
+from kdjax.tree import leaves
+from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
-from tests.runs import pruning
+from tests.tiny_runs import pruning
 
 pytestmark = pytest.mark.usefixtures("fast_runs")
 IMAGES = np.zeros((1, 8, 8, 3), np.float32)

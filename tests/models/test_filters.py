@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.compaction import filter_groups
 from kdjax.errors import UserError
-from kdjax.pruning import FilterGroup, filter_groups
-from kdjax.pruning.paths import leaves
+from kdjax.pruning import FilterGroup
+from kdjax.tree import leaves
 from tests.models.families import FAMILIES, shapes_of
 
 EVERY = pytest.mark.parametrize("name", FAMILIES)

@@ -3,7 +3,7 @@
 import pytest
 
 from kdjax.parallel import BACKENDS
-from tests import runs
+from tests import tiny_runs as runs
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from kdjax import pruning
 from kdjax.pruning import FilterGroup, criteria, schedules
-from kdjax.pruning.paths import leaves
+from kdjax.tree import leaves
 from tests.pruning.trees import (
     EVERY,
     Moment,

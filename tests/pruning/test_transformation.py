@@ -12,9 +12,9 @@ import optax
 import pytest
 
 from kdjax import pruning
-from kdjax.checkpoints import Checkpoints
 from kdjax.pruning import criteria, schedules
-from kdjax.pruning.paths import leaves
+from kdjax.runs.checkpoints import Checkpoints
+from kdjax.tree import leaves
 from tests.pruning.trees import (
     EVERY,
     Training,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from kdjax.pruning import PruningState, pruning_state
-from kdjax.pruning.paths import leaves
+from kdjax.tree import leaves
 
 EVERY = 3  # updates per epoch in these tests
 

@@ -1,0 +1,239 @@
+"""`--job=compact`: a trained network without its zero filters, and what that saves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import compaction, models
+from kdjax import config as configs
+from kdjax.compaction.latency import Program, alternate
+from kdjax.compaction.zero_filters import zero_filters
+from kdjax.errors import UserError
+from kdjax.networks import store as pretrained
+from kdjax.networks.store import Pretrained
+from kdjax.pruning import accounting
+from kdjax.runs import workdir as workdirs
+from kdjax.runs.metrics import say
+from kdjax.tree import leaves
+
+TOLERANCE = 1e-5  # of logits, relative to the largest
+BATCH_SIZES = (1, 128)  # whose latency is measured
+_ROUNDS, _BUDGET = 25, 20.0  # seconds per batch size
+
+Row = tuple[str, str, str, float]
+
+
+def compact(
+    workdir: Path,
+    output: Path,
+    *,
+    member: str = "network_0",
+    which: str = "best",
+    config: ConfigDict | None = None,
+    multiple: int = 1,
+    recalibrate: int = 0,
+) -> None:
+    """Writes a network without its zero filters, and prints what went and what that saves.
+
+    Args:
+      workdir: of a run, or what `pretrained.save` wrote. Of a network with branches the network
+        itself is taken.
+      output: where it goes, for everything that takes a trained network's directory.
+      member, which: as in `pretrained.load`.
+      config: a run's own where None; of an imported network, needed to recalibrate.
+      multiple: as in `compaction.compact`.
+      recalibrate: 0 removes exactly. Otherwise BatchNorm is removed with the filters, as in the
+        papers, outputs change, and its statistics are estimated anew from so many training batches.
+
+    Raises:
+      UserError: nothing to remove or to read, `output` is in use, or the result does not compute
+        what it should; nothing is written.
+    """
+    pretrained.check_free(output, "--output")
+    found = pretrained.backbone(pretrained.load(workdir, member=member, which=which))
+    if config is None and not pretrained.is_imported(workdir):
+        config = workdirs.read_config(workdir)
+    network, variables = found.module(), found.variables
+    _check_zeros(network, variables, workdir)
+    smaller = compaction.compact(network, variables, drop_norms=recalibrate > 0, multiple=multiple)
+    _check_removed(network, smaller.network, workdir)
+    image_shape = _image_shape(network, variables, config)
+    result = found._replace(variables=smaller.variables, compaction=smaller.network.compaction)
+    if recalibrate:
+        batches = training_batches(config, found, recalibrate)
+        again = compaction.recalibrate_batch_norm(smaller.network, smaller.variables, batches)
+        result = result._replace(variables=jax.device_get(again))
+    else:
+        _check_same(found, result, image_shape)
+    source = {"workdir": str(workdir), "member": member, "checkpoint": which}
+    pretrained.save(output, result, source, "--output")
+    say(compaction.removal_table(smaller.network, smaller.variables))
+    say("")
+    say(cost_table(found, result, image_shape, _rate(network, smaller.network, variables, config)))
+    say("")
+    if recalibrate:
+        say(
+            "BatchNorm was removed with the filters, and its statistics are new: outputs have "
+            "changed, evaluate it"
+        )
+    say(f"{found.name}, compact, {found.num_classes} classes: {output}")
+
+
+def cost_table(
+    before: Pretrained, after: Pretrained, image_shape: Sequence[int], rate: float | None = None
+) -> str:
+    """A text table of two networks' sizes and costs, and the second over the first.
+
+    Args:
+      before, after: the networks.
+      image_shape: `(H, W, C)` of the image that costs are for.
+      rate: of the papers' formula, where that applies to the network.
+    """
+    pair = [(each.module(), each.variables) for each in (before, after)]
+    sizes = [models.parameter_count(variables["params"]) for _, variables in pair]
+    macs = [models.multiply_adds(network, image_shape) for network, _ in pair]
+    rows = [
+        ("parameters", *(f"{n:,}" for n in sizes), sizes[1] / sizes[0]),
+        ("multiply-adds", *(f"{n / 1e6:.3f} M" for n in macs), macs[1] / macs[0]),
+    ]
+    rows += _papers_row(pair[0][0], image_shape, rate)
+    for batch_size in BATCH_SIZES:
+        programs = [Program(*each, image_shape, batch_size) for each in pair]
+        if batch_size == 1:
+            rows += _flops_row(*(program.flops for program in programs))
+        rows.append(_latency_row(batch_size, programs))
+    size = "x".join(map(str, image_shape))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{f'images of {size}':{width}} {'before':>12} {'after':>12} {'after / before':>15}"]
+    lines += [f"{name:{width}} {a:>12} {b:>12} {ratio:>15.3f}" for name, a, b, ratio in rows]
+    device = jax.devices()[0].device_kind
+    lines.append(
+        f"latency is this machine's ({device}): of alternating rounds the fastest, and the median "
+        "of their ratios"
+    )
+    return "\n".join(lines)
+
+
+def _papers_row(network: Any, image_shape: Sequence[int], rate: float | None) -> list[Row]:
+    if rate is None or tuple(image_shape) != (32, 32, 3) or not _official(network):
+        return []
+    depth = 6 * network.blocks[0] + 2
+    dense, left = accounting.cifar_resnet(depth).macs, accounting.cifar_resnet(depth, rate).macs
+    name = f"by the papers' formula, rate {rate:.3g}"
+    return [(name, f"{dense / 1e6:.3f} M", f"{left / 1e6:.3f} M", left / dense)]
+
+
+def _official(network: Any) -> bool:
+    """Whether a network is one that `accounting.cifar_resnet` is about."""
+    return (
+        isinstance(network, models.CifarResNet)
+        and (network.block, network.shortcut) == ("basic", "padding")
+        and len(set(network.blocks)) == 1
+        and (network.stem_width, *network.widths) == (16, *accounting.WIDTHS)
+    )
+
+
+def _flops_row(before: float | None, after: float | None) -> list[Row]:
+    if not before or not after:
+        return []
+    texts = (f"{n / 1e6:.3f} M" for n in (before, after))
+    return [("FLOPs, as XLA counts", *texts, after / before)]
+
+
+def _latency_row(batch_size: int, programs: Sequence[Program]) -> Row:
+    seconds = alternate(programs, rounds=_ROUNDS, budget=_BUDGET)
+    texts = (f"{1e3 * each:.3f} ms" for each in np.min(seconds, axis=0))
+    return f"latency, batch {batch_size}", *texts, float(np.median(seconds[:, 1] / seconds[:, 0]))
+
+
+def _rate(network: Any, smaller: Any, variables: Any, config: ConfigDict | None) -> float:
+    """The rate that a network was pruned at: what the run says, else the share that is gone."""
+    if config is not None and config.pruning.method:
+        return config.pruning.rate
+    masks, total = smaller.compaction.masks, 0
+    for link in network.filter_links():
+        kernel = leaves(variables["params"])[f"{link.name}/kernel"]
+        total += masks[link.name].size if link.name in masks else kernel.shape[-1]
+    return sum(int((~mask).sum()) for mask in masks.values()) / total
+
+
+def _image_shape(network: Any, variables: Any, config: ConfigDict | None) -> tuple[int, int, int]:
+    """Of the run's images, as far as its config says; else of those that the network is for."""
+    side = (config.data.image_size if config is not None else 0) or network.image_size
+    stem = network.filter_links()[0].name
+    return side, side, leaves(variables["params"])[f"{stem}/kernel"].shape[2]
+
+
+def _check_zeros(network: Any, variables: Any, workdir: Path) -> None:
+    """Raises `UserError` if no filter is zero. A network without links is `compact`'s to refuse."""
+    arrays = leaves(variables["params"])
+    links = network.filter_links()
+    if links and not any(zero_filters(link, arrays).any() for link in links):
+        raise UserError(
+            f"no filter of the network in {workdir} is zero: there is nothing to remove; train "
+            "with config.pruning.method, for instance --config configs/sfp.py"
+        )
+
+
+def _check_removed(network: Any, smaller: Any, workdir: Path) -> None:
+    before = () if network.compaction is None else network.compaction.kept
+    if smaller.compaction.kept == before:
+        raise UserError(
+            f"no zero filter of the network in {workdir} can be removed: groups of a grouped "
+            "convolution keep equally many, and --multiple rounds up"
+        )
+
+
+def _check_same(before: Pretrained, after: Pretrained, image_shape: Sequence[int]) -> None:
+    """Raises `UserError` unless two networks compute the same logits, up to rounding."""
+    images = np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
+
+    def logits(network: Pretrained) -> np.ndarray:
+        module = network.module()
+        with jax.default_matmul_precision("highest"):
+            run = jax.jit(lambda variables, images: module.apply(variables, images).logits)
+            return np.asarray(run(network.variables, images))
+
+    expected = logits(before)
+    difference = np.abs(logits(after) - expected).max() / np.abs(expected).max()
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the compact network's logits differ from the network's by {difference:.1e} of the "
+            f"largest, more than {TOLERANCE:g}: nothing was written; --recalibrate removes "
+            "filters without computing the same"
+        )
+
+
+def training_batches(
+    config: ConfigDict | None, network: Pretrained, count: int
+) -> Iterator[jax.Array]:
+    """Images of a run's first training batches, as the network is shown them, one device's each.
+
+    Raises:
+      UserError: no config, or data that does not fit.
+    """
+    from kdjax.training.program import Run
+    from kdjax.training.step import step_batch
+
+    if config is None:
+        raise UserError(
+            "--recalibrate needs training images, and an imported network has none: add --config"
+        )
+    config = ConfigDict(config.to_dict())
+    config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
+    config.update(steps_per_dispatch=1, parallel="pmap")
+    config.pruning, config.start = configs.base().pruning, configs.base().start
+    run = Run(config)
+    make, constants = jax.jit(step_batch(run.prepare, config.seed)), run.feed.constants("train")
+    epochs = (run.feed.train(epoch, 0) for epoch in itertools.count())
+    dispatches = itertools.chain.from_iterable(epochs)
+    for step, (_, batches) in enumerate(itertools.islice(dispatches, count)):
+        batch = jax.tree.map(lambda x: x[0, 0], batches)
+        yield make(constants, batch, np.int32(step), np.int32(0))[0]["image"]

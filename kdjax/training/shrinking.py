@@ -1,0 +1,165 @@
+"""Networks that become smaller while they are trained.
+
+Filters that are pruned for good (HFP, GHFP) take part in nothing any more. After the epochs of
+`config.pruning.shrink_epochs` they are taken out of networks, optimizer and statistics, and
+training goes on with what is left, computing what the masked networks would.
+
+`kdjax.compaction.history` writes down which filters are left from which step on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import compaction, methods, pruning
+from kdjax.compaction.history import Compactions
+from kdjax.errors import UserError
+from kdjax.training.step import TrainState
+
+if TYPE_CHECKING:
+    from kdjax.training.program import Run
+
+_SETTING = "config.pruning.shrink_epochs"
+
+
+def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
+    """Takes the filters that never return out of a state.
+
+    Args:
+      run: whose state it is.
+      state: numpy arrays.
+
+    Returns:
+      What is left of every network, 'network_i'; the smaller state; and a line that says how much.
+
+    Raises:
+      UserError: the networks cannot lose them.
+    """
+    hard = pruning.pruning_state(state.opt_state).hard
+    networks = methods.networks(run.config, run.num_classes, compactions=run.compactions)
+    compactions, sizes = {}, []
+    for index, network in enumerate(networks):
+        name = f"network_{index}"
+        prefix = f"cohort/{name}/"
+        if "backbone" in state.params["cohort"][name]:
+            raise UserError(
+                f"{_SETTING}: networks of method {run.config.method!r} have branches, which read "
+                "channels that would be removed; shrink after training, by --job=compact"
+            )
+        masks = {
+            group.removeprefix(prefix): ~np.asarray(mask)
+            for group, mask in hard.items()
+            if group.startswith(prefix)
+        }
+        variables = {
+            "params": state.params["cohort"][name],
+            "batch_stats": state.model_state["batch_stats"][name],
+        }
+        smaller = compaction.shrink(network, variables, masks)
+        state = compaction.narrow(state, smaller.cuts, within=name)
+        compactions[name] = smaller.network.compaction
+        before, after = (_filters(each) for each in (variables, smaller.variables))
+        sizes.append(f"{name} {before} -> {after}")
+    return compactions, state, f"filters that are left: {', '.join(sizes)}"
+
+
+def check(run: Run) -> None:
+    """Raises `UserError` if the run could not shrink as its config says, before it is trained.
+
+    Its networks are made smaller by filters that might be pruned, and the state must be one that
+    the smaller networks have.
+    """
+    settings = run.config.pruning
+    if not settings.shrink_epochs:
+        return
+    _check_settings(run.config)
+    state = run.abstract_state()
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    state = state._replace(opt_state=_with_hard(state.opt_state, settings.rate))
+    compactions, state, _ = shrink(run, state)
+    _check_features(run, compactions)
+    run.build(compactions)
+    expected = run.abstract_state()
+    run.build(None)
+    pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
+    for (path, leaf), found in pairs:
+        if leaf.shape != found.shape:
+            raise _reads(run, jax.tree_util.keystr(path, simple=True, separator="/"))
+
+
+def _check_features(run: Run, compactions: Compactions) -> None:
+    """Raises `UserError` if feature maps get narrower that the method may look at."""
+    if run.method.logits_only:
+        return
+    images = jax.ShapeDtypeStruct((2, *run.image_shape), np.float32)
+    widths = []
+    for left in (run.compactions, compactions):
+        networks = methods.networks(run.config, run.num_classes, compactions=left)
+        found = [
+            jax.eval_shape(network.init_with_output, jax.random.key(0), images)[0]
+            for network in networks
+        ]
+        widths.append(
+            {
+                f"network_{index}/{name}": array.shape[-1]
+                for index, each in enumerate(found)
+                for name, array in (*each.features.items(), ("embedding", each.embedding))
+            }
+        )
+    for name, width in widths[0].items():
+        if widths[1][name] != width:
+            raise _reads(run, name)
+
+
+def _reads(run: Run, name: str) -> UserError:
+    return UserError(
+        f"{_SETTING}: method {run.config.method!r} reads channels that would be removed ({name}); "
+        "shrink after training, by --job=compact"
+    )
+
+
+def _check_settings(config: ConfigDict) -> None:
+    settings = config.pruning
+    reason = ""
+    if settings.method not in ("hfp", "ghfp"):
+        reason = f"filters of method {settings.method!r} return; use 'hfp' or 'ghfp'"
+    elif settings.unit != "filters":
+        reason = "single weights cannot be taken out; use config.pruning.unit='filters'"
+    elif settings.filters == "official" or settings.patterns:
+        reason = (
+            "BatchNorm must be pruned with the filters, and filters be the networks' own; use "
+            "config.pruning.filters='norms' or 'residual', without patterns"
+        )
+    elif config.shared_stages:
+        reason = "networks that share stages cannot; set config.shared_stages to 0"
+    elif not all(0 < epoch < config.epochs for epoch in settings.shrink_epochs):
+        reason = f"training goes on after epochs 1 ... {config.epochs - 1} only"
+    if reason:
+        raise UserError(f"{_SETTING}={settings.shrink_epochs}: {reason}")
+
+
+def _with_hard(opt_state: Any, rate: float) -> Any:
+    """An optimizer's state in which some filters of every group are pruned for good.
+
+    They are others in every group: only groups that are pruned as one may be relied on to agree.
+    """
+
+    def pruned(node: Any) -> Any:
+        if not isinstance(node, pruning.PruningState):
+            return node
+        hard = {
+            name: np.roll(np.arange(mask.size) < int(rate * mask.size), index)
+            for index, (name, mask) in enumerate(node.hard.items())
+        }
+        return node._replace(hard=hard)
+
+    return jax.tree.map(pruned, opt_state, is_leaf=lambda x: isinstance(x, pruning.PruningState))
+
+
+def _filters(variables: dict[str, Any]) -> int:
+    leaves = jax.tree.leaves(variables["params"])
+    return sum(leaf.shape[-1] for leaf in leaves if leaf.ndim == 4)

@@ -1,0 +1,136 @@
+"""The state of training, the pure train step and the evaluation step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax import losses
+from kdjax.methods import CONSTANTS, MEMORY, Method
+from kdjax.parallel import AXIS, scan
+from kdjax.tree import leaves
+
+
+class TrainState(NamedTuple):
+    """All that training changes. `step` is the only clock."""
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def init_state(
+    method: Method, tx: optax.GradientTransformation, key: jax.Array, image_shape: tuple[int, ...]
+) -> TrainState:
+    """The state before the first step."""
+    params, model_state = method.init(key, jnp.zeros((2, *image_shape)))
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
+
+
+def step_batch(prepare, seed: int):
+    """The function `(constants, batch, step, device) -> batch, key` of one device.
+
+    Batch and key are what `loss` of a method is given at that step. Augmentation derives from
+    `seed`, `step` and the image's place in the global batch, the key from `seed`, `step` and
+    `device`.
+
+    Args:
+      prepare: of `feeding.train_input`.
+      seed: `config.seed`.
+    """
+
+    def one_batch(constants, batch, step, device):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        augment_key, loss_key = jax.random.split(key)
+        size = batch["index"].shape[0]
+        batch = prepare(constants, batch, augment_key, device * size + jnp.arange(size))
+        return batch | {"step": step}, jax.random.fold_in(loss_key, device)
+
+    return one_batch
+
+
+def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: int):
+    """The per-device function `(state, constants, batches) -> state, metrics`.
+
+    `batches` has a leading axis of K steps; metrics come back as `[K]` per name. Gradients, batch
+    statistics and metrics are averaged over the device axis `AXIS`.
+    """
+
+    one_batch = step_batch(prepare, seed)
+
+    def one_step(constants, state, batch):
+        batch, key = one_batch(constants, batch, state.step, jax.lax.axis_index(AXIS))
+        gradient = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, (model_state, metrics)), grads = gradient(
+            state.params, state.model_state, batch, key
+        )
+        grads, model_state, metrics = _averaged(grads, model_state, {"loss": loss, **metrics})
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+    def steps(state, constants, batches):
+        return scan(lambda state, batch: one_step(constants, state, batch), state, batches)
+
+    return steps
+
+
+def _averaged(grads: Any, model_state: Any, metrics: Any) -> tuple[Any, Any, Any]:
+    """Means over devices, but of what is equal on all of them: it can be large, and would drift."""
+    state = leaves(model_state)
+    apart = {
+        path: leaf for path, leaf in state.items() if not {CONSTANTS, MEMORY} & set(path.split("/"))
+    }
+    grads, apart, metrics = jax.lax.pmean((grads, apart, metrics), AXIS)
+    merged = list((state | apart).values())
+    return grads, jax.tree.unflatten(jax.tree.structure(model_state), merged), metrics
+
+
+def evaluation_step(method: Method, prepare, num_classes: int):
+    """The per-device function `((params, model_state), constants, batches) -> sums`.
+
+    The sums run over all images of the batches and all devices: 'count', and for each name that
+    the method predicts 'NAME/top1', 'NAME/top5' (with more than 5 classes), 'NAME/cross_entropy'.
+    Of joint logits `[B, M, N * M]`, of M views of each image, they are means over the views.
+    """
+
+    def one_batch(variables, constants, batch):
+        images, labels = prepare(constants, batch)
+        mask = batch["mask"]
+        sums = {"count": mask.sum()}
+        for name, logits in method.predict(*variables, images).items():
+            for measure, values in measures(logits, labels, num_classes).items():
+                sums[f"{name}/{measure}"] = jnp.sum(mask * values)
+        return sums
+
+    def batches_step(variables, constants, batches):
+        _, sums = scan(
+            lambda _, batch: (None, one_batch(variables, constants, batch)), None, batches
+        )
+        return jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
+
+    return batches_step
+
+
+def measures(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+    """'top1', 'top5' (with more than 5 classes) and 'cross_entropy' of every image, `[B]` each.
+
+    Args:
+      logits: `[B, N]`, or joint logits `[B, M, N * M]` of M views of each image, of which view j of
+        an image of class y has the label `M * y + j`; their measures are means over the views.
+      labels: `[B]` classes.
+      num_classes: N.
+    """
+    if logits.ndim == 3:
+        views = logits.shape[1]
+        joint = views * labels[:, None] + jnp.arange(views)
+        flat = measures(logits.reshape(-1, logits.shape[-1]), joint.ravel(), num_classes)
+        return {name: values.reshape(-1, views).mean(1) for name, values in flat.items()}
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    rank = jnp.sum(~(logits <= own), axis=-1)  # so written, what is not finite is wrong
+    found = {"top1": (logits.argmax(-1) == labels).astype(jnp.float32)}
+    if num_classes > 5:
+        found["top5"] = (rank < 5).astype(jnp.float32)
+    return found | {"cross_entropy": losses.cross_entropy(logits, labels)}

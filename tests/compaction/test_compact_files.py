@@ -1,0 +1,106 @@
+"""Compact networks in directories, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import models
+from kdjax.compaction import compact, filter_groups
+from kdjax.errors import UserError
+from kdjax.networks import store as pretrained
+from tests.compaction.removed import assert_close, images, logits, pruned
+from tests.models.families import FAMILIES, random_variables
+from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
+
+NETWORK = FAMILIES["resnet, padding"]
+
+
+@pytest.fixture(scope="module")
+def masked():
+    """Variables in float32 and masks."""
+    variables = random_variables(NETWORK, dtype=np.float32)
+    variables["params"], masks = pruned(variables["params"], filter_groups(NETWORK))
+    return variables, masks
+
+
+def test_saved_and_loaded_by_name(tmp_path):
+    network = models.create("tiny", num_classes=3)
+    variables = random_variables(network, dtype=np.float32)
+    variables["params"], masks = pruned(variables["params"], filter_groups(network))
+    result = compact(network, variables, masks)
+    saved = pretrained.Pretrained("tiny", 3, result.variables, result.network.compaction)
+    pretrained.save(tmp_path / "there", saved, {})
+    loaded = pretrained.load(tmp_path / "there")
+    assert loaded.compaction == result.network.compaction
+    assert loaded.module() == result.network
+    x = images().astype(np.float32)
+    found = logits(loaded.module(), loaded.variables, x)
+    assert_close(found, logits(network, variables, x), 1e-5)
+
+    file = tmp_path / "there" / "network.json"
+    spec = json.loads(file.read_text())
+    assert len(spec["compaction"]["kept"]["stem_conv"]) == 4
+    del spec["compaction"]
+    file.write_text(json.dumps(spec))
+    with pytest.raises(UserError, match="does not fit its network"):
+        pretrained.load(tmp_path / "there")
+    file.write_text(json.dumps(spec | {"compaction": {"kept": []}}))
+    with pytest.raises(UserError, match=r"network\.json is damaged"):
+        pretrained.load(tmp_path / "there")
+
+
+def test_dense_networks_are_saved_as_before(tmp_path):
+    network = models.create("tiny", num_classes=3)
+    variables = random_variables(network, dtype=np.float32)
+    pretrained.save(tmp_path / "there", pretrained.Pretrained("tiny", 3, variables), {})
+    assert "compaction" not in json.loads((tmp_path / "there" / "network.json").read_text())
+    assert pretrained.load(tmp_path / "there").module() == network
+
+
+def test_dtype_of_a_compact_network(masked):
+    result = compact(NETWORK, *masked)
+    network = result.network.clone(dtype=np.dtype("bfloat16"), axis_name="batch")
+    outputs = jax.eval_shape(network.apply, result.variables, images().astype(np.float32))
+    assert outputs.logits.dtype == np.float32
+    assert {leaf.dtype for leaf in outputs.features.values()} == {np.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"conv_1": np.ones(8, bool)}, r"'conv_1' of shape \(8,\) is of another network: no such"),
+        ({"stem_conv": np.ones(9, bool)}, r"'stem_conv' .* another network: 8 filters there"),
+        ({"stem_conv": np.zeros(8, bool)}, "of 'stem_conv' is pruned by its mask but not zero"),
+    ],
+)
+def test_bad_masks(masked, changes, pattern):
+    variables, masks = masked
+    with pytest.raises(UserError, match=pattern) as error:
+        compact(NETWORK, variables, masks | changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_convolution_without_filters(masked):
+    variables, _ = masked
+    kernel = np.zeros_like(variables["params"]["stem_conv"]["kernel"])
+    params = variables["params"] | {"stem_conv": {"kernel": kernel}}
+    with pytest.raises(UserError, match="no filter of 'stem_conv' is left"):
+        compact(NETWORK, variables | {"params": params})
+
+
+@pytest.mark.parametrize(
+    ("call", "pattern"),
+    [
+        (lambda v, m: compact(FAMILIES["vgg"], v, m), "not the variables of this VGG: stage"),
+        (lambda v, m: compact(NETWORK, v, m, multiple=0), "multiple=0"),
+        (lambda v, m: compact(*compact(NETWORK, v, m)[:2]), "compact already"),
+    ],
+)
+def test_refusals(masked, call, pattern):
+    with pytest.raises(UserError, match=pattern) as error:
+        call(*masked)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,288 @@
+"""Every file of configs/ and the settings they share."""
+
+import importlib.util
+import itertools
+import re
+
+import ml_collections
+import pytest
+
+from kdjax import config as configs
+from kdjax.errors import UserError
+from tests.tiny_runs import ROOT
+
+FILES = sorted((ROOT / "configs").glob("*.py"))
+ARGUMENTS = [
+    ",".join(parts)
+    for parts in itertools.product(("cifar100", "cifar10", "digits"), ("", "wrn_16_2"), ("", "4"))
+]
+REFUSED = ["cifar", "", "digits,,0", "digits,,x", "digits,,-1", "digits,resnet8,2,2"]
+
+# Files with arguments of their own: {argument: (data, networks, teacher)}, and what they refuse.
+PRUNING = ("asfp", "asrfp", "fpgm", "ghfp", "hfp", "sfp", "srfp")
+OWN_ARGUMENTS = {
+    **{
+        key: {
+            "cifar10": ("cifar10", ("sfp_resnet20",), ""),
+            "cifar100,sfp_resnet110,0.6": ("cifar100", ("sfp_resnet110",), ""),
+            "imagenet,,0.3,runs/dense": ("imagenet2012", ("resnet18",), ""),
+            "digits": ("digits", ("resnet8",), ""),
+        }
+        for key in PRUNING
+    },
+    "distill": {
+        "kd": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
+        "crd,digits": ("digits", ("resnet8",), "resnet14"),
+        "at,cifar10,resnet56,resnet20": ("cifar10", ("resnet20",), "resnet56"),
+    },
+    "hsakd": {
+        "cifar10": ("cifar10", ("wrn_16_2",), "wrn_40_2"),
+        "cifar100,resnet56": ("cifar100", ("wrn_16_2",), "resnet56"),
+        "cifar100,,resnet20": ("cifar100", ("resnet20",), "wrn_40_2"),
+        "imagenet": ("imagenet2012", ("resnet18",), "resnet34"),
+        "digits": ("digits", ("resnet8",), "resnet14"),
+    },
+    "hssakd": {
+        "cifar100": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
+        "digits,,,both": ("digits", ("resnet8",), "resnet14"),
+        "cifar10,resnet56,resnet20,rotations": ("cifar10", ("resnet20",), "resnet56"),
+    },
+    "hssakd_online": {
+        "cifar100": ("cifar100", ("wrn_40_2",) * 2, ""),
+        "digits,,3": ("digits", ("resnet8",) * 3, ""),
+        "cifar10,wrn_40_1,resnet20": ("cifar10", ("wrn_40_1", "resnet20"), ""),
+        "imagenet": ("imagenet2012", ("resnet18",) * 2, ""),
+    },
+    "mixskd": {
+        "cifar10": ("cifar10", ("mixskd_resnet18",), ""),
+        "cifar100,wrn_16_2": ("cifar100", ("wrn_16_2",), ""),
+        "digits": ("digits", ("resnet8",), ""),
+        "imagenet": ("imagenet2012", ("resnet50",), ""),
+        "folder:some/birds": ("folder:some/birds", ("resnet18",), ""),
+        "folder:~/cars,resnet50": ("folder:~/cars", ("resnet50",), ""),
+    },
+    "self_distill": {
+        "dks": ("cifar100", ("selfkd_resnet18",), ""),
+        "cross_entropy,cifar10": ("cifar10", ("selfkd_resnet18",), ""),
+        "frskd,cifar100,selfkd_resnet50": ("cifar100", ("selfkd_resnet50",), ""),
+        "byot,digits": ("digits", ("resnet8",), ""),
+        "mixup,imagenet": ("imagenet2012", ("resnet50",), ""),
+        "bake,folder:some/birds": ("folder:some/birds", ("resnet18",), ""),
+        "sad,folder:~/cars,resnet50": ("folder:~/cars", ("resnet50",), ""),
+    },
+}
+OWN_REFUSED = {
+    **{
+        key: ["", "cifar", "digits,,0", "digits,,1", "digits,,x", "digits,,.4,a,b"]
+        for key in PRUNING
+    },
+    "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
+    "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
+    "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
+    "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
+    "self_distill": ["", "kd", "dks,cifar", "dks,folder:", "dks,digits,resnet8,2"],
+    "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
+}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def flat(config, prefix=""):
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+@every_file
+def test_default_is_locked_and_has_the_settings_of_base(path):
+    config = load(path).get_config()
+    assert config.is_locked
+    assert set(flat(config)) == set(flat(configs.base()))
+    with pytest.raises(AttributeError):
+        config.no_such_setting = 1
+    assert config.batch_size % max(config.data.images_per_class, 1) == 0
+
+
+def cases(plain: list, own: dict) -> list:
+    """(file, one of its arguments) for every file."""
+    return [
+        pytest.param(path, argument, id=f"{path.stem}:{argument}")
+        for path in FILES
+        for argument in own.get(path.stem, plain)
+    ]
+
+
+@pytest.mark.parametrize(("path", "argument"), cases(ARGUMENTS, OWN_ARGUMENTS))
+def test_documented_arguments(path, argument):
+    config = load(path).get_config(argument)
+    assert config.is_locked
+    if path.stem in OWN_ARGUMENTS:
+        data, networks, teacher = OWN_ARGUMENTS[path.stem][argument]
+        assert (config.networks, config.teacher.network) == (networks, teacher)
+    else:
+        data, network, count = [*argument.split(","), "", ""][:3]
+        assert not network or set(config.networks) == {network}
+        assert not count or len(config.networks) == int(count)
+    assert config.data.source.endswith(data)
+
+
+@pytest.mark.parametrize(("path", "argument"), cases(REFUSED, OWN_REFUSED))
+def test_other_arguments_are_refused(path, argument):
+    with pytest.raises(UserError, match="--config"):
+        load(path).get_config(argument)
+
+
+@every_file
+def test_docstring_has_commands_that_load(path):
+    commands = re.findall(r"python -m kdjax\.main --config (\S+) --workdir \S+", load(path).__doc__)
+    assert f"configs/{path.name}" in commands
+    for command in commands:
+        file, _, argument = command.partition(":")
+        module = load(ROOT / file)
+        assert file == f"configs/{path.name}"
+        assert module.get_config(argument) if argument else module.get_config()
+
+
+def test_settings_of_hsakd():
+    """Table of the paper's experiments; what is not said here is its own default's."""
+    hsakd = load(ROOT / "configs" / "hsakd.py")
+    cifar = hsakd.get_config("cifar100")
+    optimizer = cifar.optimizer
+    assert (cifar.epochs, cifar.batch_size, cifar.hssakd.temperature) == (240, 64, 3.0)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.05, 5e-4)
+    assert (optimizer.milestones, optimizer.factors) == ((150, 180, 210), (0.1,) * 3)
+    assert optimizer.nesterov and optimizer.momentum == 0.9
+    assert (cifar.method, cifar.teacher.method) == ("hssakd_student", "hssakd_teacher")
+    for student in ("mobilenetv2_half", "shufflenetv1", "hsakd_shufflenetv2_1x"):
+        assert hsakd.get_config(f"cifar100,vgg13,{student}").optimizer.learning_rate == 0.01
+    imagenet = hsakd.get_config("imagenet")
+    optimizer = imagenet.optimizer
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.data.image_size) == (100, 256, 224)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 1e-4)
+    assert optimizer.milestones == (30, 60, 90) and not optimizer.nesterov
+    hssakd = load(ROOT / "configs" / "hssakd.py")
+    assert hssakd.get_config("cifar100,,,both").hssakd.transformations == "both"
+
+
+def test_settings_of_self_distillation():
+    """Self-KD-Lib's main.py, and what its methods need of batches."""
+    get_config = load(ROOT / "configs" / "self_distill.py").get_config
+    cifar = get_config("cs_kd")
+    optimizer = cifar.optimizer
+    assert (cifar.method, cifar.epochs, cifar.batch_size) == ("cs_kd", 200, 128)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 5e-4)
+    assert (optimizer.milestones, optimizer.factors) == ((100, 150), (0.1, 0.1))
+    assert (optimizer.warm_up_epochs, optimizer.momentum, optimizer.nesterov) == (5, 0.9, True)
+    views = {"ddgsd": (2, 0), "cs_kd": (1, 1), "bake": (1, 3), "dks": (1, 0)}
+    for method, wanted in views.items():
+        data = get_config(method).data
+        assert (data.views, data.partners) == wanted
+    folder = get_config("frskd,folder:birds")
+    assert (folder.data.image_size, folder.data.augmentation) == (224, "resized_crop_flip")
+    assert folder.epochs == 200 and folder.optimizer.milestones == (100, 150)
+    pyramids = [
+        get_config(argument).self_distill.frskd
+        for argument in (
+            "frskd",
+            "frskd,digits",
+            "frskd,cifar100,selfkd_resnet50",
+            "frskd,imagenet",
+        )
+    ]
+    assert [(each.width, each.depth) for each in pyramids] == [(2, 2), (2, 2), (1, 1), (1, 1)]
+    with pytest.raises(UserError, match="'bykt' in --config; did you mean 'byot'"):
+        get_config("bykt")
+
+
+def test_settings_of_mixskd():
+    """The official scripts', and the schedule of CIFAR for folders."""
+    get_config = load(ROOT / "configs" / "mixskd.py").get_config
+    for data, batch_size in (("cifar100", 64), ("folder:birds", 32)):
+        config = get_config(data)
+        optimizer = config.optimizer
+        assert (config.method, config.epochs, config.batch_size) == ("mixskd", 205, batch_size)
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 5e-4)
+        assert (optimizer.milestones, optimizer.factors) == ((100, 150), (0.1, 0.1))
+        assert (optimizer.warm_up_epochs, optimizer.nesterov) == (5, True)
+        assert (config.mixskd.alpha, config.mixskd.temperature) == (0.4, 3.0)
+    assert (config.data.image_size, config.data.augmentation) == (224, "resized_crop_flip")
+    imagenet = get_config("imagenet")
+    optimizer = imagenet.optimizer
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.data.image_size) == (305, 128, 224)
+    assert (optimizer.schedule, optimizer.warm_up_epochs) == ("cosine", 5)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 1e-4)
+    assert not optimizer.nesterov and imagenet.mixskd.alpha == 0.2
+
+
+def test_folders_are_data_of_self_distillation_only():
+    with pytest.raises(UserError, match=r"choose from digits, cifar10, cifar100$"):
+        configs.cifar_run("mcl", "folder:birds", count=2)
+    with pytest.raises(UserError, match=r"cifar100, imagenet$"):
+        configs.distillation_run("kd", "folder:birds", ("resnet18",))
+    with pytest.raises(UserError, match=r"cifar100, imagenet, folder:PATH$"):
+        configs.self_distillation_run("dks", "folders:birds")
+
+
+def test_settings_of_pruning():
+    """PAPERS' table of training settings; a trained network starts at a tenth of the rate."""
+    ghfp = load(ROOT / "configs" / "ghfp.py")
+    cifar, optimizer = ghfp.get_config(), ghfp.get_config().optimizer
+    assert (cifar.epochs, cifar.batch_size, cifar.pruning.rate) == (200, 128, 0.4)
+    assert (optimizer.milestones, optimizer.factors) == ((60, 120, 160), (0.2,) * 3)
+    assert optimizer.nesterov and optimizer.weight_decay == 5e-4
+    start = ghfp.get_config("cifar10,sfp_resnet56,0.6,runs/dense")
+    assert (start.pruning.rate, start.start.checkpoint) == (0.6, "runs/dense")
+    assert start.optimizer.learning_rate == optimizer.learning_rate / 10 == 0.01
+    deep = ghfp.get_config("cifar10,sfp_resnet110").optimizer
+    assert (deep.learning_rate, deep.milestones) == (0.01, (1, 60, 120, 160))
+    imagenet = ghfp.get_config("imagenet")
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.pruning.zero_from) == (100, 256, 0.8)
+    assert imagenet.optimizer.milestones == (30, 60, 90)
+    for name in PRUNING:
+        assert load(ROOT / "configs" / f"{name}.py").get_config().pruning.method == name
+
+
+def test_differences_are_dotted_names():
+    old, new = configs.plain(configs.base()), configs.plain(configs.base())
+    assert configs.differences(old, new) == []
+    new["batch_size"], new["mcl"]["alpha"] = 7, 5.0
+    del new["dml"]
+    assert configs.differences(old, new) == ["batch_size", "dml", "mcl.alpha"]
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default():
+    old = configs.plain(configs.base())
+    old["epochs"], old["data"]["source"], old["gone"] = 7, "digits", 1
+    del old["data"]["views"], old["mixskd"]
+    found = configs.completed(old)
+    assert found["data"]["views"] == 1 and found["mixskd"]["temperature"] == 3.0
+    assert (found["epochs"], found["data"]["source"], found["gone"]) == (7, "digits", 1)
+
+
+def test_resumable_settings_are_no_difference():
+    old, new = configs.plain(configs.base()), configs.plain(configs.base())
+    new |= {"epochs": 9, "steps_per_dispatch": 9, "parallel": "pmap"}
+    new["evaluation"]["batch_size"], new["checkpoint"]["every_epochs"] = 9, 9
+    new["data"]["workers"] = 9
+    assert configs.differences(old, new) == []
+
+
+def test_resumable_settings_exist():
+    known = set(flat(configs.base())) | set(configs.base())
+    assert set(configs.RESUMABLE) <= known
+
+
+def test_plain_config_survives_json():
+    config = configs.cifar_run("mcl", "digits", count=2)
+    again = ml_collections.ConfigDict(configs.plain(config))
+    assert configs.differences(configs.plain(config), configs.plain(again)) == []

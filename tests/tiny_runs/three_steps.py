@@ -1,0 +1,61 @@
+"""Three steps of MCL on the devices there are.
+
+    python -m tests.tiny_runs.three_steps SOURCE OUT NAME...
+
+NAME is PARALLEL, or PARALLEL+local for BatchNorm statistics of each device's own. The parameters
+and statistics before and after land in OUT/NAME.npz.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kdjax import config as configs
+from kdjax.parallel import fetch
+from kdjax.training.program import Run
+from tests.tiny_runs import networks  # noqa: F401
+
+
+def main(source: str, out: str, *names: str) -> None:
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        number = [int(os.environ[name]) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
+        jax.distributed.initialize(None, *number)
+    for name in names:
+        before, after = three_steps(configured(source, name))
+        if jax.process_index() == 0:
+            np.savez(Path(out) / f"{name}.npz", **flat("before", before), **flat("after", after))
+
+
+def configured(source: str, name: str):
+    parallel, _, local = name.partition("+")
+    config = configs.cifar_run("mcl", "digits,tiny", count=2)
+    config.parallel, config.sync_batch_norm = parallel, not local
+    config.batch_size = 16
+    config.data.source, config.data.images_per_class = source, 4
+    config.data.augmentation = "crop_flip"
+    # Few and small steps: more would amplify differences of rounding as chaos does.
+    config.optimizer.learning_rate, config.optimizer.warm_up_epochs = 0.01, 0
+    return config
+
+
+def three_steps(config):
+    run = Run(config)
+    assert run.steps_per_epoch == 3
+    before = run.init_state()
+    state = run.parallel.replicate(before)
+    constants = run.feed.constants("train")
+    for _, batches in run.feed.train(0, 0):
+        state, _ = run.train_steps(state, constants, batches)
+    return before, fetch(state)
+
+
+def flat(name: str, state) -> dict:
+    leaves = jax.tree_util.tree_leaves_with_path((state.params, state.model_state))
+    return {name + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Named parts: how methods, networks, data sources, policies, optimizers and jobs are registered."""
+"""How methods, networks, data sources, policies, optimizers and jobs are registered by name."""
 
 from __future__ import annotations
 

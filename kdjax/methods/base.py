@@ -38,18 +38,18 @@ class Inputs(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class Inspection(NamedTuple):
-    """What is to be said of a state at the end of an epoch.
+class EpochReport(NamedTuple):
+    """What a method reports at the end of an epoch, besides the evaluation of its networks.
 
     Attributes:
       metrics: numbers by name, for the metrics files.
-      others: parameters that are to be evaluated too, by the prefix of their metrics' names.
-      complete: whether this epoch may be the best one.
+      other_params: further parameters to evaluate, by the prefix of their metrics' names.
+      may_be_best: whether the checkpoint of this epoch may count as the run's best.
     """
 
     metrics: dict[str, float]
-    others: dict[str, Params]
-    complete: bool
+    other_params: dict[str, Params]
+    may_be_best: bool
 
 
 def plain_inputs(batch: Batch, key: jax.Array) -> Inputs:
@@ -77,8 +77,8 @@ class Method(NamedTuple):
         some steps only.
       inputs: `(batch, key) -> Inputs`, what `loss` shows its networks of this batch with this key,
         for people to look at; never traced.
-      inspect: `(params, opt_state) -> Inspection`, at the end of every epoch, of numpy arrays; or
-        None.
+      epoch_report: `(params, opt_state) -> EpochReport`, called with numpy arrays at the end of
+        every epoch; or None.
       logits_only: whether `loss` reads nothing of the networks but their logits, so that channels
         inside may be taken out while they learn.
     """
@@ -92,7 +92,7 @@ class Method(NamedTuple):
         tx
     )
     inputs: Callable[[Batch, jax.Array], Inputs] = plain_inputs
-    inspect: Callable[[Params, Any], Inspection] | None = None
+    epoch_report: Callable[[Params, Any], EpochReport] | None = None
     logits_only: bool = False
 
 

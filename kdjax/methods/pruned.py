@@ -79,18 +79,18 @@ def pruned(
     def optimizer(own):
         return optax.chain(method.optimizer(own), last)
 
-    def inspect(params, opt_state):
+    def epoch_report(params, opt_state):
         epoch = int(pruning.pruning_state(opt_state).count) // every - 1
         values, last_values = (
             {name: float(schedule(t)) for name, schedule in plan._asdict().items()}
             for t in (min(epoch, epochs - 1), epochs - 1)
         )
-        complete = values["rate"] >= last_values["rate"] and values["decay"] == 0
+        final = values["rate"] >= last_values["rate"] and values["decay"] == 0
         values |= _counted(select(params), params, opt_state, settings.unit)
         metrics = {f"pruning/{name}": value for name, value in values.items()}
-        return base.Inspection(metrics, _others(params, opt_state), complete)
+        return base.EpochReport(metrics, _others(params, opt_state), final)
 
-    return method._replace(init=init, optimizer=optimizer, inspect=inspect)
+    return method._replace(init=init, optimizer=optimizer, epoch_report=epoch_report)
 
 
 @contextlib.contextmanager

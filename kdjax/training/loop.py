@@ -136,15 +136,15 @@ class _Loop:
         Returns:
           Whether the epoch may be the best one.
         """
-        if self.run_.method.inspect is None:
+        if self.run_.method.epoch_report is None:
             return True
-        found = self.run_.method.inspect(fetch(state.params), fetch(state.opt_state))
+        found = self.run_.method.epoch_report(fetch(state.params), fetch(state.opt_state))
         row |= found.metrics
-        for prefix, params in found.others.items() if others else ():
+        for prefix, params in found.other_params.items() if others else ():
             other = state._replace(params=self.run_.parallel.replicate(params))
             metrics = self.run_.evaluate(other, self.test_constants)
             row |= {f"{prefix}{name}": value for name, value in metrics.items()}
-        return found.complete
+        return found.may_be_best
 
     def _epoch(self, state, epoch: int, step: int):
         """One epoch, or what is left of it; returns the state and the means of its metrics."""

@@ -201,7 +201,7 @@ def test_an_epoch_ends_in_zeros(source, teachers, name):
 def test_weights(source, scope):
     config = pruning.config(source, pruning__unit="weights", pruning__scope=scope)
     run, state = trained(config)
-    said = run.method.inspect(state.params, state.opt_state).metrics
+    said = run.method.epoch_report(state.params, state.opt_state).metrics
     kernels = [
         leaf
         for path, leaf in leaves(state.params).items()
@@ -333,7 +333,7 @@ def test_what_was_soft_is_remembered_up_to_rounding(source):
         source, "ghfp", pruning__base="srfp", pruning__hard_fraction="0.5", epochs=4
     )
     run, state = trained(config, epochs=2)
-    (before,) = run.method.inspect(state.params, state.opt_state).others.values()
+    (before,) = run.method.epoch_report(state.params, state.opt_state).other_params.values()
     masks = pruning_state(state.opt_state)
     decay = FALLING[1]
     for group, mask in masks.masks.items():

@@ -80,7 +80,7 @@ def save(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoints = Checkpoints(directory / "checkpoints", "none")
-        checkpoints.save(0, network.variables, {})
+        checkpoints.save(0, network.variables, {}, {})
         checkpoints.close()
         spec = {"network": network.name, "num_classes": network.num_classes, "source": source}
         if network.compaction is not None:

@@ -51,7 +51,7 @@ class Checkpoints:
                 read_only=read_only,
                 enable_async_checkpointing=True,
             ),
-            item_names=("state",),
+            item_names=("state", "metadata"),
         )
 
     def _score(self, metrics: dict[str, float]) -> float:
@@ -65,19 +65,41 @@ class Checkpoints:
         """Step of the checkpoint with the best metric, or None."""
         return self._manager.best_step()
 
-    def save(self, step: int, state: Any, metrics: dict[str, float]) -> None:
+    def save(
+        self, step: int, state: Any, metrics: dict[str, float], metadata: dict[str, Any]
+    ) -> None:
         """Starts writing `state` (a tree of numpy arrays); returns before it is on disk.
 
         A step that has been saved already is left as it is. An earlier write that failed raises.
+
+        Args:
+          step: the number of the checkpoint.
+          state: what `restore` gives back.
+          metrics: of which one decides whether the checkpoint is the best one.
+          metadata: JSON values, kept with the checkpoint; `metadata` gives them back.
         """
         self._manager.check_for_errors()
         if step in self._manager.all_steps():
             return
         self._manager.save(
             step,
-            args=ocp_args.Composite(state=ocp_args.StandardSave(state)),
+            args=ocp_args.Composite(
+                state=ocp_args.StandardSave(state), metadata=ocp_args.JsonSave(metadata)
+            ),
             metrics=metrics,
         )
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """The metadata that the checkpoint of `step` was saved with.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        args = ocp_args.Composite(metadata=ocp_args.JsonRestore())
+        try:
+            return self._manager.restore(step, args=args).metadata
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
 
     def restore(self, like: Any, which: str = "latest") -> tuple[int, Any]:
         """Reads the 'latest' or the 'best' checkpoint.

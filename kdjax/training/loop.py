@@ -109,7 +109,7 @@ class _Loop:
             stop = self.preemption.requested(step) and done < config.epochs
             if done % config.checkpoint.every_epochs == 0 or done == config.epochs or stop:
                 best = metrics if complete and metrics else {}
-                self.checkpoints.save(step, fetch(state), best)
+                self.checkpoints.save(step, fetch(state), best, {})
             if stop:
                 self.checkpoints.wait()
                 self.preemption.stop(step)
@@ -163,7 +163,7 @@ class _Loop:
                 # At the epoch's end there is a row to write and an evaluation to make first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
-                    self.checkpoints.save(step, fetch(state), {})
+                    self.checkpoints.save(step, fetch(state), {}, {})
                     self.checkpoints.wait()
                     self.preemption.stop(step)
             self._collect(rows, pending)

@@ -58,7 +58,7 @@ def run(tmp_path_factory):
         "model_state": {"batch_stats": {name: each["batch_stats"] for name, each in saved.items()}},
     }
     checkpoints = Checkpoints(folder / "run" / "checkpoints", "none")
-    checkpoints.save(6, tree, {})
+    checkpoints.save(6, tree, {}, {})
     checkpoints.close()
     return folder / "run"
 

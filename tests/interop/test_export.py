@@ -60,7 +60,7 @@ def run(tiny, source, tmp_path_factory):
     }
     model_state = {"batch_stats": twice["batch_stats"]}
     state = {"params": {"cohort": twice["params"]}, "model_state": model_state}
-    checkpoints.save(1, state, {config.evaluation.best: 0.5})
+    checkpoints.save(1, state, {config.evaluation.best: 0.5}, {})
     checkpoints.close()
     return workdir
 

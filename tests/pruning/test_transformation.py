@@ -105,7 +105,7 @@ def test_a_restored_state_goes_on_as_if_nothing_had_happened(whole, stop, tmp_pa
     training, moments = whole
     middle = jax.tree.map(np.asarray, tuple(moments[stop - 1]))
     checkpoints = Checkpoints(tmp_path, "accuracy")
-    checkpoints.save(stop, middle, {"accuracy": 0.5})
+    checkpoints.save(stop, middle, {"accuracy": 0.5}, {})
     checkpoints.close()
     _, (params, opt_state) = Checkpoints(tmp_path, "accuracy").restore(middle)
     rest = training.run(params, EVERY * EPOCHS - stop, start=stop, opt_state=opt_state)

@@ -23,7 +23,7 @@ def saved(directory, scores):
     """Saves steps 1, 2, ... with these scores (None: not evaluated)."""
     checkpoints = Checkpoints(directory, "top1")
     for step, score in enumerate(scores, start=1):
-        checkpoints.save(step, state(step), {} if score is None else {"top1": score})
+        checkpoints.save(step, state(step), {} if score is None else {"top1": score}, {})
         checkpoints.wait()
     checkpoints.close()
     return Checkpoints(directory, "top1")
@@ -66,9 +66,21 @@ def test_restored_state_has_its_types(tmp_path):
 
 def test_step_saved_already_is_left_as_it_is(tmp_path):
     checkpoints = saved(tmp_path, [0.5])
-    checkpoints.save(1, state(7), {"top1": 0.9})
+    checkpoints.save(1, state(7), {"top1": 0.9}, {})
     checkpoints.wait()
     assert checkpoints.restore(state(0))[1].params["w"][1] == 1
+    checkpoints.close()
+
+
+def test_metadata_stays_with_its_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "top1")
+    for step in (1, 2):
+        metadata = {"networks": ["tiny"] * step, "size": step}
+        checkpoints.save(step, state(step), {"top1": -step}, metadata)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, "top1", read_only=True)
+    assert checkpoints.metadata(1) == {"networks": ["tiny"], "size": 1}
+    assert checkpoints.metadata(2) == {"networks": ["tiny", "tiny"], "size": 2}
     checkpoints.close()
 
 
@@ -122,7 +134,7 @@ def test_unfinished_write_is_no_checkpoint(tmp_path):
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
     checkpoints = Checkpoints(tmp_path, "top1")
     assert checkpoints.latest_step() == 1
-    checkpoints.save(2, state(2), {})
+    checkpoints.save(2, state(2), {}, {})
     checkpoints.wait()
     assert checkpoints.latest_step() == 2
     checkpoints.close()
@@ -136,5 +148,5 @@ def test_failed_write_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints._manager, "check_for_errors", fail)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.save(2, state(2), {})
+        checkpoints.save(2, state(2), {}, {})
     checkpoints._manager.close()

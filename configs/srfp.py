@@ -9,7 +9,7 @@ trained network to start from, a run's workdir or an imported one, at a tenth of
 After every epoch the chosen filters, and the scale and bias of the BatchNorm behind them, are
 multiplied by a factor that falls from 1 to 0, which it is in the last tenth of training. Only
 epochs in which filters are really pruned count as best. Whether the paper's BatchNorm decays is not
-known; `--config.pruning.filters=official` leaves it alone.
+known; `--config.pruning.filters=conv` leaves it alone.
 
 Tables of the paper: not found. Ours, cut to fit a CPU:
 experiments/results/pruning_cifar100/README.md.

@@ -61,7 +61,7 @@ RUNS = {
     "srfp_official_40": (
         "--config=configs/srfp.py:cifar100,sfp_resnet20,0.4",
         _AFTER,
-        "--config.pruning.filters=official",
+        "--config.pruning.filters=conv",
     ),
     "mcl_ghfp_40": (
         "--config=configs/mcl.py:cifar100,sfp_resnet20,2",

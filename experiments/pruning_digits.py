@@ -20,7 +20,7 @@ RUNS = {
     **{
         f"{method}_official": (
             f"--config=configs/{method}.py:digits",
-            "--config.pruning.filters=official",
+            "--config.pruning.filters=conv",
         )
         for method in ("srfp", "asrfp")
     },

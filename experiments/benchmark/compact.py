@@ -5,8 +5,8 @@
 
 Networks of random weights lose the filters of smallest norm, of every group of
 `config.pruning.filters`, and run in evaluation on random images: times do not depend on the values.
-'official' leaves BatchNorm alone, and what it makes of zero is added as constants; 'norms' needs
-none; 'residual' also removes the channels of residual sums. 'narrow' is nothing compact, but the
+'conv' leaves BatchNorm alone, and what it makes of zero is added as constants; 'conv_bn' needs
+none; 'coupled' also removes the channels of residual sums. 'narrow' is nothing compact, but the
 network built with the widths that are left everywhere: what the compiler makes of so many filters.
 The last rows of each batch size keep filters until their numbers are multiples of 4, by --multiple.
 
@@ -30,9 +30,9 @@ from kdjax import compaction, models, pruning
 from kdjax.compaction.latency import Program, alternate
 
 CASES = (
-    ("sfp_resnet20", "official"),
-    ("sfp_resnet20", "norms"),
-    ("resnet20", "residual"),
+    ("sfp_resnet20", "conv"),
+    ("sfp_resnet20", "conv_bn"),
+    ("resnet20", "coupled"),
     ("resnet20", "narrow"),
 )
 IMAGE_SHAPE = (32, 32, 3)
@@ -59,8 +59,8 @@ def pair(case: Case) -> tuple[tuple, tuple]:
         widths = [left(case, width) for width in (network.stem_width, *network.widths)]
         narrow = network.clone(stem_width=widths[0], widths=tuple(widths[1:]))
         return (network, variables), (narrow, narrow.init(jax.random.key(0), images))
-    residual = case.filters == "residual"
-    groups = compaction.filter_groups(network, norms=case.filters != "official", residual=residual)
+    residual = case.filters == "coupled"
+    groups = compaction.filter_groups(network, norms=case.filters != "conv", residual=residual)
     prune = pruning.hfp(lambda params: groups, case.rate, epochs=1, every=1)
     params = pruning.initial(prune, variables["params"])
     # The first update takes what belongs to the filters, too.

@@ -28,7 +28,7 @@ from kdjax.pruning import schedules
 from kdjax.training import shrinking
 from kdjax.training.program import Run
 
-CASES = (("sfp_resnet20", "norms"), ("resnet20", "residual"))
+CASES = (("sfp_resnet20", "conv_bn"), ("resnet20", "coupled"))
 
 
 def config_of(network: str, filters: str, rate: float, hard: float, batch: int) -> ConfigDict:

@@ -26,9 +26,9 @@ def filter_groups(
       network: the network; paths are those of its own parameters.
       norms: whether BatchNorm's scale and bias behind a filter are zeroed with it once it is
         pruned for good: when it is hard, or after the last epoch. Its channel is then exactly zero,
-        also in training, and can be removed there. What its readers make of it is zeroed, too (but
-        in grouped convolutions), so that filters that are chosen later do not depend on whether it
-        has been removed. The papers leave BatchNorm alone.
+        also in training, and can be removed there. What its consumers make of it is zeroed, too
+        (but in grouped convolutions), so that filters that are chosen later do not depend on
+        whether it has been removed. The papers leave BatchNorm alone.
       residual: whether all convolutions that write into one residual sum are one group, so that
         its channels can be removed. The papers prune them one by one.
       projections: whether 1x1 convolutions of residual shortcuts are pruned where they are not
@@ -63,12 +63,12 @@ def filter_groups(
         affine = [f"{norm}/{leaf}" for norm in between if norm for leaf in ("scale", "bias")]
         settled = dict.fromkeys((*group.settled, *(affine if norms else ())))
         consumers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
-        readers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
+        consumers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
         groups[name] = group._replace(
             scored=group.scored + kernels,
             masked=group.masked + kernels,
             settled=tuple(settled),
-            readers=tuple(dict.fromkeys((*group.readers, *readers))),
+            consumers=tuple(dict.fromkeys((*group.consumers, *consumers))),
         )
     return with_removed(list(groups.values()), network)
 

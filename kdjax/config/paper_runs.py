@@ -129,7 +129,7 @@ def pruning_run(method: str, argument: str) -> ConfigDict:
     optimizer.factors = (0.2, 0.2, 0.2)
     pruning.method, pruning.rate = method, _rate(rate, form) if rate else pruning.rate
     if method in ("srfp", "asrfp"):  # BatchNorm would undo the decay: docs/deviations.md
-        pruning.filters = "norms"
+        pruning.filters = "conv_bn"
     if data == "imagenet":
         config.epochs, config.batch_size = 100, 256
         optimizer.milestones, optimizer.factors = (30, 60, 90), (0.1, 0.1, 0.1)

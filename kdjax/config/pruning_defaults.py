@@ -10,10 +10,10 @@ def pruning() -> ConfigDict:
     # Fraction of the filters that is pruned in the end; those that a compact network lacks count.
     section.rate = 0.4
     section.unit = "filters"  # 'weights': unstructured, by magnitude
-    # 'official': convolutions one by one, BatchNorm untouched; 'norms': BatchNorm decays with its
-    # filters and goes with those that are pruned for good; 'residual': and one choice for all that
+    # 'conv': convolutions one by one, BatchNorm untouched; 'conv_bn': BatchNorm decays with its
+    # filters and goes with those that are pruned for good; 'coupled': and one choice for all that
     # is summed up.
-    section.filters = "official"
+    section.filters = "conv"
     section.patterns = ()  # of kernels' paths, in place of the networks' own filters
     section.skip = ()  # patterns of kernels that are left alone
     section.criterion = ""  # '' is the method's; 'l1', 'l2', 'geometric_median', 'random'

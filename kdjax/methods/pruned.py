@@ -114,7 +114,7 @@ def remembering(
 
     def paths(params) -> list[str]:
         groups = select(params)
-        return list(dict.fromkeys(p for group in groups for p in (*group.leaves, *group.readers)))
+        return list(dict.fromkeys(p for group in groups for p in (*group.leaves, *group.consumers)))
 
     def init(params):
         found = leaves(params)
@@ -131,7 +131,7 @@ def remembering(
             for path in group.leaves:
                 still = hard.get(path, hard.get(group.name, False))
                 removed[path] = jnp.where(still, 0, removed[path])
-            for path in group.readers if group.name in hard else ():
+            for path in group.consumers if group.name in hard else ():
                 removed[path] = jnp.where(hard[group.name][:, None], 0, removed[path])
         return new, Remembered(inner, removed)
 

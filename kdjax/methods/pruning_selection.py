@@ -21,8 +21,8 @@ def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> prunin
       settings: `config.pruning`.
       networks: of the cohort, plain.
     """
-    norms = settings.filters != "official"
-    options = {"norms": norms, "residual": settings.filters == "residual"}
+    norms = settings.filters != "conv"
+    options = {"norms": norms, "residual": settings.filters == "coupled"}
 
     def by_pattern(params):
         words = ("conv", "bn") if norms else None
@@ -85,20 +85,20 @@ def _present(
     """
     found = []
     for group in groups:
-        scored, masked, settled, readers = (
+        scored, masked, settled, consumers = (
             tuple(path for path in (f"{prefix}/{each}" for each in paths) if path in arrays)
-            for paths in (group.scored, group.masked, group.settled, group.readers)
+            for paths in (group.scored, group.masked, group.settled, group.consumers)
         )
         if not scored:
             continue
         if whole and (len(scored), len(settled)) != (len(group.scored), len(group.settled)):
             raise UserError(
-                f"config.pruning.filters='residual': some layers of {group.name!r} are shared by "
-                "the networks, some are not; use 'norms' or 'official', or set "
+                f"config.pruning.filters='coupled': some layers of {group.name!r} are shared by "
+                "the networks, some are not; use 'conv_bn' or 'conv', or set "
                 "config.shared_stages to 0"
             )
         name = f"{prefix}/{group.name}"
-        found.append(FilterGroup(name, scored, masked, group.removed, readers, settled))
+        found.append(FilterGroup(name, scored, masked, group.removed, consumers, settled))
     return found
 
 

@@ -14,7 +14,7 @@ from kdjax.pruning import schedules as forms
 
 _KNOWN = {
     "method": pruning.METHODS,
-    "filters": ("official", "norms", "residual"),
+    "filters": ("conv", "conv_bn", "coupled"),
     "unit": ("filters", "weights"),
 }
 _NUMBERS = ("rate_from", "zero_from", "hard_from")
@@ -56,8 +56,8 @@ def check(settings: ConfigDict) -> None:
         works, reason = effective.get(name, (True, ""))
         if not works:
             raise ValueError(f"{name}={settings[name]!r} is {reason}")
-    if settings.patterns and settings.filters == "residual":
-        raise ValueError("patterns choose convolutions one by one; filters='residual' does not")
+    if settings.patterns and settings.filters == "coupled":
+        raise ValueError("patterns choose convolutions one by one; filters='coupled' does not")
 
 
 def _changed(settings: ConfigDict) -> list[str]:

@@ -27,7 +27,7 @@ class Unit(NamedTuple):
       score: scored leaves -> (scores, whether each is exactly zero), both of `shape`.
       settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch, and
         multiplied by a decay above 0 where it is soft.
-      readers: paths of leaves whose last axis but one is zeroed where the mask is hard.
+      consumers: paths of leaves whose last axis but one is zeroed where the mask is hard.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Unit(NamedTuple):
     masked: tuple[str, ...]
     score: Callable[[Sequence[jax.Array]], tuple[jax.Array, jax.Array]]
     settled: tuple[str, ...] = ()
-    readers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -72,7 +72,7 @@ def transformation(
                 for path in unit.scored
             }
             for unit in units:
-                for path in after.keys() & set(unit.readers):
+                for path in after.keys() & set(unit.consumers):
                     after[path] = jnp.where(state.hard[unit.name][:, None], 0, after[path])
             return choose(plan, units, after, state.hard, epoch)
 
@@ -91,7 +91,7 @@ def transformation(
             for path in unit.settled if settle else ():
                 steps[path] = _landing(old[path], steps[path], fading, gone, decay)
         for unit in units:
-            for path in unit.readers if settle else ():
+            for path in unit.consumers if settle else ():
                 steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])
         tree = jax.tree.unflatten(jax.tree.structure(updates), list(steps.values()))
         return tree, PruningState(count, masks, hard)

@@ -29,16 +29,17 @@ class FilterGroup(NamedTuple):
         decay of 0 they stay: with all of it zero no gradient would bring a filter back.
       removed: how many filters of the group an earlier compaction has taken out of the network.
         They count as pruned and hard, so that a compacted network goes on as the masked one would.
-      readers: paths of kernels [..., C, out] that read the C channels and nothing else. What they
-        make of a filter that is pruned for good is zeroed with it: it multiplies zeros, and would
-        count in the scores of the readers' own filters. For groups whose pruned channels are zero.
+      consumers: paths of kernels [..., C, out] that take the C channels as input and nothing else.
+        Their weights for a channel that is pruned for good are zeroed with it: these multiply
+        zeros, and would count in the scores of the consumers' filters. Only for groups whose pruned
+        channels are exactly zero.
     """
 
     name: str
     scored: tuple[str, ...]
     masked: tuple[str, ...]
     removed: int = 0
-    readers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
     settled: tuple[str, ...] = ()
 
     @property
@@ -84,7 +85,7 @@ def sizes(params: Params, groups: Sequence[FilterGroup]) -> dict[str, int]:
                     f"filter group {group.name!r}: {path!r} has {shapes[path][-1]} filters, "
                     f"{group.leaves[0]!r} has {size}"
                 )
-        for path in group.readers:
+        for path in group.consumers:
             if shapes.get(path, ())[-2:-1] != (found[group.name],):
                 raise ValueError(
                     f"filter group {group.name!r}: {path!r} does not read its "
@@ -181,7 +182,7 @@ def within(prefix: str, select: Selection) -> Selection:
                 scored=outside(group.scored),
                 masked=outside(group.masked),
                 settled=outside(group.settled),
-                readers=outside(group.readers),
+                consumers=outside(group.consumers),
             )
             for group in select(nested(inside))
         ]

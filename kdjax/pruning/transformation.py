@@ -93,7 +93,7 @@ def filter_pruning(
                 masked=group.pruned,
                 score=_filter_scores(criterion, group.name),
                 settled=group.settled,
-                readers=group.readers,
+                consumers=group.consumers,
             )
             for group in groups
         ]

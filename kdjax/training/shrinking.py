@@ -129,10 +129,10 @@ def _check_settings(config: ConfigDict) -> None:
         reason = f"filters of method {settings.method!r} return; use 'hfp' or 'ghfp'"
     elif settings.unit != "filters":
         reason = "single weights cannot be taken out; use config.pruning.unit='filters'"
-    elif settings.filters == "official" or settings.patterns:
+    elif settings.filters == "conv" or settings.patterns:
         reason = (
             "BatchNorm must be pruned with the filters, and filters be the networks' own; use "
-            "config.pruning.filters='norms' or 'residual', without patterns"
+            "config.pruning.filters='conv_bn' or 'coupled', without patterns"
         )
     elif config.shared_stages:
         reason = "networks that share stages cannot; set config.shared_stages to 0"

@@ -118,7 +118,7 @@ def test_network_computes_the_same_with_fewer_filters(call, directory, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("filters", ["official", "residual"])
+@pytest.mark.parametrize("filters", ["conv", "coupled"])
 def test_a_trained_network_is_compacted_and_evaluated(call, tmp_path, filters):
     source = runs.write_arrays(tmp_path / "tiny.npz")
     changes = {"pruning__method": "ghfp", "pruning__rate": 0.5, "pruning__filters": filters}

@@ -97,7 +97,7 @@ def pruned_and_others(config, filters):
 
 
 @pytest.mark.parametrize(
-    "filters", [*(pytest.param(each, marks=slow) for each in ("official", "norms")), "residual"]
+    "filters", [*(pytest.param(each, marks=slow) for each in ("conv", "conv_bn")), "coupled"]
 )
 @pytest.mark.parametrize("name", LEARNERS)
 def test_what_is_pruned(source, teachers, name, filters):
@@ -105,15 +105,15 @@ def test_what_is_pruned(source, teachers, name, filters):
     config = learner_config(source, teachers, *LEARNERS[name])
     found, others, removed = pruned_and_others(config, filters)
     projections = {path for path in others if "/shortcut_conv/" in path}
-    assert bool(projections) == (filters != "residual")
-    assert not any("shortcut" in path for path in found) or filters == "residual"
+    assert bool(projections) == (filters != "coupled")
+    assert not any("shortcut" in path for path in found) or filters == "coupled"
     besides = {path for path in others - projections if path.startswith("cohort/")}
     expected = {"mixskd": "/self_teacher/", "frskd": "/bifpn/"}.get(name)
     assert bool(besides) == (expected is not None)
     assert all(expected in path for path in besides)
     assert all(path.startswith("cohort/") for path in removed)
     affine = {path.rpartition("/")[2] for path in removed} - {"kernel"}
-    assert affine == (set() if filters == "official" else {"scale", "bias"})
+    assert affine == (set() if filters == "conv" else {"scale", "bias"})
     branches = {path.split("/")[2] for path in found} & {"branch1", "branch2"}
     few = {"hssakd_student", "hssakd_online", "byot", "dks"}
     assert len(branches) == (2 if name in few else 1 if name == "mixskd" else 0)
@@ -125,14 +125,14 @@ def test_what_is_pruned(source, teachers, name, filters):
 def test_what_is_pruned_of_other_families_with_branches(source, teachers, name):
     """Extra stages too; gates and projections are left."""
     config = learner_config(source, teachers, *OTHER_NETWORKS[name])
-    found, others, _ = pruned_and_others(config, "norms")
+    found, others, _ = pruned_and_others(config, "conv_bn")
     assert any("/branch3/stage4" in path for path in found)
     assert all("shortcut" in path or "gate" in path for path in others), others
 
 
 def test_shared_layers_are_pruned_once(source, teachers):
     config = learner_config(source, teachers, *LEARNERS["a shared stage"])
-    found, _, _ = pruned_and_others(config, "norms")
+    found, _, _ = pruned_and_others(config, "conv_bn")
     assert {"cohort/trunk/stem_conv/kernel", "cohort/network_1/stage2_block0/conv1/kernel"} < found
     assert not any("network_1/stem" in path for path in found)
 
@@ -140,14 +140,14 @@ def test_shared_layers_are_pruned_once(source, teachers):
 def test_sums_that_reach_across_shared_stages(source):
     networks = ("wrn_16_1", "wrn_16_1")
     config = pruning.config(source, networks=networks, shared_stages=1)
-    config.pruning.filters = "residual"
+    config.pruning.filters = "coupled"
     with pytest.raises(UserError, match="shared_stages to 0"):
         Run(config).abstract_state()
 
 
 def test_patterns_and_skip(source):
     config = pruning.config(source, pruning__patterns=("**/conv*/kernel",))
-    found, _, _ = pruned_and_others(config, "official")
+    found, _, _ = pruned_and_others(config, "conv")
     block = {f"cohort/network_0/stage{s}_block0/conv{c}/kernel" for s in (1, 2) for c in (1, 2)}
     assert found == block
     for changes in ({"pruning__patterns": ()}, {}):
@@ -155,7 +155,7 @@ def test_patterns_and_skip(source):
             "pruning__patterns": ("**/conv*/kernel",),
             "pruning__skip": ("**/*1/*",),
         } | changes
-        found, _, _ = pruned_and_others(pruning.config(source, **changes), "norms")
+        found, _, _ = pruned_and_others(pruning.config(source, **changes), "conv_bn")
         stem = set() if changes["pruning__patterns"] else {"cohort/network_0/stem_conv/kernel"}
         assert found == {path for path in block if "conv2" in path} | stem
 
@@ -177,7 +177,7 @@ def trained(config, epochs=1):
 def test_an_epoch_ends_in_zeros(source, teachers, name):
     """Half of the filters, with scale and bias as it is the last epoch, and nothing else."""
     config = learner_config(source, teachers, *LEARNERS[name])
-    config.pruning.filters, config.epochs = "norms", 1
+    config.pruning.filters, config.epochs = "conv_bn", 1
     config.pruning.update(evaluate_before=False, before_training=False)
     run, state = trained(config)
     before = leaves(run.init_state().params)
@@ -350,7 +350,11 @@ def test_what_was_soft_is_remembered_up_to_rounding(source):
 @slow
 def test_four_devices_prune_as_one(source, tmp_path):
     """The same filters; parameters up to rounding, beside what two epochs change."""
-    changes = {"data__image_size": 0, "optimizer__learning_rate": 0.01, "pruning__filters": "norms"}
+    changes = {
+        "data__image_size": 0,
+        "optimizer__learning_rate": 0.01,
+        "pruning__filters": "conv_bn",
+    }
     changes |= {"optimizer__warm_up_epochs": 0, "pruning__base": "asrfp"}
     flags = runs.settings(source, **changes)[1:]
     config = f"--config={runs.ROOT}/configs/ghfp.py:digits,tiny,0.5"
@@ -382,7 +386,7 @@ def test_four_devices_prune_as_one(source, tmp_path):
     ("changes", "message"),
     [
         ({"method": "spf"}, "method='spf' is unknown; use sfp or"),
-        ({"filters": "bn"}, "filters='bn' is unknown; use official or"),
+        ({"filters": "bn"}, "filters='bn' is unknown; use conv or"),
         ({"unit": "channels"}, "unit='channels' is unknown; use filters or weights"),
         ({"criterion": "l3"}, "criterion='l3' is unknown; use one of l1, l2, geom"),
         ({"distance": "l3", "criterion": "geometric_median"}, "distance='l3' is unknown"),
@@ -413,9 +417,9 @@ def test_four_devices_prune_as_one(source, tmp_path):
         ({"distance": "l1"}, "distance='l1' is for the geometric median"),
         ({"norm_rate": 0.1}, "norm_rate=0.1 is for the geometric median"),
         ({"unit": "weights", "criterion": "l1"}, "criterion='l1' is for filters"),
-        ({"unit": "weights", "filters": "norms"}, "filters='norms' is for filters"),
+        ({"unit": "weights", "filters": "conv_bn"}, "filters='conv_bn' is for filters"),
         ({"unit": "weights", "method": "fpgm", "norm_rate": 0.1}, "norm_rate=0.1 is for the geo"),
-        ({"patterns": ("**/conv1/*",), "filters": "residual"}, "patterns choose convolutions one"),
+        ({"patterns": ("**/conv1/*",), "filters": "coupled"}, "patterns choose convolutions one"),
         ({"method": "", "scope": "global"}, "scope has no effect without config.pruning.method"),
         ({"method": "srfp", "decay": "cosine", "zero_from": 1.0}, "would not be zero in the end"),
     ],
@@ -431,10 +435,10 @@ def test_settings_that_make_no_pruning(source, tmp_path, changes, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_networks_without_sums_have_no_residual_filters(source):
+def test_networks_without_sums_have_no_coupled_filters(source):
     config = pruning.config(source, networks=("vgg8",), data__image_size=32)
-    config.pruning.filters = "residual"
-    with pytest.raises(UserError, match=r"pruning\.filters='residual': .*VGG has no residual sums"):
+    config.pruning.filters = "coupled"
+    with pytest.raises(UserError, match=r"pruning\.filters='coupled': .*VGG has no residual sums"):
         Run(config).abstract_state()
 
 

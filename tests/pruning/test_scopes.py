@@ -205,7 +205,7 @@ def test_batch_norm_is_settled_when_a_filter_is(fraction, decay):
         "conv",
         ("conv/kernel",),
         (),
-        readers=("next/kernel",),
+        consumers=("next/kernel",),
         settled=("bn/scale", "bn/bias"),
     )
     tx = pruning.filter_pruning(

@@ -35,17 +35,17 @@ def source(tmp_path_factory):
     return pruning.written(tmp_path_factory.mktemp("data"))
 
 
-def shrinking_config(source, method="hfp", *, epochs=(2,), filters="norms", **changes):
+def shrinking_config(source, method="hfp", *, epochs=(2,), filters="conv_bn", **changes):
     changes = {"pruning__filters": filters, "pruning__shrink_epochs": epochs} | changes
     return pruning.config(source, method, **changes)
 
 
 CASES = {
-    "hfp": {"filters": "residual"},
+    "hfp": {"filters": "coupled"},
     "mcl": {"learner": "mcl", "seed": 1},
-    "global": {"filters": "residual", "pruning__scope": "global"},
+    "global": {"filters": "coupled", "pruning__scope": "global"},
     "ghfp": {"method": "ghfp", "epochs": (2, 3)},
-    "ghfp, residual": {"method": "ghfp", "filters": "residual", "epochs": (1, 2, 3)},
+    "ghfp, residual": {"method": "ghfp", "filters": "coupled", "epochs": (1, 2, 3)},
     "asrfp": {"method": "ghfp", "pruning__base": "asrfp", "epochs": (2, 3)},
     "mcl, ghfp": {"learner": "mcl", "method": "ghfp", "seed": 1},
 }
@@ -120,7 +120,7 @@ def test_the_state_is_that_of_the_masked_run(source, finished, case):
     assert of_small == left
     # No sum has become narrow because its few filters agree by chance.
     narrow = any(each.sums for each in left.values())
-    assert narrow == (CASES[case].get("filters") == "residual")
+    assert narrow == (CASES[case].get("filters") == "coupled")
     close(state, expected)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(state.opt_state[0])) > 0.01
 
@@ -269,7 +269,7 @@ def test_the_command_line_says_how_small(source, tmp_path):
     flags = [
         f"--config={runs.ROOT}/configs/hfp.py:digits,tiny,0.5",
         *runs.settings(source, data__image_size=0)[1:],
-        *("--config.pruning.filters=norms", "--config.pruning.shrink_epochs=(1,)"),
+        *("--config.pruning.filters=conv_bn", "--config.pruning.shrink_epochs=(1,)"),
         f"--workdir={tmp_path / 'run'}",
     ]
     (output,) = runs.finish(runs.start(*flags))
@@ -291,16 +291,16 @@ READS = "method '{}' reads channels that would be removed"
     ("changes", "message"),
     [
         *(({"method": name}, f"filters of method '{name}' return") for name in ("sfp", "asrfp")),
-        ({"filters": "official"}, "filters='norms' or 'residual', without patterns"),
+        ({"filters": "conv"}, "filters='conv_bn' or 'coupled', without patterns"),
         ({"pruning__patterns": ("**/conv*/kernel",)}, "without patterns"),
-        ({"pruning__unit": "weights", "filters": "official"}, "single weights cannot be taken out"),
+        ({"pruning__unit": "weights", "filters": "conv"}, "single weights cannot be taken out"),
         ({"networks": ("tiny", "tiny"), "shared_stages": 1}, "set config.shared_stages to 0"),
         ({"epochs": (2, 4)}, r"\(2, 4\): training goes on after epochs 1 \.\.\. 3"),
         ({"epochs": (0,)}, "training goes on after epochs"),
         ({"learner": "hssakd_online"}, BRANCHES.format("hssakd_online")),
         ({"learner": "mixskd"}, BRANCHES.format("mixskd")),
-        ({"learner": "mcl", "filters": "residual"}, READS.format("mcl")),
-        ({"learner": "sad", "filters": "residual"}, READS.format("sad")),
+        ({"learner": "mcl", "filters": "coupled"}, READS.format("mcl")),
+        ({"learner": "sad", "filters": "coupled"}, READS.format("sad")),
         ({"learner": "sad", "networks": ("vgg8",), "data__image_size": 32}, READS.format("sad")),
     ],
 )
@@ -316,9 +316,9 @@ def test_runs_that_cannot_shrink(source, tmp_path, capsys, changes, message):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"learner": "mcl", "filters": "norms"},
-        {"learner": "sad", "filters": "norms"},
-        {"learner": "dml", "networks": ("tiny", "resnet8"), "filters": "residual"},
+        {"learner": "mcl", "filters": "conv_bn"},
+        {"learner": "sad", "filters": "conv_bn"},
+        {"learner": "dml", "networks": ("tiny", "resnet8"), "filters": "coupled"},
         {"networks": ("vgg8",), "data__image_size": 32},
     ],
 )

@@ -24,6 +24,7 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "tfds:cifar100"
     config.data.dir = ""  # of prepared TFDS sets; '' is TFDS's own default
+    config.data.layout = ""  # of arrays: 'NHWC', 'NCHW'; '': NHWC, unless it looks otherwise
     config.data.train_fraction = 1.0
     config.data.subset_seed = 0
     config.data.classes = 0  # 0: all; k: the first k

@@ -2,43 +2,54 @@
 
 Either one FILE.npz with train_images, train_labels, test_images, test_labels, or a pair
 NAME_train.npz and NAME_test.npz (or NAME_val.npz), each with `image` and `label`. Images are uint8
-[N, H, W, C], labels integers [N] from 0 without gaps.
+[N, H, W, C] (or [N, C, H, W] if `config.data.layout` says so), labels integers [N] from 0 without
+gaps.
 """
 
 import difflib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.labels import check_no_class_missing, checked_labels
+from kdjax.data.labels import check_no_class_missing, checked_labels, class_count
+from kdjax.data.npz_members import read_members
+from kdjax.data.regular_files import expanded, is_regular
 from kdjax.data.splits import ArraySplit, Source
 from kdjax.errors import UserError
 
+LAYOUTS = ("", "NHWC", "NCHW")
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+_PAIR_KEYS = ("image", "label")
+_USUAL_CHANNELS = (1, 3, 4)
 
 
-def open_arrays(file: str) -> Source:
+def open_arrays(file: str, layout: str = "") -> Source:
     """Reads `arrays:FILE.npz`.
+
+    Args:
+      file: path; `~` is the home directory.
+      layout: 'NHWC' or 'NCHW'; '' is NHWC, where shapes that look like NCHW are refused.
 
     Raises:
       UserError: missing or unreadable file, missing key or split, wrong dtype, shape or labels.
     """
-    path = Path(file).expanduser()
+    if layout not in LAYOUTS:
+        raise UserError(f"config.data.layout={layout!r} is unknown; use 'NHWC' or 'NCHW'")
+    path = expanded(file)
     stored = _read(path)
     if set(_KEYS) <= stored.keys():
-        train = _split(path, stored, "train_images", "train_labels")
-        test = _split(path, stored, "test_images", "test_labels")
+        train = _split(path, stored, *_KEYS[:2], layout)
+        test = _split(path, stored, *_KEYS[2:], layout)
         test_path = path
-    elif {"image", "label"} <= stored.keys():
+    elif set(_PAIR_KEYS) <= stored.keys():
         test_path = _test_file(path)
-        train = _split(path, stored, "image", "label")
+        train = _split(path, stored, *_PAIR_KEYS, layout)
         test_stored = _read(test_path)
-        if not {"image", "label"} <= test_stored.keys():
+        if not set(_PAIR_KEYS) <= test_stored.keys():
             raise UserError(
                 f"{test_path}: holds {_listed(test_stored)}, needs image and label as {path} has"
             )
-        test = _split(test_path, test_stored, "image", "label")
+        test = _split(test_path, test_stored, *_PAIR_KEYS, layout)
     else:
         raise UserError(
             f"{path}: holds {_listed(stored)}; needs {', '.join(_KEYS)}, or image and label in "
@@ -51,24 +62,14 @@ def _listed(stored: dict) -> str:
     return ", ".join(sorted(stored)) or "no arrays"
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    wanted = (*_KEYS, "image", "label")
-    if not path.is_file():
+def _read(path: Path) -> dict[str, np.ndarray | None]:
+    if not path.exists():
         near = difflib.get_close_matches(
             path.name, [other.name for other in path.parent.glob("*.npz")], n=3
         )
         hint = f"; in that folder: {', '.join(near)}" if near else ""
         raise UserError(f"{path}: no such file; check config.data.source{hint}")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: not a readable .npz file; write it again with numpy.savez")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            # Keys that are not used keep their place in messages, but are not decompressed.
-            return {key: stored[key] if key in wanted else None for key in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: not a readable .npz file ({error}); write it again with numpy.savez"
-        ) from error
+    return read_members(path, (*_KEYS, *_PAIR_KEYS))
 
 
 def _test_file(path: Path) -> Path:
@@ -76,7 +77,7 @@ def _test_file(path: Path) -> Path:
         stem = path.stem.removesuffix("_train")
         candidates = [path.with_name(f"{stem}_{split}.npz") for split in ("test", "val")]
         for candidate in candidates:
-            if candidate.is_file():
+            if is_regular(candidate):
                 return candidate
         raise UserError(
             f"{path}: no {candidates[0].name} or {candidates[1].name} beside it to evaluate on"
@@ -87,7 +88,7 @@ def _test_file(path: Path) -> Path:
     )
 
 
-def _split(path: Path, stored: dict, image_key: str, label_key: str) -> ArraySplit:
+def _split(path: Path, stored: dict, image_key: str, label_key: str, layout: str) -> ArraySplit:
     images, labels = stored[image_key], stored[label_key]
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(
@@ -102,16 +103,47 @@ def _split(path: Path, stored: dict, image_key: str, label_key: str) -> ArraySpl
             f"{path}: {len(images)} images in {image_key} but {len(labels)} labels in {label_key}; "
             "they must be as many"
         )
-    return ArraySplit(images, labels)
+    if 0 in images.shape[1:]:
+        raise UserError(f"{path}: {image_key} {list(images.shape)} has no pixels")
+    return ArraySplit(channels_last(images, layout, f"{path}: {image_key}"), labels)
+
+
+def channels_last(images: np.ndarray, layout: str, where: str) -> np.ndarray:
+    """Images of a layout as [N, H, W, C].
+
+    Args:
+      images: [N, H, W, C], or [N, C, H, W].
+      layout: one of `LAYOUTS`.
+      where: file and array, to start the message with.
+
+    Raises:
+      UserError: no layout is given, and the images look like [N, C, H, W].
+    """
+    if layout == "NCHW":
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if not layout and _looks_channels_first(images.shape):
+        raise UserError(
+            f"{where} {list(images.shape)} seems to be [N, C, H, W], needs [N, H, W, C]; set "
+            "config.data.layout='NCHW' (or 'NHWC', if its last axis is that of the channels)"
+        )
+    return images
+
+
+def _looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether only [N, C, H, W] makes usual images of this shape."""
+    _, second, third, last = shape
+    if last in _USUAL_CHANNELS:
+        return False
+    return second in _USUAL_CHANNELS or (third == last != second)
 
 
 def _checked(path: Path, test_path: Path, train: ArraySplit, test: ArraySplit) -> Source:
-    num_classes = int(train.labels.max(initial=-1)) + 1
     train_where, test_where = f"{path} (train)", f"{test_path} (test)"
+    num_classes = class_count(train.labels, train_where)
     train = train._replace(labels=checked_labels(train.labels, num_classes, train_where))
     check_no_class_missing(train.labels, num_classes, train_where)
-    test_classes = int(test.labels.max(initial=-1)) + 1
-    if test_classes != num_classes and len(test.labels):
+    test_classes = class_count(test.labels, test_where)
+    if test_classes != num_classes:
         raise UserError(
             f"{test_path} has {test_classes} classes in its test split but {num_classes} in the "
             "train split; both must have the same"

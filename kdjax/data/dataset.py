@@ -1,5 +1,7 @@
 """`load(config)`: a source, cut to the wanted subset, in the place it will be read from."""
 
+import math
+import numbers
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 
 from kdjax.data import images, sources
 from kdjax.data.augment import augmenter
+from kdjax.data.available_memory import check_fits
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
 from kdjax.errors import UserError
 
@@ -57,8 +60,9 @@ def load(config) -> Dataset:
     """
     data = config.data
     _check_settings(data)
-    source = _subset(sources.open_source(data.source, data.dir), data)
+    source = _subset(sources.open_source(data.source, data.dir, data.layout), data)
     shape = _stored_shape(source, data.image_size)
+    _check_one_fits(shape, data)
     if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
         train, test = (_as_arrays(split, shape) for split in (source.train, source.test))
         sample = train.images
@@ -95,6 +99,8 @@ def _check_settings(data) -> None:
 def _given_statistics(data, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """`data.mean` and `data.std` as float32 [C]."""
     for name, values in (("mean", data.mean), ("std", data.std)):
+        if not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
+            raise UserError(f"config.data.{name}={tuple(values)}: must be finite numbers")
         if len(values) != channels:
             raise UserError(
                 f"config.data.{name}={tuple(values)}: give {channels} values, one per channel, for "
@@ -157,6 +163,13 @@ def _split_shape(split: ArraySplit | RecordSplit, image_size: int):
     return (image_size, image_size, shape[-1]) if image_size and shape else shape
 
 
+def _check_one_fits(shape: tuple[int, int, int] | None, data) -> None:
+    """Raises `UserError` unless the memory holds an image as float32 and as it is resized."""
+    if shape is not None:
+        setting = f"config.data.image_size={data.image_size}" if data.image_size else data.source
+        check_fits(8 * math.prod(shape), f"{setting}: an image", "set a smaller image_size")
+
+
 def _placed_on_device(data, shape: tuple[int, int, int] | None, size: int) -> bool:
     if data.placement == "device" and shape is None:
         raise UserError(
@@ -182,7 +195,13 @@ def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> 
     if isinstance(split, ArraySplit) and split.images.shape[1:] == shape:
         return split
     stored = split[0]
-    out = np.empty((len(split.labels), *shape), np.uint8)
+    all_shape = (len(split.labels), *shape)
+    check_fits(
+        math.prod(all_shape),
+        f"config.data.placement: images of {list(all_shape)} held in memory",
+        "set config.data.placement='stream' or a smaller config.data.image_size",
+    )
+    out = np.empty(all_shape, np.uint8)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + 256, len(out))):

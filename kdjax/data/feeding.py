@@ -1,5 +1,6 @@
 """What goes to the devices: indices into resident arrays, or decoded batches of a streamed set."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import ArraySplit, Dataset, augment, order, policies, stream
+from kdjax.data.available_memory import check_fits
 from kdjax.errors import UserError
 from kdjax.parallel import Parallel
 
@@ -46,10 +48,14 @@ def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
         return 1
     if isinstance(dataset.train, ArraySplit):
         return _MOST_STEPS
+    return max(1, min(_MOST_STEPS, _STREAMED_BYTES // _batch_bytes(dataset, config)))
+
+
+def _batch_bytes(dataset: Dataset, config: ConfigDict) -> int:
+    """Bytes of a global batch of decoded images."""
     data = config.data
     crops = data.views if stream.crops_here(data.augmentation) else 1
-    batch_bytes = images_per_step(config) * crops * int(np.prod(dataset.image_shape))
-    return max(1, min(_MOST_STEPS, _STREAMED_BYTES // batch_bytes))
+    return images_per_step(config) * crops * math.prod(dataset.image_shape)
 
 
 def dispatch_lengths(steps: int, most: int) -> tuple[int, ...]:
@@ -74,6 +80,9 @@ class Feed:
       dataset: resident (`ArraySplit`) or streamed (`RecordSplit`).
       parallel: where the batches go.
       most_steps: the most steps per dispatch.
+
+    Raises:
+      UserError: there is no whole batch, or the memory does not hold one.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, parallel: Parallel, most_steps: int):
@@ -85,6 +94,11 @@ class Feed:
         self.images_per_step = images_per_step(config)
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
+        check_fits(
+            5 * _batch_bytes(dataset, config),  # uint8, and float32 where it is normalized
+            f"config.batch_size={config.batch_size}: a batch of images {list(dataset.image_shape)}",
+            "set a smaller config.batch_size or config.data.image_size",
+        )
 
     def constants(self, split: str) -> Arrays:
         """The resident arrays of 'train' or 'test' on every device; nothing for a streamed set."""

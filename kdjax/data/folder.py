@@ -1,19 +1,26 @@
 """Image folders: PATH/train/CLASS/*.jpg, and PATH/test or PATH/val with the same classes.
 
-Classes are the sorted names of the class folders. Files that are no images (by extension) and
-hidden ones are passed over.
+Classes are the sorted names of the class folders. Files without an image's extension and hidden
+ones are passed over.
 """
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kdjax.data import images
+from kdjax.data.regular_files import (
+    check_regular,
+    expanded,
+    is_directory,
+    read_bytes,
+    sorted_entries,
+)
 from kdjax.data.splits import RecordSplit, Source
 from kdjax.errors import UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_HELD_OUT = ("test", "val")
 
 
 class FolderRecords:
@@ -28,11 +35,7 @@ class FolderRecords:
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.root / self.files[index]
-        try:
-            encoded = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        return images.decode(encoded, where=str(path))
+        return images.decode(read_bytes(path), where=str(path))
 
     def common_shape(self) -> tuple[int, int, int] | None:
         """(H, W, 3) if all images have one size, else None.
@@ -41,14 +44,7 @@ class FolderRecords:
         """
         first = None
         for file in self.files:
-            path = self.root / file
-            try:
-                with Image.open(path) as image:
-                    width, height = image.size
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise UserError(
-                    f"{path}: unreadable image; replace it or remove it from the data set"
-                ) from error
+            height, width = images.stored_size(self.root / file)
             first = first or (height, width, 3)
             if first != (height, width, 3):
                 return None
@@ -58,49 +54,67 @@ class FolderRecords:
 def open_folder(folder: str) -> Source:
     """Lists `folder:PATH`; no image is read.
 
+    The images of test/ are held out, or those of val/ where test/ has none of the classes of
+    train/: many sets publish test/ without labels.
+
+    Args:
+      folder: path; `~` is the home directory.
+
     Raises:
-      UserError: a folder or split is missing, a class is empty, or the splits' classes differ.
+      UserError: a folder or split is missing, a class is empty, the splits' classes differ, or
+        what is named as an image is not a regular file.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = expanded(folder)
+    if not is_directory(root):
         raise UserError(f"{root}: no such folder; check config.data.source")
-    if not (root / "train").is_dir():
+    if not is_directory(root / "train"):
         raise UserError(f"{root}: no train/ in it; needs train/CLASS/*.jpg and test/ or val/")
-    held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if held_out is None:
-        raise UserError(
-            f"{root}: has train/ but neither test/ nor val/ to evaluate on; "
-            "move some images of every class to test/CLASS/"
-        )
-    train_names, train = _list_split(root / "train")
-    test_names, test = _list_split(held_out)
+    train_names = _class_names(root / "train")
+    held_out = _held_out(root, train_names)
+    test_names = _class_names(held_out)
     if train_names != test_names:
         differing = sorted(set(train_names) ^ set(test_names))
         raise UserError(
             f"{held_out}: {len(test_names)} classes against {len(train_names)} in train/ (first "
             f"that differs: {differing[0]}); both need the same class folders"
         )
-    return Source(root.name, train, test, train_names)
+    train, test = (_list_split(split, train_names) for split in (root / "train", held_out))
+    return Source(root.absolute().name, train, test, train_names)
 
 
-def _list_split(root: Path) -> tuple[tuple[str, ...], RecordSplit]:
-    folders = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if not folders:
-        raise UserError(f"{root}: no class folders in it; needs {root.name}/CLASS/*.jpg")
-    files, labels = [], []
-    for label, name in enumerate(folders):
-        found = sorted(
-            entry.name
-            for entry in (root / name).iterdir()
-            if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".")
+def _held_out(root: Path, train_names: tuple[str, ...]) -> Path:
+    present = [root / name for name in _HELD_OUT if is_directory(root / name)]
+    if not present:
+        raise UserError(
+            f"{root}: has train/ but neither test/ nor val/ to evaluate on; "
+            "move some images of every class to test/CLASS/"
         )
-        if not found:
+    labeled = [split for split in present if set(_folders(split)) & set(train_names)]
+    return (labeled or present)[0]
+
+
+def _folders(root: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in sorted_entries(root) if is_directory(entry))
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = _folders(root)
+    if not names:
+        raise UserError(f"{root}: no class folders in it; needs {root.name}/CLASS/*.jpg")
+    return names
+
+
+def _list_split(root: Path, names: tuple[str, ...]) -> RecordSplit:
+    files, labels = [], []
+    for label, name in enumerate(names):
+        paths = [path for path in sorted_entries(root / name) if path.suffix.lower() in EXTENSIONS]
+        if not paths:
             raise UserError(
                 f"{root / name}: no images ({', '.join(sorted(EXTENSIONS))}) in this class; "
                 "add some or remove the folder from both splits"
             )
-        files += [f"{name}/{file}" for file in found]
-        labels += [label] * len(found)
-    return tuple(folders), RecordSplit(FolderRecords(root, files), np.array(labels, np.int32))
+        for path in paths:
+            check_regular(path)
+        files += [f"{name}/{path.name}" for path in paths]
+        labels += [label] * len(paths)
+    return RecordSplit(FolderRecords(root, files), np.array(labels, np.int32))

@@ -3,31 +3,79 @@
 Pixels are uint8 [h, w, C] with C = 1 or 3; sizes are in pixels.
 """
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from kdjax.data.available_memory import check_fits
+from kdjax.data.regular_files import check_regular
 from kdjax.errors import UserError
+
+_WAY_OUT = "replace it or remove it from the data set"
+
+
+# Others are not tried: some of Pillow's readers start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 
 def decode(encoded: bytes, *, mode: str = "RGB", where: str) -> np.ndarray:
-    """Decodes a JPEG, PNG, WebP or BMP file to uint8 [h, w, C], C = 1 for mode "L".
+    """Decodes a JPEG, PNG, WebP, BMP or GIF file to uint8 [h, w, C], C = 1 for mode "L".
+
+    Gray levels of 16 bits are scaled to 8. What is transparent keeps its color.
 
     Raises:
-      UserError: the bytes are no image or a truncated one; the message starts with `where`.
+      UserError: the bytes are no image, a truncated one, or one larger than the memory; the
+        message starts with `where`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            pixels = np.asarray(image.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow puts the repr of the in-memory file into this message: useless to a reader.
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UserError(
-            f"{where}: unreadable image ({reason}); replace it or remove it from the data set"
-        ) from error
+    with _opened(io.BytesIO(encoded), where) as image:
+        width, height = image.size
+        check_fits(4 * width * height, where, _WAY_OUT)
+        pixels = np.asarray(_eight_bits(image).convert(mode))
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file, by its header.
+
+    Raises:
+      UserError: not a regular file, or no image.
+    """
+    check_regular(path)
+    with _opened(path, str(path)) as image:
+        width, height = image.size
+    return height, width
+
+
+@contextlib.contextmanager
+def _opened(file: io.BytesIO | Path, where: str) -> Iterator[Image.Image]:
+    """The image, with a `UserError` for all that goes wrong while it is open."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged bytes
+        # Pillow puts the repr of the in-memory file into this message: useless to a reader.
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "not an image" if unknown else " ".join(str(error).split())[:200]
+        raise UserError(f"{where}: unreadable image ({reason}); {_WAY_OUT}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image in a mode that converts to RGB and gray without loss of its range."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image)
+        return Image.fromarray((levels >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, of unknown range")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
+    return image
 
 
 def _to_pillow(pixels: np.ndarray) -> Image.Image:

@@ -7,6 +7,7 @@ arrays:FILE.npz   plain arrays (see `arrays`)
 """
 
 import difflib
+import functools
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from kdjax.data.splits import ArraySplit, Source
 from kdjax.errors import UserError
 
 
-def open_source(source: str, data_dir: str = "") -> Source:
+def open_source(source: str, data_dir: str = "", layout: str = "") -> Source:
     """Opens `config.data.source`.
 
     Args:
@@ -40,7 +41,7 @@ def open_source(source: str, data_dir: str = "") -> Source:
     if kind == "arrays" and where:
         from kdjax.data import arrays
 
-        return arrays.open_arrays(where)
+        return arrays.open_arrays(where, layout)
     near = difflib.get_close_matches(source, ("digits", "tfds", "folder", "arrays"), n=1)
     hint = f" (nearest: {near[0]})" if near else ""
     raise UserError(
@@ -49,10 +50,11 @@ def open_source(source: str, data_dir: str = "") -> Source:
     )
 
 
+@functools.cache
 def digits() -> Source:
     """Handwritten digits of 8x8 gray pixels, brought to 32x32x3; 20 % of each class are the test.
 
-    The split is fixed: it depends on no seed.
+    The split is fixed: it depends on no seed. Read once per process; the arrays are read-only.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -65,10 +67,8 @@ def digits() -> Source:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
     )
-    train, test = np.sort(train), np.sort(test)
-    return Source(
-        "digits",
-        ArraySplit(pixels[train], labels[train]),
-        ArraySplit(pixels[test], labels[test]),
-        tuple(str(digit) for digit in range(10)),
-    )
+    splits = [ArraySplit(pixels[rows], labels[rows]) for rows in map(np.sort, (train, test))]
+    for split in splits:
+        for array in split:
+            array.flags.writeable = False
+    return Source("digits", *splits, tuple(str(digit) for digit in range(10)))

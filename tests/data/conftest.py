@@ -9,6 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from kdjax.data.sources import open_source
+from kdjax.errors import UserError
+
 
 @pytest.fixture
 def make_config():
@@ -18,6 +21,7 @@ def make_config():
         data = {
             "source": "digits",
             "dir": "",
+            "layout": "",
             "train_fraction": 1.0,
             "subset_seed": 0,
             "classes": 0,
@@ -122,3 +126,12 @@ def edited_tfds(prepared_tfds, tmp_path):
         return tmp_path
 
     return edit
+
+
+def fails(source, data_dir=""):
+    """The message of the UserError that opening `source` raises: always one line."""
+    with pytest.raises(UserError) as caught:
+        open_source(source, str(data_dir))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

@@ -83,3 +83,66 @@ def test_decode_names_the_broken_file():
 def test_images_of_four_channels_cannot_be_resized():
     with pytest.raises(UserError, match=r"4 channels.*config\.data\.image_size"):
         images.fit(np.zeros((9, 8, 4), np.uint8), 4)
+
+
+def encoded(array, kind="PNG", **options):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_sixteen_bit_gray_is_scaled(mode):
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    pixels = images.decode(encoded(ramp), mode=mode, where="x")
+    for channel in range(pixels.shape[-1]):
+        np.testing.assert_array_equal(pixels[..., channel], ramp >> 8)
+
+
+def test_transparency_keeps_the_color():
+    file = io.BytesIO()
+    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    picture.save(file, "PNG", transparency=bytes([0, 128, 255]))
+    pixels = images.decode(file.getvalue(), where="x")
+    np.testing.assert_array_equal(pixels[0], [[10, 20, 30], [40, 50, 60], [70, 80, 90]])
+
+
+def test_formats_that_start_programs_are_not_tried():
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(UserError, match=r"x: unreadable image \(not an image\)"):
+        images.decode(script, where="x")
+
+
+def test_an_image_larger_than_the_memory(monkeypatch):
+    monkeypatch.setattr("kdjax.data.available_memory.available_bytes", lambda: 99)
+    with pytest.raises(UserError, match=r"x needs .* of memory"):
+        images.decode(encoded(gradient(5, 5)), where="x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("BMP", {}),
+        ("GIF", {}),
+    ],
+)
+def test_damaged_images_are_read_or_refused(kind, options, tmp_path):
+    whole, rng, refused = encoded(gradient(20, 30), kind, **options), np.random.default_rng(0), 0
+    for number in range(150):
+        damaged = bytearray(whole[: rng.integers(len(whole))] if number % 3 == 0 else whole)
+        for _ in range(min(rng.integers(0, 6), len(damaged))):
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+        (tmp_path / "image").write_bytes(damaged)
+        try:
+            pixels = images.decode(bytes(damaged), where="x")
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+            assert images.stored_size(tmp_path / "image") == pixels.shape[:2]
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 20

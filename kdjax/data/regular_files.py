@@ -1,0 +1,86 @@
+"""Paths and files of data sets: only regular files are opened."""
+
+import stat
+from pathlib import Path
+
+from kdjax.errors import UserError
+
+
+def expanded(path: str, setting: str = "config.data.source") -> Path:
+    """The path with `~` and `~user` replaced by the home directory.
+
+    Args:
+      path: as the user wrote it.
+      setting: which setting holds it, for the message.
+
+    Raises:
+      UserError: there is no such user, or the path cannot be one.
+    """
+    if "\0" in path:
+        raise UserError(f"{setting}={path!r}: a path cannot contain a null character")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{setting}={path!r}: the home directory is unknown; write the whole path"
+        ) from error
+
+
+def is_regular(path: Path) -> bool:
+    """Whether `path` is a regular file, or a link to one, that can be looked up."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether `path` is a directory, or a link to one, that can be looked up."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def check_regular(path: Path) -> None:
+    """Checks that reading `path` ends: a named pipe, for example, might never deliver.
+
+    Raises:
+      UserError: `path` is missing, inaccessible or not a regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); replace it or remove it from the data set"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: not a regular file; replace it or remove it from the data set")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+      UserError: `path` is missing, unreadable or not a regular file.
+    """
+    check_regular(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); replace it or remove it from the data set"
+        ) from error
+
+
+def sorted_entries(directory: Path) -> list[Path]:
+    """The entries of a directory by name, hidden ones left out.
+
+    Raises:
+      UserError: the directory cannot be listed.
+    """
+    try:
+        names = sorted(entry.name for entry in directory.iterdir())
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be listed ({error.strerror})") from error
+    return [directory / name for name in names if not name.startswith(".")]

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import kdjax
 from kdjax import models
 from kdjax.data import ArraySplit, Dataset, feeding
 from kdjax.methods.mcl import ProjectionHead
-from kdjax.runs import workdir as workdirs
-from kdjax.training import evaluation
 
 IMAGES = 128
 
@@ -41,9 +40,9 @@ def first_images(dataset: Dataset) -> jax.Array:
 
 def report(workdir: Path) -> None:
     """One line per network."""
-    config = workdirs.read_config(workdir)
-    run, _, state = evaluation.restored(config, workdir, "latest")
-    dataset = run.feed.dataset
+    run = kdjax.load_run(workdir)
+    program, _, state = run.restore("latest")
+    config, dataset = run.config, program.feed.dataset
     variables = {
         "params": state.params["cohort"],
         "batch_stats": state.model_state["batch_stats"],

@@ -10,24 +10,9 @@ the test images.
 import sys
 from pathlib import Path
 
-from kdjax.runs import workdir as workdirs
-from kdjax.training import evaluation
-from kdjax.training.program import Run
-from kdjax.training.step import TrainState
+import kdjax
 
 SPLITS = ("train", "test")
-
-
-def measured(run: Run, state: TrainState) -> dict[str, dict[str, float]]:
-    """What `Run.evaluate` finds, of each split."""
-    found = {}
-    on_devices = run.parallel.replicate(state)
-    dataset = run.feed.dataset
-    for split in SPLITS:
-        run.feed.dataset = dataset._replace(test=getattr(dataset, split))
-        found[split] = run.evaluate(on_devices, run.feed.constants("test"))
-    run.feed.dataset = dataset
-    return found
 
 
 def rows(name: str, found: dict[str, dict[str, float]]):
@@ -49,9 +34,9 @@ def main(workdirs_given: list[str]) -> None:
     header = "".join(f"{split:>9} {'entropy':>8}" for split in SPLITS)
     print(f"{'run':<24} {'':<24}{header}")
     for workdir in map(Path, workdirs_given):
-        config = workdirs.read_config(workdir)
-        run, _, state = evaluation.restored(config, workdir, "latest")
-        for row in rows(workdir.name, measured(run, state)):
+        run = kdjax.load_run(workdir)
+        found = {split: kdjax.evaluate(run, split=split, checkpoint="latest") for split in SPLITS}
+        for row in rows(workdir.name, found):
             print(row, flush=True)
 
 

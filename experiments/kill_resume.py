@@ -24,7 +24,7 @@ from kdjax.compaction import history as compactions
 from kdjax.runs import metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training.program import Run
+from kdjax.training.program import build
 
 COMMAND = (
     *(sys.executable, "-m", "kdjax.main", "--config=configs/mcl.py:digits"),
@@ -144,7 +144,7 @@ def _leaves(workdir: Path) -> list[tuple[str, np.ndarray]]:
     config = workdirs.read_config(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
     left = compactions.read(workdir, checkpoints.step("latest"))
-    _, state = checkpoints.restore(Run(config, compactions=left).abstract_state())
+    _, state = checkpoints.restore(build(config, compactions=left).abstract_state())
     checkpoints.close()
     named = jax.tree.leaves_with_path(state)
     return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in named]

@@ -17,7 +17,7 @@ from experiments import pruning_cifar100
 from kdjax.cli import flags as kdjax_flags
 from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
-from kdjax.training.program import Run
+from kdjax.training.program import Program, build
 from kdjax.training.step import TrainState
 from kdjax.tree import leaves
 
@@ -38,7 +38,7 @@ def norms(state: TrainState) -> tuple[float, float]:
     return float(kept.mean()), float(others.mean())
 
 
-def rows(run: Run, epochs: int):
+def rows(run: Program, epochs: int):
     """A line for some steps of the first epochs."""
     constants = run.feed.constants("train")
     state = run.parallel.replicate(run.init_state())
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     values = flags.FlagValues()
     kdjax_flags.define(values, command)
     values(command)
-    run = Run(values.config)
+    run = build(values.config)
     print(f"{options.label}: pruned after every {run.steps_per_epoch} steps")
     print(f"{'step':>5} {'kept':>7} {'pruned':>8}")
     for row in rows(run, options.epochs):

@@ -24,18 +24,18 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 def fast_runs():
     """Whole runs in this process are compiled without much optimization: a third of the time."""
     from kdjax import parallel  # late: they import jax
-    from kdjax.training import program as run
+    from kdjax.training import program
 
     fast = {"xla_backend_optimization_level": 0}
     options = parallel.compiler_options() | fast
 
     def init_state(self):
-        init = run.jax.jit(self._init, compiler_options=fast)
-        return run.fetch(init(run.jax.random.key(self.config.seed)))
+        init = program.jax.jit(self._init, compiler_options=fast)
+        return program.fetch(init(program.jax.random.key(self.config.seed)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "compiler_options", lambda: options)
-        patch.setattr(run.Run, "init_state", init_state)
+        patch.setattr(program.Program, "init_state", init_state)
         yield
 
 

@@ -10,7 +10,7 @@ import pytest
 from experiments import curves, fit, pruning_plots, returning, sweep
 from kdjax import config as configs
 from kdjax import pruning
-from kdjax.training import loop
+from kdjax.training import stages
 from kdjax.training.step import TrainState
 
 EXPERIMENT = types.SimpleNamespace(
@@ -127,7 +127,7 @@ def test_fit_to_training_images(tmp_path, capsys):
     config.data.source = f"arrays:{tmp_path / 'set.npz'}"
     config.data.augmentation = "none"
     config.update(epochs=12, batch_size=16)
-    loop.train(config, workdir)
+    stages.train(config, workdir)
 
     fit.main([str(workdir)])
     name, network, *numbers = capsys.readouterr().out.splitlines()[-1].split()

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from kdjax.parallel import fetch
-from kdjax.training import loop
+from kdjax.training.program import Program, build
 
 
 def load_config(argument: str):
@@ -29,7 +29,7 @@ def load_config(argument: str):
     return module.get_config(rest) if rest else module.get_config()
 
 
-def measure(run: loop.Run, steps: int) -> dict[str, list[float]]:
+def measure(run: Program, steps: int) -> dict[str, list[float]]:
     """Seconds per dispatch of every part, the first dispatches (compilation) left out."""
     state, constants = run.parallel.replicate(run.init_state()), run.feed.constants("train")
     parts = {"batches": [], "call": [], "wait": [], "metrics": []}
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         if arguments.batch_size:
             config.batch_size = arguments.batch_size
             config.data.images_per_class = arguments.batch_size // 10
-    parts = measure(loop.Run(config), arguments.steps)
+    parts = measure(build(config), arguments.steps)
     totals = {name: float(np.sum(values)) for name, values in parts.items()}
     wall = sum(totals.values())
     print(f"{' '.join(config.networks)}, batch {config.batch_size}, {jax.devices()[0].device_kind}")

@@ -26,7 +26,7 @@ from kdjax.compaction.latency import alternate
 from kdjax.parallel import fetch
 from kdjax.pruning import schedules
 from kdjax.training import shrinking
-from kdjax.training.program import Run
+from kdjax.training.program import build
 
 CASES = (("sfp_resnet20", "conv_bn"), ("resnet20", "coupled"))
 
@@ -43,14 +43,14 @@ class Training:
     """A run in its first epoch, whose hard filters are masked or taken out."""
 
     def __init__(self, config: ConfigDict, *, shrunk: bool):
-        self.run = Run(config)
+        self.run = build(config)
         self.constants = self.run.feed.constants("train")
         self.batch = next(self.run.feed.train(0, 0))[1]
         self.state = self.run.parallel.replicate(self.run.init_state())
         self.step()  # hard filters lose their BatchNorm in the first step
         if shrunk:
             left, state, _ = shrinking.shrink(self.run, fetch(self.state))
-            self.run.build(left)
+            self.run = self.run.with_compactions(left)
             self.state = self.run.parallel.replicate(state)
 
     def step(self) -> None:

@@ -219,7 +219,7 @@ def training_batches(
     Raises:
       UserError: no config, or data that does not fit.
     """
-    from kdjax.training.program import Run
+    from kdjax.training.program import build
     from kdjax.training.step import step_batch
 
     if config is None:
@@ -230,9 +230,10 @@ def training_batches(
     config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
     config.update(steps_per_dispatch=1, parallel="pmap")
     config.pruning, config.start = configs.base().pruning, configs.base().start
-    run = Run(config)
-    make, constants = jax.jit(step_batch(run.prepare, config.seed)), run.feed.constants("train")
-    epochs = (run.feed.train(epoch, 0) for epoch in itertools.count())
+    program = build(config)
+    make = jax.jit(step_batch(program.prepare, config.seed))
+    constants = program.feed.constants("train")
+    epochs = (program.feed.train(epoch, 0) for epoch in itertools.count())
     dispatches = itertools.chain.from_iterable(epochs)
     for step, (_, batches) in enumerate(itertools.islice(dispatches, count)):
         batch = jax.tree.map(lambda x: x[0, 0], batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -13,15 +14,14 @@ from kdjax.runs.metrics import say
 
 def train(values: flags.FlagValues) -> None:
     """Trains, going on from the workdir's latest checkpoint."""
-    from kdjax.training import loop
+    from kdjax.training import stages
 
-    _show(loop.train(values.config, Path(values.workdir)))
+    _show(stages.train(values.config, Path(values.workdir)))
 
 
 def evaluate(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint of a run, or an imported network, on the whole test split."""
     from kdjax.networks import store as pretrained
-    from kdjax.runs import workdir as workdirs
     from kdjax.training import evaluation
 
     workdir = Path(values.workdir)
@@ -33,10 +33,10 @@ def evaluate(values: flags.FlagValues) -> None:
             )
         _show(evaluation.evaluate_network(values.config, pretrained.load(workdir)))
         return
-    config = workdirs.read_config(workdir)
+    run = evaluation.load_run(workdir)
     if values.config is not None:  # data may have moved, devices may be others
-        config = values.config
-    metrics = evaluation.evaluate(config, workdir, values.checkpoint)
+        run = dataclasses.replace(run, config=values.config)
+    metrics = evaluation.evaluate(run, checkpoint=values.checkpoint)
     say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
     _show(metrics)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.errors import UserError
 from kdjax.methods.base import Inputs
-from kdjax.training.program import Run
+from kdjax.training.program import Program, build
 from kdjax.training.step import step_batch
 
 COLUMNS = 12  # so that 2, 3, 4, 6 or 24 views of an image end where a row does
@@ -73,7 +73,7 @@ def shown(config: ConfigDict, *, step: int, most: int) -> Shown:
     the run would train first, or read, need not be there.
 
     Args:
-      config: of the run.
+      config: of the program.
       step: counted from 0.
       most: how many rows at most.
 
@@ -83,36 +83,38 @@ def shown(config: ConfigDict, *, step: int, most: int) -> Shown:
     config = ConfigDict(config.to_dict())
     # One step of one epoch is read, and lies on the host: how steps are sent changes no image.
     config.update(steps_per_dispatch=1, parallel="pmap")
-    run = Run(config, with_teacher=False)
-    steps = config.epochs * run.steps_per_epoch
+    program = build(config, with_teacher=False)
+    steps = config.epochs * program.steps_per_epoch
     if step >= steps:
         raise UserError(
             f"--step={step}: the run has steps 0..{steps - 1}; use one of them, or more "
             "config.epochs"
         )
-    found, dataset = _inputs(run, step, most), run.feed.dataset
+    found, dataset = _inputs(program, step, most), program.feed.dataset
     images = np.concatenate([np.asarray(each.images[:most], np.float32) for each in found])
     texts = [text for each in found for text in captions(each, dataset.class_names)]
-    total = len(found[0].images) * run.parallel.local_device_count
+    total = len(found[0].images) * program.parallel.local_device_count
     return Shown(pixels(images[:most], dataset.mean, dataset.std), texts[:most], total)
 
 
-def _inputs(run: Run, step: int, most: int) -> list[Inputs]:
+def _inputs(program: Program, step: int, most: int) -> list[Inputs]:
     """What each device's networks are shown, of as many devices as make `most` rows."""
-    epoch, first = divmod(step, run.steps_per_epoch)
-    batches = run.feed.train(epoch, first)
+    epoch, first = divmod(step, program.steps_per_epoch)
+    batches = program.feed.train(epoch, first)
     try:
         _, batches_of_devices = next(batches)
     finally:
         batches.close()
-    make, constants = jax.jit(step_batch(run.prepare, run.config.seed)), run.feed.constants("train")
-    local = run.parallel.local_device_count
+    make = jax.jit(step_batch(program.prepare, program.config.seed))
+    constants = program.feed.constants("train")
+    local = program.parallel.local_device_count
     found, rows = [], 0
     for index in range(local):
         batch = jax.tree.map(lambda x, i=index: x[i, 0], batches_of_devices)
         device = jax.process_index() * local + index
         # Not traced: notes may say what was drawn.
-        found.append(run.method.inputs(*make(constants, batch, np.int32(step), np.int32(device))))
+        given = make(constants, batch, np.int32(step), np.int32(device))
+        found.append(program.method.inputs(*given))
         rows += len(found[-1].images)
         if rows >= most:
             break

@@ -149,12 +149,12 @@ class Feed:
                 yield max(start, first_step), start + length
             start += length
 
-    def test(self) -> Iterator[Arrays]:
-        """Yields batches of the whole test split with 'mask', 0 on padding."""
+    def evaluation(self, split: str = "test") -> Iterator[Arrays]:
+        """Yields batches of a whole split, 'train' or 'test', with 'mask', 0 on padding."""
         devices = self.parallel.device_count
         batch_size = -(-self.config.evaluation.batch_size // devices) * devices
-        split = self.dataset.test
-        indices, mask = order.evaluation_order(len(split.labels), batch_size)
+        images = getattr(self.dataset, split)
+        indices, mask = order.evaluation_order(len(images.labels), batch_size)
         if self.resident:
             for start in range(0, len(indices), self.most_steps):
                 rows = slice(start, start + self.most_steps)
@@ -162,7 +162,7 @@ class Feed:
                 yield self.parallel.shard(jax.tree.map(self.parallel.split, batches))
             return
         reader = stream.evaluation_batches(
-            split,
+            images,
             indices,
             mask,
             image_size=self.dataset.image_shape[0],

@@ -1,7 +1,11 @@
-"""Evaluation of what was trained: a run's checkpoint, or a network of its own."""
+"""What was trained, read again: a run's settings, metrics, networks and accuracies."""
 
+from __future__ import annotations
+
+import dataclasses
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,27 +13,116 @@ from ml_collections import ConfigDict
 from kdjax import config as configs
 from kdjax.compaction import history as compactions
 from kdjax.errors import UserError
-from kdjax.networks.store import Pretrained, backbone
+from kdjax.networks import store
+from kdjax.networks.store import Pretrained
+from kdjax.runs import metrics as metric_files
+from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training.program import Run
+from kdjax.training.program import Program, build
 from kdjax.training.step import TrainState
 
 
-def evaluate(config: ConfigDict, workdir: Path, which: str) -> dict[str, float]:
-    """Evaluates a run's 'best' or 'latest' checkpoint on the whole test split."""
-    run, step, state = restored(config, workdir, which)
-    metrics = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
-    return {"step": step, "epoch": math.floor(step / run.steps_per_epoch)} | metrics
+class Restored(NamedTuple):
+    """A run as one of its checkpoints left it.
+
+    Attributes:
+      program: for networks of the checkpoint's shapes.
+      step: of the checkpoint.
+      state: numpy arrays.
+    """
+
+    program: Program
+    step: int
+    state: TrainState
 
 
-def restored(config: ConfigDict, workdir: Path, which: str) -> tuple[Run, int, TrainState]:
-    """A run as its 'best' or 'latest' checkpoint left it: the run, the step, and the state."""
-    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    left = compactions.read(workdir, checkpoints.step(which))
-    run = Run(config, workdir, compactions=left)
-    step, state = checkpoints.restore(run.abstract_state(), which)
-    checkpoints.close()
-    return run, step, state
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that was trained, or is being trained, as its workdir holds it.
+
+    Attributes:
+      workdir: its directory.
+      config: its settings.
+      rows: of metrics.jsonl, one per epoch.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    rows: list[dict[str, float]]
+
+    def networks(self, checkpoint: str = "best") -> dict[str, Pretrained]:
+        """The networks of the run's 'best' or 'latest' checkpoint, by 'network_i'.
+
+        Raises:
+          UserError: there is no such checkpoint, or it cannot be read.
+        """
+        names = [f"network_{index}" for index in range(len(self.config.networks))]
+        return {name: store.load(self.workdir, member=name, which=checkpoint) for name in names}
+
+    def restore(self, checkpoint: str = "best") -> Restored:
+        """The program, the step and the state of the 'best' or the 'latest' checkpoint.
+
+        Raises:
+          UserError: there is no such checkpoint, it cannot be read, or the data cannot.
+        """
+        directory = self.workdir / "checkpoints"
+        checkpoints = Checkpoints(directory, self.config.evaluation.best, read_only=True)
+        left = compactions.read(self.workdir, checkpoints.step(checkpoint))
+        program = build(self.config, self.workdir, compactions=left)
+        step, state = checkpoints.restore(program.abstract_state(), checkpoint)
+        checkpoints.close()
+        return Restored(program, step, state)
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Reads what a run left in its workdir; its data and checkpoints are read when needed.
+
+        run = kdjax.load_run("runs/mcl")
+        curve = [row["mean/top1"] for row in run.rows if "mean/top1" in row]
+        fit = kdjax.evaluate(run, split="train")["network_0/top1"]
+
+    Args:
+      workdir: the directory that was `--workdir` of training.
+
+    Raises:
+      UserError: the directory holds no run, or a file of it is damaged.
+    """
+    workdir = Path(workdir)
+    config = workdirs.read_config(workdir)
+    return Run(workdir, config, metric_files.read(workdir / "metrics.jsonl"))
+
+
+def evaluate(run: Run, *, split: str = "test", checkpoint: str = "best") -> dict[str, float]:
+    """Evaluates all networks and heads of a run on a whole split.
+
+    Args:
+      run: of `load_run`. Where its data lies elsewhere now, or devices are others, give it another
+        `config` by `dataclasses.replace`.
+      split: 'test', or 'train': the training images as they are stored, without augmentation.
+      checkpoint: 'best' or 'latest'.
+
+    Returns:
+      'NAME/top1', 'NAME/top5' (with more than 5 classes) and 'NAME/cross_entropy' of everything
+      that the method predicts, 'mean/top1' of the networks, and 'step' and 'epoch' of the
+      checkpoint. Accuracies are fractions.
+
+    Raises:
+      UserError: another split or checkpoint than these, or one that cannot be read.
+    """
+    if split not in ("train", "test"):
+        raise UserError(f"split={split!r} is unknown; use 'train' or 'test'")
+    if checkpoint not in ("best", "latest"):
+        raise UserError(f"checkpoint={checkpoint!r} is unknown; use 'best' or 'latest'")
+    program, step, state = run.restore(checkpoint)
+    return {"step": step, "epoch": math.floor(step / program.steps_per_epoch)} | measure(
+        program, state, split
+    )
+
+
+def measure(program: Program, state: TrainState, split: str = "test") -> dict[str, float]:
+    """`Program.evaluate` of numpy arrays."""
+    constants = program.feed.constants(split)
+    return program.evaluate(program.parallel.replicate(state), constants, split=split)
 
 
 def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:
@@ -38,21 +131,20 @@ def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float
     Raises:
       UserError: the data has another number of classes.
     """
-    network = backbone(network)
+    network = store.backbone(network)
     config = ConfigDict(config.to_dict())
     config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
     config.pruning, config.start = configs.base().pruning, configs.base().start
     compaction = network.compaction
-    run = Run(config, compactions={} if compaction is None else {"network_0": compaction})
-    if run.num_classes != network.num_classes:
+    program = build(config, compactions={} if compaction is None else {"network_0": compaction})
+    if program.num_classes != network.num_classes:
         raise UserError(
             f"{network.name} has {network.num_classes} classes, config.data.source="
-            f"{config.data.source} has {run.num_classes}"
+            f"{config.data.source} has {program.num_classes}"
         )
     variables = network.variables
     params, model_state = (
         {"cohort": {"network_0": variables["params"]}},
         {"batch_stats": {"network_0": variables["batch_stats"]}},
     )
-    state = TrainState(np.zeros((), np.int32), params, model_state, ())
-    return run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
+    return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()))

@@ -1,70 +1,49 @@
 """The loop: epoch after epoch, with evaluation, metrics, checkpoints and preemption."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from kdjax.compaction import history as compactions
 from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.metrics import MetricsWriter, Progress, say
-from kdjax.training import optimizers, shrinking, teachers
+from kdjax.training import optimizers, resumption
+from kdjax.training.hooks import Hook
 from kdjax.training.preemption import Preemption
-from kdjax.training.program import Run, network_names
+from kdjax.training.program import Program, network_names
 from kdjax.training.step import TrainState
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
+def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
     """Trains to `config.epochs`, going on from the workdir's latest checkpoint.
 
-    A teacher that is to be trained first is trained in the workdir's subdirectory 'teacher'.
+    Args:
+      program: as the run starts.
+      workdir: locked by this process.
+      hooks: asked in this order.
 
     Returns:
       The evaluation metrics of the last epoch.
 
     Raises:
-      UserError: settings, data or workdir that cannot be used; a loss that is not finite.
+      UserError: a workdir that cannot be used; a loss that is not finite.
       Preempted: SIGTERM came; the state was saved.
     """
-    workdirs.check(workdir, config)
-    teacher = teachers.config_of_teacher(config)
-    if teacher is not None and not teachers.finished(teacher, teachers.directory(workdir)):
-        teachers.check(config)
-        say(f"teacher {teacher.networks[0]}: {teachers.directory(workdir)}")
-        train(teacher, teachers.directory(workdir))
-        say(f"student {config.networks[0]}: {workdir}")
-    run = Run(config, workdir)
-    run.check_best()
-    shrinking.check(run)
-    with workdirs.locked(workdir):
-        return _train(run, workdir)
-
-
-def _train(run: Run, workdir: Path) -> dict[str, float]:
-    config = run.config
-    workdirs.claim(workdir, config)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best)
-    step = 0
-    if checkpoints.latest_step() is None:
-        compactions.forget(workdir, -1)
-        if run.compactions:
-            compactions.write(workdir, step, run.compactions)
-        state = run.init_state()
-    else:
-        compactions.forget(workdir, checkpoints.latest_step())
-        run.build(compactions.read(workdir, checkpoints.latest_step()))
-        step, state = checkpoints.restore(run.abstract_state())
-        say(f"resumed from step {step} (epoch {step / run.steps_per_epoch:.2f}) of {workdir}")
+    workdirs.claim(workdir, program.config)
+    checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
+    program, step, state = resumption.start(program, workdir, checkpoints)
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
-        loop = _Loop(run, workdir, checkpoints, writer, preemption)
+        loop = _Loop(program, hooks, checkpoints, writer, preemption)
         try:
-            return loop.run(run.parallel.replicate(state), step)
+            return loop.run(program.parallel.replicate(state), step)
         finally:
             if writer is not None:
                 writer.close()
@@ -76,86 +55,98 @@ class _Loop:
 
     def __init__(
         self,
-        run: Run,
-        workdir: Path,
+        program: Program,
+        hooks: Sequence[Hook],
         checkpoints: Checkpoints,
         writer: MetricsWriter | None,
         preemption: Preemption,
     ):
-        self.run_ = run
-        self.workdir = workdir
-        self.config = run.config
+        self.program = program
+        self.hooks = hooks
+        self.config = program.config
         self.checkpoints = checkpoints
         self.writer = writer
         self.preemption = preemption
-        self.schedule = optimizers.learning_rate(run.config, run.steps_per_epoch)
-        self.train_constants = run.feed.constants("train")
-        self.test_constants = run.feed.constants("test")
+        self.schedule = optimizers.learning_rate(program.config, program.steps_per_epoch)
+        self.train_constants = program.feed.constants("train")
+        self.test_constants = program.feed.constants("test")
 
     def run(self, state: TrainState, step: int) -> dict[str, float]:
-        config, per_epoch = self.config, self.run_.steps_per_epoch
+        config, per_epoch = self.config, self.program.steps_per_epoch
         metrics = None
         for epoch in range(step // per_epoch, config.epochs):
             state, row = self._epoch(state, epoch, step)
             step, done = (epoch + 1) * per_epoch, epoch + 1
             metrics = None
             if done % config.evaluation.every_epochs == 0 or done == config.epochs:
-                metrics = self.run_.evaluate(state, self.test_constants)
+                metrics = self._evaluate(state)
                 row |= metrics
-            complete = self._inspect(state, row, others=metrics is not None)
-            self._report(row)
-            if done in config.pruning.shrink_epochs and done < config.epochs:
-                state = self._shrink(state, step)
+            may_be_best = self._report(state, row, done, evaluated=metrics is not None)
+            self._write(row)
+            if done < config.epochs:
+                state = self._change(state, done)
             stop = self.preemption.requested(step) and done < config.epochs
             if done % config.checkpoint.every_epochs == 0 or done == config.epochs or stop:
-                best = metrics if complete and metrics else {}
-                self.checkpoints.save(step, fetch(state), best, {})
+                self._save(step, state, metrics if may_be_best and metrics else {})
             if stop:
                 self.checkpoints.wait()
                 self.preemption.stop(step)
         self.checkpoints.wait()
-        return metrics or self.run_.evaluate(state, self.test_constants)
+        return metrics or self._evaluate(state)
 
-    def _shrink(self, state: TrainState, step: int) -> TrainState:
-        """The state of networks without the filters that never return; they are `run_`'s now."""
-        left, smaller, said = shrinking.shrink(self.run_, fetch(state))
-        say(said)
-        self.run_.build(left)
-        # Before the checkpoint, which cannot be read without it.
-        compactions.write(self.workdir, step, left)
-        return self.run_.parallel.replicate(smaller)
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
+        return self.program.evaluate(state, self.test_constants)
 
-    def _inspect(self, state: TrainState, row: dict[str, float], *, others: bool) -> bool:
-        """Adds to an epoch's row what the method says of its end.
+    def _save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
+        self.checkpoints.save(step, fetch(state), metrics, {})
+
+    def _report(
+        self, state: TrainState, row: dict[str, float], epoch: int, *, evaluated: bool
+    ) -> bool:
+        """Adds to an epoch's row what the hooks report.
 
         Args:
           state: at the end of the epoch.
           row: of the metrics files.
-          others: whether other parameters that the method names are evaluated.
+          epoch: counted from 1.
+          evaluated: whether the epoch is evaluated; further parameters are then, too.
 
         Returns:
           Whether the epoch may be the best one.
         """
-        if self.run_.method.epoch_report is None:
-            return True
-        found = self.run_.method.epoch_report(fetch(state.params), fetch(state.opt_state))
-        row |= found.metrics
-        for prefix, params in found.other_params.items() if others else ():
-            other = state._replace(params=self.run_.parallel.replicate(params))
-            metrics = self.run_.evaluate(other, self.test_constants)
-            row |= {f"{prefix}{name}": value for name, value in metrics.items()}
-        return found.may_be_best
+        may_be_best = True
+        for hook in self.hooks:
+            report = hook.report(self.program, state, epoch)
+            if report is None:
+                continue
+            row |= report.metrics
+            may_be_best &= report.may_be_best
+            for prefix, params in report.other_params.items() if evaluated else ():
+                params = self.program.parallel.replicate(params)
+                metrics = self._evaluate(state._replace(params=params))
+                row |= {f"{prefix}{name}": value for name, value in metrics.items()}
+        return may_be_best
+
+    def _change(self, state: TrainState, epoch: int) -> TrainState:
+        """The state that training goes on with; `program` is the one that it is of."""
+        for hook in self.hooks:
+            change = hook.change(self.program, state, epoch)
+            if change is not None:
+                say(change.message)
+                self.program = change.program
+                state = self.program.parallel.replicate(change.state)
+        return state
 
     def _epoch(self, state, epoch: int, step: int):
         """One epoch, or what is left of it; returns the state and the means of its metrics."""
-        per_epoch, per_step = self.run_.steps_per_epoch, self.run_.feed.images_per_step
+        per_epoch, per_step = self.program.steps_per_epoch, self.program.feed.images_per_step
         first = step - epoch * per_epoch
         progress = Progress(epoch + 1, per_epoch * per_step, first * per_step)
         pending, rows, begin = None, [], time.monotonic()
-        batches = self.run_.feed.train(epoch, first)
+        batches = self.program.feed.train(epoch, first)
         try:
             for steps, batch in batches:
-                state, metrics = self.run_.train_steps(state, self.train_constants, batch)
+                state, metrics = self.program.train_steps(state, self.train_constants, batch)
                 # The device works on this dispatch while the host looks at the one before.
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps
@@ -163,7 +154,7 @@ class _Loop:
                 # At the epoch's end there is a row to write and an evaluation to make first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
-                    self.checkpoints.save(step, fetch(state), {}, {})
+                    self._save(step, state, {})
                     self.checkpoints.wait()
                     self.preemption.stop(step)
             self._collect(rows, pending)
@@ -201,7 +192,8 @@ class _Loop:
             )
         rows.append(metrics)
 
-    def _report(self, row: dict[str, float]) -> None:
+    def _write(self, row: dict[str, float]) -> None:
+        """Writes an epoch's row to the metrics files, and a line of it for the user."""
         if self.writer is not None:
             self.writer.write(row)
             self.writer.flush()

@@ -1,16 +1,21 @@
 """A config made into data, method, optimizer and compiled functions."""
 
+from __future__ import annotations
+
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from kdjax import data, methods
 from kdjax.data import feeding
 from kdjax.errors import UserError
+from kdjax.methods import Method
 from kdjax.models import Compaction
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.training import optimizers, teachers
@@ -24,72 +29,59 @@ _LEAST = {
 }
 
 
-class Run:
-    """A config made into data, method, optimizer and functions, compiled when first called.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Data, method, optimizer, and the functions that train and evaluate.
 
-    Args:
+    A program never changes: networks that become smaller are another program's, see
+    `with_compactions`.
+
+    Attributes:
       config: see `kdjax.config`.
-      workdir: where a teacher that is trained first is found.
-      with_teacher: False puts a network without weights in the place of a trained teacher. That
-        will do to look at batches, not to train or evaluate.
-      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
-        weights come from a checkpoint; None for networks as they start.
+      parallel: how functions are spread over devices.
+      feed: the batches.
+      prepare: `feeding.train_input` of the data.
+      create_method: makes `method` from `compactions`.
+      compactions: which filters are left of networks that are smaller than their names say, by
+        'network_i'.
+      method: what is trained.
+      tx: its optimizer.
+      train_steps: `step.train_step`, compiled for all devices when it is first called.
+      evaluation_steps: `step.evaluation_step`, likewise.
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        workdir: Path | None = None,
-        *,
-        with_teacher: bool = True,
-        compactions: Mapping[str, Compaction] | None = None,
-    ):
-        self.config = config
-        self.workdir = workdir
-        _check_settings(config)
-        feeding.check_settings(config.data)
-        self.parallel = Parallel(config.parallel)
-        _check_batch(config.batch_size, self.parallel)
-        dataset = data.load(config)
-        most = config.steps_per_dispatch or feeding.automatic_steps(dataset, config)
-        self.feed = feeding.Feed(config, dataset, self.parallel, most)
-        self.steps_per_epoch = self.feed.steps_per_epoch
-        self.train_labels = dataset.train.labels
-        self.stand_in = None
-        if not with_teacher and methods.needs_teacher(config):
-            self.stand_in = teachers.weightless(config, dataset.num_classes)
-        self.image_shape = dataset.image_shape
-        self.num_classes = dataset.num_classes
-        self.prepare = feeding.train_input(
-            dataset,
-            config.data.augmentation,
-            views=config.data.views,
-            policy_names=config.data.policies,
-        )
-        self.prepare_test = feeding.test_input(dataset)
-        self.build(compactions)
+    config: ConfigDict
+    parallel: Parallel
+    feed: feeding.Feed
+    prepare: Callable
+    create_method: Callable[[Mapping[str, Compaction] | None], Method]
+    compactions: Mapping[str, Compaction]
+    method: Method
+    tx: optax.GradientTransformation
+    train_steps: Callable
+    evaluation_steps: Callable
 
-    def build(self, compactions: Mapping[str, Compaction] | None) -> None:
-        """Makes method, optimizer and functions, for networks of which these filters are left."""
-        if compactions is None:
-            self.compactions = methods.starting_compactions(self.config, self.num_classes)
-        else:
-            self.compactions = dict(compactions)
-        self.method = methods.create(
-            teachers.resolved(self.config, self.workdir),
-            num_classes=self.num_classes,
-            axis_name=AXIS,
-            train_labels=self.train_labels,
-            teacher=self.stand_in,
-            compactions=compactions,
-        )
-        self.tx = self.method.optimizer(optimizers.create(self.config, self.steps_per_epoch))
-        self.train_steps = self.parallel.map(
-            train_step(self.method, self.tx, self.prepare, self.config.seed), donate=True
-        )
-        self.evaluation_steps = self.parallel.map(
-            evaluation_step(self.method, self.prepare_test, self.num_classes)
-        )
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps per epoch."""
+        return self.feed.steps_per_epoch
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the images that networks see."""
+        return self.feed.dataset.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data."""
+        return self.feed.dataset.num_classes
+
+    def with_compactions(self, compactions: Mapping[str, Compaction]) -> Program:
+        """The program of the same run for networks of which these filters are left.
+
+        The learning-rate schedule and the data stay where they are; functions are compiled anew.
+        """
+        return _compiled(self.config, self.parallel, self.feed, self.create_method, compactions)
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""
@@ -114,14 +106,19 @@ class Run:
                 f"use one of {', '.join(names)}"
             )
 
-    def evaluate(self, state: TrainState, constants) -> dict[str, float]:
-        """Accuracies and cross entropies over the whole test split, and 'mean/top1'.
+    def evaluate(self, state: TrainState, constants, *, split: str = "test") -> dict[str, float]:
+        """Accuracies and cross entropies over a whole split, and 'mean/top1'.
 
         The mean is over the single networks; ensembles are left out of it.
+
+        Args:
+          state: on the devices.
+          constants: `feed.constants` of the split.
+          split: 'test', or 'train': its images as they are stored, not augmented.
         """
         variables = (state.params, state.model_state)
         totals = None
-        for batches in self.feed.test():
+        for batches in self.feed.evaluation(split):
             sums = fetch(self.evaluation_steps(variables, constants, batches))
             sums = jax.tree.map(float, sums)
             totals = sums if totals is None else jax.tree.map(float.__add__, totals, sums)
@@ -131,7 +128,85 @@ class Run:
         return metrics | {"mean/top1": float(np.mean(single))}
 
 
-def network_names(metrics: dict[str, float]) -> list[str]:
+def build(
+    config: ConfigDict,
+    workdir: Path | None = None,
+    *,
+    with_teacher: bool = True,
+    compactions: Mapping[str, Compaction] | None = None,
+) -> Program:
+    """The program of a config.
+
+    Args:
+      config: see `kdjax.config`.
+      workdir: where a teacher that is trained first is found.
+      with_teacher: False puts a network without weights in the place of a trained teacher. That
+        will do to look at batches, not to train or evaluate.
+      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
+        weights come from a checkpoint; None for networks as they start.
+
+    Raises:
+      UserError: settings or data that make no run.
+    """
+    _check_settings(config)
+    feeding.check_settings(config.data)
+    parallel = Parallel(config.parallel)
+    _check_batch(config.batch_size, parallel)
+    dataset = data.load(config)
+    most_steps = config.steps_per_dispatch or feeding.automatic_steps(dataset, config)
+    feed = feeding.Feed(config, dataset, parallel, most_steps)
+    stand_in = None
+    if not with_teacher and methods.needs_teacher(config):
+        stand_in = teachers.weightless(config, dataset.num_classes)
+
+    def create_method(compactions: Mapping[str, Compaction] | None) -> Method:
+        return methods.create(
+            teachers.resolved(config, workdir),
+            num_classes=dataset.num_classes,
+            axis_name=AXIS,
+            train_labels=dataset.train.labels,
+            teacher=stand_in,
+            compactions=compactions,
+        )
+
+    return _compiled(config, parallel, feed, create_method, compactions)
+
+
+def _compiled(
+    config: ConfigDict,
+    parallel: Parallel,
+    feed: feeding.Feed,
+    create_method: Callable[[Mapping[str, Compaction] | None], Method],
+    compactions: Mapping[str, Compaction] | None,
+) -> Program:
+    dataset = feed.dataset
+    prepare = feeding.train_input(
+        dataset,
+        config.data.augmentation,
+        views=config.data.views,
+        policy_names=config.data.policies,
+    )
+    method = create_method(compactions)
+    tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
+    step = train_step(method, tx, prepare, config.seed)
+    evaluation = evaluation_step(method, feeding.test_input(dataset), dataset.num_classes)
+    if compactions is None:
+        compactions = methods.starting_compactions(config, dataset.num_classes)
+    return Program(
+        config=config,
+        parallel=parallel,
+        feed=feed,
+        prepare=prepare,
+        create_method=create_method,
+        compactions=compactions,
+        method=method,
+        tx=tx,
+        train_steps=parallel.map(step, donate=True),
+        evaluation_steps=parallel.map(evaluation),
+    )
+
+
+def network_names(metrics: Mapping[str, float]) -> list[str]:
     """'network_0', 'network_1', ...: the single networks among evaluation metrics."""
     names = (name.removesuffix("/top1") for name in metrics if name.endswith("/top1"))
     return [name for name in names if name.removeprefix("network_").isdigit()]

@@ -9,28 +9,44 @@ training goes on with what is left, computing what the masked networks would.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import compaction, methods, pruning
+from kdjax.compaction import history
 from kdjax.compaction.history import Compactions
 from kdjax.errors import UserError
+from kdjax.parallel import fetch
+from kdjax.training.hooks import Change, Hook
+from kdjax.training.program import Program
 from kdjax.training.step import TrainState
-
-if TYPE_CHECKING:
-    from kdjax.training.program import Run
 
 _SETTING = "config.pruning.shrink_epochs"
 
 
-def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
+def hook(workdir: Path) -> Hook:
+    """Shrinks the networks of a run after its `config.pruning.shrink_epochs`."""
+
+    def change(program: Program, state: TrainState, epoch: int) -> Change | None:
+        if epoch not in program.config.pruning.shrink_epochs:
+            return None
+        compactions, smaller, message = shrink(program, fetch(state))
+        # Before the checkpoint, which cannot be read without it.
+        history.write(workdir, epoch * program.steps_per_epoch, compactions)
+        return Change(program.with_compactions(compactions), smaller, message)
+
+    return Hook(check=check, change=change)
+
+
+def shrink(program: Program, state: TrainState) -> tuple[Compactions, TrainState, str]:
     """Takes the filters that never return out of a state.
 
     Args:
-      run: whose state it is.
+      program: whose state it is.
       state: numpy arrays.
 
     Returns:
@@ -39,15 +55,15 @@ def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
     Raises:
       UserError: the networks cannot lose them.
     """
-    hard = pruning.pruning_state(state.opt_state).hard
-    networks = methods.networks(run.config, run.num_classes, compactions=run.compactions)
+    hard, config = pruning.pruning_state(state.opt_state).hard, program.config
+    networks = methods.networks(config, program.num_classes, compactions=program.compactions)
     compactions, sizes = {}, []
     for index, network in enumerate(networks):
         name = f"network_{index}"
         prefix = f"cohort/{name}/"
         if "backbone" in state.params["cohort"][name]:
             raise UserError(
-                f"{_SETTING}: networks of method {run.config.method!r} have branches, which read "
+                f"{_SETTING}: networks of method {config.method!r} have branches, which read "
                 "channels that would be removed; shrink after training, by --job=compact"
             )
         masks = {
@@ -67,38 +83,36 @@ def shrink(run: Run, state: TrainState) -> tuple[Compactions, TrainState, str]:
     return compactions, state, f"filters that are left: {', '.join(sizes)}"
 
 
-def check(run: Run) -> None:
+def check(program: Program) -> None:
     """Raises `UserError` if the run could not shrink as its config says, before it is trained.
 
     Its networks are made smaller by filters that might be pruned, and the state must be one that
     the smaller networks have.
     """
-    settings = run.config.pruning
+    settings = program.config.pruning
     if not settings.shrink_epochs:
         return
-    _check_settings(run.config)
-    state = run.abstract_state()
+    _check_settings(program.config)
+    state = program.abstract_state()
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
     state = state._replace(opt_state=_with_hard(state.opt_state, settings.rate))
-    compactions, state, _ = shrink(run, state)
-    _check_features(run, compactions)
-    run.build(compactions)
-    expected = run.abstract_state()
-    run.build(None)
+    compactions, state, _ = shrink(program, state)
+    _check_features(program, compactions)
+    expected = program.with_compactions(compactions).abstract_state()
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
     for (path, leaf), found in pairs:
         if leaf.shape != found.shape:
-            raise _reads(run, jax.tree_util.keystr(path, simple=True, separator="/"))
+            raise _reads(program, jax.tree_util.keystr(path, simple=True, separator="/"))
 
 
-def _check_features(run: Run, compactions: Compactions) -> None:
+def _check_features(program: Program, compactions: Compactions) -> None:
     """Raises `UserError` if feature maps get narrower that the method may look at."""
-    if run.method.logits_only:
+    if program.method.logits_only:
         return
-    images = jax.ShapeDtypeStruct((2, *run.image_shape), np.float32)
+    images = jax.ShapeDtypeStruct((2, *program.image_shape), np.float32)
     widths = []
-    for left in (run.compactions, compactions):
-        networks = methods.networks(run.config, run.num_classes, compactions=left)
+    for left in (program.compactions, compactions):
+        networks = methods.networks(program.config, program.num_classes, compactions=left)
         found = [
             jax.eval_shape(network.init_with_output, jax.random.key(0), images)[0]
             for network in networks
@@ -112,13 +126,13 @@ def _check_features(run: Run, compactions: Compactions) -> None:
         )
     for name, width in widths[0].items():
         if widths[1][name] != width:
-            raise _reads(run, name)
+            raise _reads(program, name)
 
 
-def _reads(run: Run, name: str) -> UserError:
+def _reads(program: Program, name: str) -> UserError:
     return UserError(
-        f"{_SETTING}: method {run.config.method!r} reads channels that would be removed ({name}); "
-        "shrink after training, by --job=compact"
+        f"{_SETTING}: method {program.config.method!r} reads channels that would be removed "
+        f"({name}); shrink after training, by --job=compact"
     )
 
 

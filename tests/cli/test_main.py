@@ -283,7 +283,7 @@ def test_error_of_ours_shows_its_traceback(monkeypatch, source, tmp_path):
     def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("kdjax.training.loop.train", fail)
+    monkeypatch.setattr("kdjax.training.stages.train", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["kdjax", *runs.settings(source), f"--workdir={tmp_path}"])
 

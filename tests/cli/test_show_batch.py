@@ -17,9 +17,9 @@ from kdjax.errors import UserError
 from kdjax.methods import Method, base, hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.parallel import AXIS
 from kdjax.runs import metrics
-from kdjax.training import loop
+from kdjax.training import stages
 from kdjax.training import step as training
-from kdjax.training.program import Run
+from kdjax.training.program import build
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
@@ -85,7 +85,7 @@ def expected(config, step) -> np.ndarray:
 def test_what_is_shown_is_what_the_loss_saw_in_training(monkeypatch, source, tmp_path):
     monkeypatch.setattr(methods, "create", lambda *args, **options: watching())
     config = configured(source)
-    loop.train(config, tmp_path)
+    stages.train(config, tmp_path)
     epochs = metrics.read(tmp_path / "metrics.jsonl")
     for epoch, row in enumerate(epochs):
         seen = [row[f"train/row_{i}"] for i in range(ROWS)]
@@ -99,7 +99,7 @@ def test_each_device_is_shown_what_it_saw(monkeypatch, source):
     for count in ("device_count", "local_device_count"):
         monkeypatch.setattr(jax, count, lambda: 2)
     config, step = configured(source), 4
-    run, method, tx = Run(config), watching(), optax.sgd(0.1)
+    run, method, tx = build(config), watching(), optax.sgd(0.1)
     one_step = training.train_step(method, tx, run.prepare, config.seed)
     mapped = jax.jit(jax.vmap(one_step, in_axes=(None, None, 0), axis_name=AXIS))
     state = training.init_state(method, tx, jax.random.key(0), run.image_shape)

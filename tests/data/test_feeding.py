@@ -11,8 +11,8 @@ from kdjax.data import ArraySplit, Dataset, RecordSplit, feeding, policies
 from kdjax.errors import UserError
 from kdjax.parallel import AXIS, Parallel
 from kdjax.runs import metrics
-from kdjax.training import loop
-from kdjax.training.program import Run
+from kdjax.training import stages
+from kdjax.training.program import build
 from tests import tiny_runs as runs
 from tests.data.conftest import write_folder
 from tests.tiny_runs import networks  # noqa: F401
@@ -248,7 +248,7 @@ def test_settings_are_checked_before_data_are_opened(changes, message):
     config = configs.base()
     config.data.update(source="folder:/no/such/folder", **changes)
     with pytest.raises(UserError, match=message) as error:
-        Run(config)
+        build(config)
     assert "\n" not in str(error.value)
 
 
@@ -291,7 +291,7 @@ def test_processes_read_whole_groups(folder, monkeypatch):
 def test_evaluation_shows_every_image_once(folder, placement):
     feed = make_feed(folder, placement=placement, image_size=8, most=2)
     seen = []
-    for batch in feed.test():
+    for batch in feed.evaluation():
         indices, mask = np.asarray(batch["index"]), np.asarray(batch["mask"])
         seen += indices[mask == 1].tolist()
         assert set(np.unique(mask)) <= {0, 1}
@@ -346,7 +346,7 @@ def test_batches_of_uneven_images_at_224_pixels(birds):
     assert not feed.resident
     images = [batch["image"] for batch in steps_of(feed, 0)]
     assert [each.shape for each in images] == [(1, 8, 2, 224, 224, 3)] * 3
-    tests = [(batch["image"].shape, batch["mask"].sum()) for batch in feed.test()]
+    tests = [(batch["image"].shape, batch["mask"].sum()) for batch in feed.evaluation()]
     assert tests == [((1, 1, 5, 224, 224, 3), count) for count in (5, 5, 2)]
 
 
@@ -358,7 +358,7 @@ def test_run_on_uneven_images_at_224_pixels(birds, tmp_path, changes):
     config.evaluation.batch_size = 5
     config.data.update(source=f"folder:{birds}", image_size=224)
     config.data.update(augmentation="resized_crop_flip", **changes)
-    found = loop.train(config, tmp_path / "run")
+    found = stages.train(config, tmp_path / "run")
     (row,) = metrics.read(tmp_path / "run" / "metrics.jsonl")
     assert row["step"] == 2 and np.isfinite(row["train/loss"]) and row["images_per_second"] > 0
     assert (found["network_0/top1"] * 12) % 1 == pytest.approx(0, abs=1e-5)

@@ -18,9 +18,9 @@ from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training import loop
+from kdjax.training import stages
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import Run
+from kdjax.training.program import Program, build
 from kdjax.tree import leaves
 from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
@@ -88,7 +88,7 @@ QUICK = ("wrn_16_1", "vgg8")
 def pruned_and_others(config, filters):
     """The paths of the convolutions that are pruned, of those that are not, and all that is."""
     config.pruning.filters = filters
-    run = Run(config)
+    run = build(config)
     params = run.abstract_state().params
     groups = selection(config.pruning, methods.networks(config, run.num_classes))(params)
     masked = {path for group in groups for path in group.leaves}
@@ -142,7 +142,7 @@ def test_sums_that_reach_across_shared_stages(source):
     config = pruning.config(source, networks=networks, shared_stages=1)
     config.pruning.filters = "coupled"
     with pytest.raises(UserError, match="shared_stages to 0"):
-        Run(config).abstract_state()
+        build(config).abstract_state()
 
 
 def test_patterns_and_skip(source):
@@ -162,7 +162,7 @@ def test_patterns_and_skip(source):
 
 def trained(config, epochs=1):
     """The run and its state after some epochs."""
-    run = Run(config)
+    run = build(config)
     state = run.parallel.replicate(run.init_state())
     constants = run.feed.constants("train")
     for epoch in range(epochs):
@@ -253,21 +253,21 @@ def zero_filters(arrays):
 
 def scored(monkeypatch, scores):
     """Epoch n has the n-th score as its accuracy, with the pruning and without it."""
-    evaluate, rising = Run.evaluate, {}
+    evaluate, rising = Program.evaluate, {}
 
     def scored(self, state, constants):
         step = int(np.asarray(fetch(state.step)))
         rising[step] = scores[step // pruning.PER_EPOCH - 1]
         return evaluate(self, state, constants) | {"mean/top1": rising[step]}
 
-    monkeypatch.setattr(Run, "evaluate", scored)
+    monkeypatch.setattr(Program, "evaluate", scored)
 
 
 @pytest.mark.parametrize("name", [n if n == "srfp" else pytest.param(n, marks=slow) for n in PLANS])
 def test_a_run_follows_its_schedule(source, tmp_path, monkeypatch, name):
     """Epochs before the pruning is what it shall be are never the best, whatever their accuracy."""
     scored(monkeypatch, [0.4, 0.3, 0.2, 0.1])
-    loop.train(pruning.config(source, name), tmp_path)
+    stages.train(pruning.config(source, name), tmp_path)
     rows = metrics.read(tmp_path / "metrics.jsonl")
     *plan, complete = PLANS[name]
     for key, values in zip(("rate", "decay", "hard_fraction"), plan, strict=True):
@@ -295,11 +295,11 @@ def test_an_unpruned_epoch_is_the_best_for_lack_of_others_only(source, tmp_path,
     config = pruning.config(source, "srfp")
     with monkeypatch.context() as patch, pytest.raises(Preempted):
         patch.setattr(Preemption, "requested", lambda self, step: step == 6)
-        loop.train(config, tmp_path)
+        stages.train(config, tmp_path)
     step, arrays = saved(tmp_path, "latest")
     assert step == 6 and zero_filters(arrays) == 0
     assert saved(tmp_path, "best")[0] == 6
-    loop.train(config, tmp_path)
+    stages.train(config, tmp_path)
     step, arrays = saved(tmp_path, "best")
     assert step == 24 and zero_filters(arrays) == 14
 
@@ -308,7 +308,7 @@ def test_an_unpruned_epoch_is_the_best_for_lack_of_others_only(source, tmp_path,
 def test_metrics_before_pruning(source, tmp_path, monkeypatch):
     """They are those of the same epoch without its last pruning."""
     changes = {"epochs": 1, "pruning__before_training": True}
-    loop.train(pruning.config(source, "sfp", **changes), tmp_path / "pruned")
+    stages.train(pruning.config(source, "sfp", **changes), tmp_path / "pruned")
     (row,) = metrics.read(tmp_path / "pruned" / "metrics.jsonl")
 
     def never(method, networks, config, *, every):
@@ -316,7 +316,7 @@ def test_metrics_before_pruning(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr(registry, "pruned", never)
     config = pruning.config(source, "sfp", **changes, pruning__evaluate_before=False)
-    loop.train(config, tmp_path / "not")
+    stages.train(config, tmp_path / "not")
     (expected,) = metrics.read(tmp_path / "not" / "metrics.jsonl")
     assert not any(name.startswith("before_pruning") for name in expected)
     names = ("network_0/cross_entropy", "network_0/top1", "mean/top1")
@@ -430,7 +430,7 @@ def test_settings_that_make_no_pruning(source, tmp_path, changes, message):
         config.pruning.rate = 0.4
     config.pruning.update(changes)
     with pytest.raises(UserError, match=rf"^config\.pruning.*{message}") as error:
-        loop.train(config, tmp_path / "run")
+        stages.train(config, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -439,7 +439,7 @@ def test_networks_without_sums_have_no_coupled_filters(source):
     config = pruning.config(source, networks=("vgg8",), data__image_size=32)
     config.pruning.filters = "coupled"
     with pytest.raises(UserError, match=r"pruning\.filters='coupled': .*VGG has no residual sums"):
-        Run(config).abstract_state()
+        build(config).abstract_state()
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_networks_without_sums_have_no_coupled_filters(source):
 def test_settings_that_go_together(source, changes):
     config = pruning.config(source)
     config.pruning.update(changes)
-    Run(config).abstract_state()
+    build(config).abstract_state()
 
 
 @slow
@@ -465,7 +465,7 @@ def test_random_filters_are_those_of_the_seed(source):
     masks = []
     for seed in (0, 0, 1):
         config = pruning.config(source, pruning__criterion="random", seed=seed)
-        run = Run(config)
+        run = build(config)
         params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), run.abstract_state().params)
         state = run.method.optimizer(run.tx).init(params)
         masks.append(np.concatenate(list(pruning_state(state[-1]).masks.values())))

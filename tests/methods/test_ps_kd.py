@@ -15,7 +15,7 @@ from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.self_distill import memory
 from kdjax.methods.self_distill.build import Clock
-from kdjax.training import loop
+from kdjax.training import stages
 from kdjax.training.preemption import Preempted, Preemption
 from tests import golden
 from tests import tiny_runs as runs
@@ -166,11 +166,11 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, monkeypatch):
     config.batch_size, config.epochs = 16, 2
     config.data.source = runs.write_arrays(tmp_path / "tiny.npz")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    loop.train(config, whole)
+    stages.train(config, whole)
     with monkeypatch.context() as patch:
         patch.setattr(Preemption, "requested", lambda self, step: step == 8)
         with pytest.raises(Preempted):
-            loop.train(config, cut)
+            stages.train(config, cut)
     assert kill_resume.latest(cut / "checkpoints") == 8
-    loop.train(config, cut)
+    stages.train(config, cut)
     assert kill_resume.differences(whole, cut) == ["metrics.jsonl"]

@@ -14,7 +14,7 @@ from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.self_distill import batches
 from kdjax.runs.metrics import read
-from kdjax.training import loop
+from kdjax.training import stages
 from tests import tiny_runs as runs
 from tests.models import helpers
 from tests.tiny_runs import networks  # noqa: F401
@@ -237,6 +237,6 @@ def test_run(name, tmp_path):
     config.data.source = runs.write_arrays(tmp_path / "tiny.npz")
     config.data.views = configured(name).data.views
     config.data.partners = configured(name).data.partners
-    loop.train(config, tmp_path / "run")
+    stages.train(config, tmp_path / "run")
     rows = read(tmp_path / "run" / "metrics.jsonl")
     assert rows[1]["train/cross_entropy"] < rows[0]["train/cross_entropy"]

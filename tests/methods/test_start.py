@@ -11,8 +11,8 @@ from kdjax import models
 from kdjax.compaction import compact, filter_groups
 from kdjax.errors import UserError
 from kdjax.networks import store as pretrained
-from kdjax.training import evaluation, loop
-from kdjax.training.program import Run
+from kdjax.training import evaluation, stages
+from kdjax.training.program import build
 from kdjax.tree import leaves
 from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
@@ -57,7 +57,7 @@ def start_config(source, directory, method="", **changes):
 
 def initial(config):
     """Parameters and statistics of the only network before training, by their paths."""
-    state = Run(config).init_state()
+    state = build(config).init_state()
     params, statistics = state.params["cohort"], state.model_state["batch_stats"]
     return leaves(params["network_0"]) | leaves(statistics["network_0"])
 
@@ -121,17 +121,18 @@ def test_branches_start_from_branches(source, save):
 @pytest.mark.slow
 def test_a_run_starts_where_another_ended(source, tmp_path):
     config = start_config(source, "", epochs=2)
-    ended = loop.train(config, tmp_path / "dense")
+    ended = stages.train(config, tmp_path / "dense")
     config = start_config(source, tmp_path / "dense", epochs=1)
     config.start.which = "latest"
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.0, 0.0
-    run = Run(config)
+    run = build(config)
     state = run.parallel.replicate(run.init_state())
     assert run.evaluate(state, run.feed.constants("test")) == pytest.approx(ended)
-    last = loop.train(config, tmp_path / "on")
+    last = stages.train(config, tmp_path / "on")
     # What it started from is needed no more.
     (tmp_path / "dense").rename(tmp_path / "elsewhere")
-    assert evaluation.evaluate(config, tmp_path / "on", "latest")["mean/top1"] == last["mean/top1"]
+    again = evaluation.evaluate(evaluation.load_run(tmp_path / "on"), checkpoint="latest")
+    assert again["mean/top1"] == last["mean/top1"]
 
 
 def test_a_compact_network_starts_from_all_its_weights(source, save):
@@ -141,7 +142,7 @@ def test_a_compact_network_starts_from_all_its_weights(source, save):
     assert found.keys() == expected.keys()
     for path, array in expected.items():
         np.testing.assert_array_equal(found[path], array)
-    assert Run(config).compactions == {"network_0": network.compaction}
+    assert build(config).compactions == {"network_0": network.compaction}
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -164,14 +165,13 @@ def test_a_compact_network_trains_on(source, save, tmp_path, learner):
     teacher, _ = save("resnet8")
     changes = {"learner": learner, "teacher__checkpoint": str(teacher) if learner == "kd" else ""}
     config = start_config(source, directory, epochs=2, **changes)
-    metrics = loop.train(config, tmp_path / "whole")
-    loop.train(start_config(source, directory, epochs=1, **changes), tmp_path / "part")
-    loop.train(config, tmp_path / "part")
+    metrics = stages.train(config, tmp_path / "whole")
+    stages.train(start_config(source, directory, epochs=1, **changes), tmp_path / "part")
+    stages.train(config, tmp_path / "part")
     assert kill_resume.differences(tmp_path / "whole", tmp_path / "part") == []
     directory.rename(tmp_path / "elsewhere")
-    assert evaluation.evaluate(config, tmp_path / "part", "latest")["mean/top1"] == pytest.approx(
-        metrics["mean/top1"]
-    )
+    found = evaluation.evaluate(evaluation.load_run(tmp_path / "part"), checkpoint="latest")
+    assert found["mean/top1"] == pytest.approx(metrics["mean/top1"])
     trained = pretrained.load(tmp_path / "part", which="latest")
     assert trained.compaction == network.compaction
     moved = {path: np.abs(array - of(network)[path]).max() for path, array in of(trained).items()}
@@ -206,14 +206,14 @@ def test_weights_that_are_no_start(source, save, tmp_path, kept, changes, messag
     directory, _ = save(*kept)
     config = start_config(source, directory, **changes)
     with pytest.raises(UserError, match=message) as error:
-        loop.train(config, tmp_path / "run")
+        stages.train(config, tmp_path / "run")
     assert "\n" not in str(error.value) and "config.start" in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_start_that_is_not_there(source, tmp_path):
     with pytest.raises(UserError, match="nowhere holds no network"):
-        Run(start_config(source, tmp_path / "nowhere"))
+        build(start_config(source, tmp_path / "nowhere"))
 
 
 def test_the_start_is_not_the_teacher(source, save):
@@ -221,6 +221,6 @@ def test_the_start_is_not_the_teacher(source, save):
     directory, _ = save("tiny")
     config = start_config(source, directory, "hfp", learner="kd")
     config.teacher.network = "tiny"
-    own = loop.teachers.config_of_teacher(config)
+    own = stages.teachers.config_of_teacher(config)
     assert (own.start.checkpoint, own.pruning.method) == ("", "")
-    jax.tree.map(np.shape, Run(own).abstract_state())
+    jax.tree.map(np.shape, build(own).abstract_state())

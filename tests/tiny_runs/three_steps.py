@@ -15,7 +15,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax.parallel import fetch
-from kdjax.training.program import Run
+from kdjax.training.program import build
 from tests.tiny_runs import networks  # noqa: F401
 
 
@@ -42,7 +42,7 @@ def configured(source: str, name: str):
 
 
 def three_steps(config):
-    run = Run(config)
+    run = build(config)
     assert run.steps_per_epoch == 3
     before = run.init_state()
     state = run.parallel.replicate(before)

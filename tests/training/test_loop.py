@@ -17,10 +17,10 @@ from kdjax.methods import Method
 from kdjax.parallel import Parallel
 from kdjax.runs import metrics
 from kdjax.runs import workdir as workdirs
-from kdjax.training import loop
+from kdjax.training import stages
 from kdjax.training import step as training
 from kdjax.training.preemption import EXIT_STATUS, Preempted, Preemption
-from kdjax.training.program import Run, network_names
+from kdjax.training.program import build, network_names
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401
 
@@ -51,14 +51,14 @@ def interrupt_at(monkeypatch, *steps):
 @pytest.mark.parametrize("step", [4, PER_EPOCH, PER_EPOCH + 1])
 def test_interrupted_run_ends_as_the_uninterrupted_one(make_config, tmp_path, monkeypatch, step):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    loop.train(make_config(), whole)
+    stages.train(make_config(), whole)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step)
         with pytest.raises(Preempted) as stopped:
-            loop.train(make_config(), cut)
+            stages.train(make_config(), cut)
     assert stopped.value.code == EXIT_STATUS == 143
     assert kill_resume.latest(cut / "checkpoints") == step
-    loop.train(make_config(), cut)
+    stages.train(make_config(), cut)
     found = kill_resume.differences(whole, cut)
     # The row of an epoch cut in two has the means of its second part.
     assert found == ([] if step == PER_EPOCH else ["metrics.jsonl"])
@@ -66,28 +66,28 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(make_config, tmp_path, mo
 
 
 def test_other_seeds_are_seen_as_other_runs(make_config, tmp_path):
-    loop.train(make_config(epochs=1), tmp_path / "one")
-    loop.train(make_config(epochs=1, seed=1), tmp_path / "other")
+    stages.train(make_config(epochs=1), tmp_path / "one")
+    stages.train(make_config(epochs=1, seed=1), tmp_path / "other")
     found = kill_resume.differences(tmp_path / "one", tmp_path / "other")
     assert "metrics.jsonl" in found and len(found) > 10 and "step" not in found
 
 
 def test_signal_at_the_last_step_changes_nothing(make_config, tmp_path, monkeypatch):
     interrupt_at(monkeypatch, PER_EPOCH)
-    result = loop.train(make_config(epochs=1), tmp_path)
+    result = stages.train(make_config(epochs=1), tmp_path)
     assert result["mean/top1"] == metrics.read(tmp_path / "metrics.jsonl")[-1]["mean/top1"]
 
 
 def test_finished_run_is_evaluated_again(make_config, tmp_path):
-    first = loop.train(make_config(epochs=1), tmp_path)
-    assert loop.train(make_config(epochs=1), tmp_path) == first
+    first = stages.train(make_config(epochs=1), tmp_path)
+    assert stages.train(make_config(epochs=1), tmp_path) == first
     assert len(metrics.read(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_steps_per_dispatch_changes_rounding_only(make_config):
     states = []
     for steps in (1, 3):
-        run = Run(make_config(steps_per_dispatch=steps))
+        run = build(make_config(steps_per_dispatch=steps))
         state = run.parallel.replicate(run.init_state())
         for _, batches in run.feed.train(0, 0):
             state, each = run.train_steps(state, run.feed.constants("train"), batches)
@@ -100,7 +100,7 @@ def test_steps_per_dispatch_changes_rounding_only(make_config):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 64])
 def test_evaluation_counts_every_image_once(make_config, batch_size):
-    run = Run(make_config(**{"evaluation.batch_size": batch_size}))
+    run = build(make_config(**{"evaluation.batch_size": batch_size}))
     state = run.init_state()
     found = run.evaluate(run.parallel.replicate(state), run.feed.constants("test"))
     test = run.feed.dataset.test
@@ -145,14 +145,14 @@ def test_loss_that_is_not_finite_names_the_last_good_checkpoint(make_config, tmp
     config = make_config(**{f"optimizer.{name}": value for name, value in changes.items()})
     message = r"not finite at step [78]: .*loss.*; the last good checkpoint is step 6; .*workdir"
     with pytest.raises(UserError, match=message):
-        loop.train(config, tmp_path)
+        stages.train(config, tmp_path)
     assert kill_resume.latest(tmp_path / "checkpoints") == PER_EPOCH
     assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [PER_EPOCH]
 
 
 def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path):
     changes = {"epochs": 5, "checkpoint.every_epochs": 3, "evaluation.every_epochs": 2}
-    loop.train(make_config(**changes), tmp_path)
+    stages.train(make_config(**changes), tmp_path)
     rows = metrics.read(tmp_path / "metrics.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["epoch"] for row in rows if "mean/top1" in row] == [2, 4, 5]
@@ -174,8 +174,8 @@ def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path):
 )
 def test_setting_that_makes_no_run(make_config, tmp_path, name, value):
     with pytest.raises(UserError, match=rf"config\.{name}={value!r}"):
-        loop.train(make_config(**{name: value}), tmp_path)
-    loop.workdirs.check(tmp_path, make_config())  # the workdir is free for the right settings
+        stages.train(make_config(**{name: value}), tmp_path)
+    workdirs.check(tmp_path, make_config())  # the workdir is free for the right settings
 
 
 def test_sigterm_is_watched_inside_the_block_only():

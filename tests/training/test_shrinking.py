@@ -18,9 +18,9 @@ from kdjax.networks import store as pretrained
 from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training import evaluation, loop, shrinking
+from kdjax.training import evaluation, shrinking, stages
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import Run
+from kdjax.training.program import Program, build
 from tests import tiny_runs as runs
 from tests.tiny_runs import pruning
 from tests.tiny_runs.pruning import PER_EPOCH
@@ -59,7 +59,7 @@ def finished(source, tmp_path_factory):
     def finished(case):
         path = tmp_path_factory.mktemp("runs")
         for name, changes in (("small", {}), ("masked", {"epochs": ()})):
-            loop.train(shrinking_config(source, **CASES[case] | changes), path / name)
+            stages.train(shrinking_config(source, **CASES[case] | changes), path / name)
         return path / "small", path / "masked"
 
     return finished
@@ -69,7 +69,7 @@ def latest(workdir, config, which="latest"):
     """The run as it is at a checkpoint, and its state."""
     checkpoints = Checkpoints(workdir / "checkpoints", "mean/top1", read_only=True)
     left = compactions.read(workdir, checkpoints.step(which))
-    run = Run(config, compactions=left)
+    run = build(config, compactions=left)
     _, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()
     return run, state
@@ -151,7 +151,7 @@ def interrupted(monkeypatch, config, workdir, step):
     with monkeypatch.context() as patch:
         patch.setattr(Preemption, "requested", lambda self, at: at == step)
         with pytest.raises(Preempted):
-            loop.train(config, workdir)
+            stages.train(config, workdir)
     assert kill_resume.latest(workdir / "checkpoints") == step
 
 
@@ -170,7 +170,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(source, finished, tmp_path, mo
     case = "hfp" if step == 2 * PER_EPOCH else "ghfp"
     config = shrinking_config(source, **CASES[case])
     interrupted(monkeypatch, config, tmp_path, step)
-    loop.train(config, tmp_path)
+    stages.train(config, tmp_path)
     same(finished(case)[0], tmp_path, cut=step % PER_EPOCH)
 
 
@@ -186,7 +186,7 @@ def killed(monkeypatch, config, workdir, step):
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(config, workdir)
+            stages.train(config, workdir)
 
 
 @slow
@@ -198,9 +198,10 @@ def test_a_run_killed_before_its_checkpoint_ends_as_the_whole_one(
     killed(monkeypatch, config, tmp_path, 2 * PER_EPOCH)
     assert kill_resume.latest(tmp_path / "checkpoints") == PER_EPOCH
     assert json.loads((tmp_path / "shrunk.json").read_text())[-1]["step"] == 2 * PER_EPOCH
-    assert evaluation.evaluate(config, tmp_path, "latest")["step"] == PER_EPOCH
+    run = evaluation.load_run(tmp_path)
+    assert evaluation.evaluate(run, checkpoint="latest")["step"] == PER_EPOCH
     assert pretrained.load(tmp_path, which="latest").compaction is None
-    loop.train(config, tmp_path)
+    stages.train(config, tmp_path)
     same(finished("hfp")[0], tmp_path, cut=False)
 
 
@@ -209,7 +210,7 @@ def test_what_another_run_left_is_forgotten(source, finished, tmp_path):
     """A run that saved nothing holds nobody's place."""
     shutil.copy(finished("hfp")[0] / "shrunk.json", tmp_path)
     config = shrinking_config(source, **CASES["hfp"] | {"epochs": ()})
-    loop.train(config, tmp_path)
+    stages.train(config, tmp_path)
     masked = finished("hfp")[1]
     assert kill_resume.differences(masked, tmp_path) == []
     assert json.loads((tmp_path / "shrunk.json").read_text()) == []
@@ -232,15 +233,19 @@ def test_rows_of_later_steps_are_not_read(tmp_path):
 
 def test_checkpoints_of_different_shapes(source, tmp_path, monkeypatch):
     """The best one is whole, the latest one small; both are evaluated and loaded."""
-    evaluate, scores = Run.evaluate, iter([0.9, 0.8, 0.7, 0.6])
+    evaluate, scores = Program.evaluate, iter([0.9, 0.8, 0.7, 0.6])
     config = shrinking_config(source, **CASES["hfp"])
+
+    def scored(*arguments):
+        return evaluate(*arguments) | {"mean/top1": next(scores)}
+
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "evaluate", lambda *args: evaluate(*args) | {"mean/top1": next(scores)})
-        loop.train(config, tmp_path)
+        patch.setattr(Program, "evaluate", scored)
+        stages.train(config, tmp_path)
     rows = metrics.read(tmp_path / "metrics.jsonl")
     widths = {}
     for which, row in (("best", rows[0]), ("latest", rows[-1])):
-        found = evaluation.evaluate(config, tmp_path, which)
+        found = evaluation.evaluate(evaluation.load_run(tmp_path), checkpoint=which)
         assert found["step"] == row["step"]
         assert found["network_0/top1"] == row["network_0/top1"]
         loss = "network_0/cross_entropy"
@@ -258,9 +263,9 @@ def test_checkpoints_of_different_shapes(source, tmp_path, monkeypatch):
 @slow
 def test_a_run_from_trained_weights_shrinks(source, tmp_path):
     config = shrinking_config(source, **CASES["hfp"] | {"epochs": ()}, start__checkpoint="")
-    loop.train(config, tmp_path / "dense")
+    stages.train(config, tmp_path / "dense")
     config = shrinking_config(source, start__checkpoint=str(tmp_path / "dense"))
-    loop.train(config, tmp_path / "run")
+    stages.train(config, tmp_path / "run")
     assert pretrained.load(tmp_path / "run", which="latest").compaction is not None
 
 
@@ -307,7 +312,7 @@ READS = "method '{}' reads channels that would be removed"
 def test_runs_that_cannot_shrink(source, tmp_path, capsys, changes, message):
     config = shrinking_config(source, **changes)
     with pytest.raises(UserError, match=message) as error:
-        loop.train(config, tmp_path / "run")
+        stages.train(config, tmp_path / "run")
     assert "\n" not in str(error.value) and "config.pruning.shrink_epochs" in str(error.value)
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
@@ -323,6 +328,6 @@ def test_runs_that_cannot_shrink(source, tmp_path, capsys, changes, message):
     ],
 )
 def test_runs_that_can(source, tmp_path, capsys, changes):
-    run = Run(shrinking_config(source, **changes))
+    run = build(shrinking_config(source, **changes))
     shrinking.check(run)
     assert run.compactions == {} and capsys.readouterr().out == ""

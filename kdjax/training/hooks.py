@@ -1,0 +1,63 @@
+"""What takes part in training beside the loop: checks, reports and changes at the end of epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kdjax.methods.base import EpochReport
+from kdjax.parallel import fetch
+from kdjax.training.program import Program
+from kdjax.training.step import TrainState
+
+
+class Change(NamedTuple):
+    """What training goes on with from the end of an epoch.
+
+    Attributes:
+      program: in place of the one before.
+      state: of that program, numpy arrays.
+      message: a line for the user.
+    """
+
+    program: Program
+    state: TrainState
+    message: str
+
+
+def _accept(program: Program) -> None:
+    del program
+
+
+def _nothing(program: Program, state: TrainState, epoch: int) -> None:
+    del program, state, epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """Functions that the loop calls; the defaults do nothing.
+
+    Attributes:
+      check: `program`, before training; raises `UserError` if the run could not be trained to its
+        end.
+      report: `(program, state, epoch) -> EpochReport | None`, after every epoch, counted from 1.
+        `state` is on the devices.
+      change: `(program, state, epoch) -> Change | None`, after the evaluation of every epoch but
+        the last, before its checkpoint is saved.
+    """
+
+    check: Callable[[Program], None] = _accept
+    report: Callable[[Program, TrainState, int], EpochReport | None] = _nothing
+    change: Callable[[Program, TrainState, int], Change | None] = _nothing
+
+
+def _method_report(program: Program, state: TrainState, epoch: int) -> EpochReport | None:
+    del epoch
+    if program.method.epoch_report is None:
+        return None
+    return program.method.epoch_report(fetch(state.params), fetch(state.opt_state))
+
+
+# Asks the method for its `epoch_report`.
+METHOD_REPORT = Hook(report=_method_report)

@@ -1,0 +1,37 @@
+"""Where training starts: at the first step, or at the latest checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdjax.compaction import history
+from kdjax.runs.checkpoints import Checkpoints
+from kdjax.runs.metrics import say
+from kdjax.training.program import Program
+from kdjax.training.step import TrainState
+
+
+def start(
+    program: Program, workdir: Path, checkpoints: Checkpoints
+) -> tuple[Program, int, TrainState]:
+    """The program, the step and the state (numpy arrays) that training goes on from.
+
+    Args:
+      program: as the run starts.
+      workdir: of the run.
+      checkpoints: of the workdir.
+
+    Raises:
+      UserError: the latest checkpoint cannot be read, or is not this run's.
+    """
+    latest = checkpoints.latest_step()
+    if latest is None:
+        history.forget(workdir, -1)
+        if program.compactions:
+            history.write(workdir, 0, program.compactions)
+        return program, 0, program.init_state()
+    history.forget(workdir, latest)
+    program = program.with_compactions(history.read(workdir, latest))
+    step, state = checkpoints.restore(program.abstract_state())
+    say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")
+    return program, step, state

@@ -1,0 +1,47 @@
+"""The stages of a run: its teacher is trained first, where it has none, then the run itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kdjax.runs import workdir as workdirs
+from kdjax.runs.metrics import say
+from kdjax.training import loop, shrinking, teachers
+from kdjax.training.hooks import METHOD_REPORT, Hook
+from kdjax.training.program import build
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Trains to `config.epochs`, going on from the workdir's latest checkpoint.
+
+    A teacher that is to be trained first is trained in the workdir's subdirectory 'teacher'.
+
+    Returns:
+      The evaluation metrics of the last epoch.
+
+    Raises:
+      UserError: settings, data or workdir that cannot be used; a loss that is not finite.
+      Preempted: SIGTERM came; the state was saved.
+    """
+    workdirs.check(workdir, config)
+    teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
+    if teacher is not None and not teachers.finished(teacher, directory):
+        teachers.check(config)
+        say(f"teacher {teacher.networks[0]}: {directory}")
+        train(teacher, directory)
+        say(f"student {config.networks[0]}: {workdir}")
+    program, hooks = build(config, workdir), hooks_of(config, workdir)
+    program.check_best()
+    for hook in hooks:
+        hook.check(program)
+    with workdirs.locked(workdir):
+        return loop.run(program, workdir, hooks)
+
+
+def hooks_of(config: ConfigDict, workdir: Path) -> tuple[Hook, ...]:
+    """What takes part in the training of a run beside the loop."""
+    if config.pruning.shrink_epochs:
+        return METHOD_REPORT, shrinking.hook(workdir)
+    return (METHOD_REPORT,)

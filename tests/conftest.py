@@ -1,6 +1,7 @@
 """What all tests share: fast compilation, for this process and for those that tests start."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -19,24 +20,12 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-
-@pytest.fixture(scope="module")
-def fast_runs():
-    """Whole runs in this process are compiled without much optimization: a third of the time."""
-    from kdjax import parallel  # late: they import jax
-    from kdjax.training import program
-
-    fast = {"xla_backend_optimization_level": 0}
-    options = parallel.compiler_options() | fast
-
-    def init_state(self):
-        init = program.jax.jit(self._init, compiler_options=fast)
-        return program.fetch(init(program.jax.random.key(self.config.seed)))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "compiler_options", lambda: options)
-        patch.setattr(program.Program, "init_state", init_state)
-        yield
+# The switch: without XLA_FLAGS from outside, programs are compiled without optimization, in a tenth
+# of the time. `XLA_FLAGS= pytest` tests them as users run them.
+_FAST = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FAST.append("--xla_cpu_use_fusion_emitters=false")  # newer ones have no other emitters
+os.environ.setdefault("XLA_FLAGS", " ".join(_FAST))
 
 
 @pytest.fixture

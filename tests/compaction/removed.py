@@ -12,7 +12,6 @@ from kdjax.tree import leaves
 from tests.models.families import FAMILIES, random_variables
 
 # Compiling is most of these tests.
-FAST = {"xla_backend_optimization_level": "0"}
 
 
 def images(height: int = 16, width: int = 16, seed: int = 5) -> np.ndarray:
@@ -41,7 +40,7 @@ def prepared(name: str, rate: float = 0.4, **kinds):
 
 
 def logits(network, variables, x) -> np.ndarray:
-    run = jax.jit(lambda v, x: network.apply(v, x).logits, compiler_options=FAST)
+    run = jax.jit(lambda v, x: network.apply(v, x).logits)
     return np.asarray(run(variables, x))
 
 

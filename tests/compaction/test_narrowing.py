@@ -21,7 +21,7 @@ from kdjax.compaction import (
 )
 from kdjax.errors import UserError
 from kdjax.pruning import ghfp, hfp, initial, official, pruning_state
-from tests.compaction.removed import FAST, assert_close, images, logits, pruned
+from tests.compaction.removed import assert_close, images, logits, pruned
 from tests.models.families import FAMILIES, random_variables
 
 RATE, EVERY = 0.4, 2
@@ -60,7 +60,7 @@ def training(network, **options):
         params = optax.apply_updates(variables["params"], updates)
         return {"params": params, "batch_stats": statistics}, opt_state
 
-    step = jax.jit(step, compiler_options=FAST)
+    step = jax.jit(step)
 
     def run(variables, opt_state, steps: range):
         for number in steps:
@@ -169,7 +169,6 @@ def test_removal_with_batch_norm_and_recalibration():
     # They are the batch's own: one more step of training does not move them.
     _, updated = jax.jit(
         lambda v: result.network.apply(v, x, train=True, mutable=["batch_stats"]),
-        compiler_options=FAST,
     )(first)
     assert_close(updated["batch_stats"], first["batch_stats"])
     second = recalibrate_batch_norm(result.network, result.variables, [y])

@@ -12,7 +12,7 @@ from kdjax.compaction import compact, filter_groups, masks_of_zeros, narrow, rem
 from kdjax.models import channels, layers
 from kdjax.pruning import official
 from kdjax.pruning.accounting import cifar_resnet
-from tests.compaction.removed import FAST, assert_close, images, logits, prepared, pruned
+from tests.compaction.removed import assert_close, images, logits, prepared, pruned
 from tests.models.families import FAMILIES, random_variables
 
 
@@ -153,7 +153,7 @@ def test_parts_and_cohorts():
     }
     for tree in parts.values():
         tree["network_1"] = tree["network_0"]
-    outputs = jax.jit(cohort.apply, compiler_options=FAST)(parts, x)
+    outputs = jax.jit(cohort.apply)(parts, x)
     for each in outputs:
         assert_close(each.logits, expected)
 

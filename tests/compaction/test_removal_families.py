@@ -9,7 +9,7 @@ import pytest
 from kdjax import models
 from kdjax.compaction import compact, narrow, shrink
 from kdjax.models import compacted
-from tests.compaction.removed import FAST, assert_close, images, logits, prepared
+from tests.compaction.removed import assert_close, images, logits, prepared
 from tests.models.families import FAMILIES, shapes_of
 
 RESIDUAL = [name for name, network in FAMILIES.items() if network.filter_sums()]
@@ -60,7 +60,7 @@ def step(network):
         gradient = jax.value_and_grad(loss, has_aux=True)
         return gradient(variables["params"], variables["batch_stats"], x)
 
-    return jax.jit(run, compiler_options=FAST)
+    return jax.jit(run)
 
 
 def assert_trains_alike(result, network, variables) -> None:

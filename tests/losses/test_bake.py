@@ -15,8 +15,7 @@ RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(6, 5)).astype(np.float32)
 EMBEDDING = RANDOM.normal(size=(6, 4)).astype(np.float32)
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-bake_targets = compiled(losses.bake_targets, static_argnames="temperature")
+bake_targets = jax.jit(losses.bake_targets, static_argnames="temperature")
 
 
 def affinity(embedding) -> np.ndarray:
@@ -57,10 +56,10 @@ def bake_sum(logits, embedding, form="paper"):
 
 def test_bake_of_the_paper_is_zero_where_all_predictions_agree():
     equal = np.repeat(LOGITS[:1], 6, axis=0)
-    value, gradient = compiled(jax.value_and_grad(bake_sum))(equal, EMBEDDING)
+    value, gradient = jax.jit(jax.value_and_grad(bake_sum))(equal, EMBEDDING)
     np.testing.assert_allclose(value, 0, atol=1e-5)
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
-    library = compiled(functools.partial(bake_sum, form="library"))
+    library = jax.jit(functools.partial(bake_sum, form="library"))
     assert library(equal, EMBEDDING) > 0.1
 
 
@@ -68,5 +67,5 @@ def test_bake_of_the_paper_by_its_definition():
     targets = np.asarray(bake_targets(LOGITS, EMBEDDING, temperature=4.0, omega=0.5))
     own = np.asarray(softmax(LOGITS / 4.0))
     expected = 16 * np.sum(targets * np.log(targets / own), axis=-1)
-    bake = compiled(functools.partial(losses.bake, temperature=4.0, omega=0.5))
+    bake = jax.jit(functools.partial(losses.bake, temperature=4.0, omega=0.5))
     np.testing.assert_allclose(bake(LOGITS, EMBEDDING), expected, rtol=1e-4)

@@ -14,8 +14,6 @@ from kdjax import losses
 from kdjax.losses import MixedPair, Mixture
 from tests import golden
 
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def names(kind: str) -> list:
     """For pytest: golden files; those of four stages, which take long to compile, are slow."""
@@ -94,7 +92,7 @@ def terms_and_gradients(name: str, dtype, mixed_labels: bool):
         return found, pull(weights)[0], pull(alone)[0]
 
     with jax.enable_x64(dtype is np.float64):
-        found = compiled(run)(read(arrays, "in_", dtype))
+        found = jax.jit(run)(read(arrays, "in_", dtype))
     return arrays, *jax.tree.map(np.asarray, found)
 
 
@@ -179,7 +177,7 @@ def test_a_network_that_is_linear_has_nothing_to_learn_from_mixtures():
 
 def test_who_learns_from_whom():
     said, discriminated = random_said()
-    run = compiled(jax.jacrev(lambda *x: jax.tree.map(jnp.mean, mixskd(*x)), argnums=(0, 1)))
+    run = jax.jit(jax.jacrev(lambda *x: jax.tree.map(jnp.mean, mixskd(*x)), argnums=(0, 1)))
     found = run(said, discriminated)
     moved = {
         name: [bool(jnp.any(leaf)) for leaf in jax.tree.leaves(gradients)]
@@ -214,7 +212,7 @@ def test_finite_for_large_values():
     def total(*arguments):
         return sum(jax.tree.leaves(mixskd(*arguments))).mean()
 
-    value, gradients = compiled(jax.value_and_grad(total, argnums=(0, 1)))(said, discriminated)
+    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(said, discriminated)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 

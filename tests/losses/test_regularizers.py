@@ -17,13 +17,12 @@ RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(4, 6)).astype(np.float32)
 LABELS = np.array([0, 5, 2, 2])
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def check(function, arrays, names, dtype) -> None:
     """Compares the mean of `function(*inputs)` and its gradient by each of the named inputs."""
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in names]
-    run = compiled(jax.value_and_grad(lambda inputs: function(*inputs).mean()))
+    run = jax.jit(jax.value_and_grad(lambda inputs: function(*inputs).mean()))
     value, gradients = run(inputs)
     golden.compare(value, arrays["out_loss"], dtype)
     for name, gradient in zip(names, gradients, strict=True):
@@ -63,7 +62,7 @@ def test_virtual_softmax(name, dtype):
 
     check(library, arrays, ["W", "b", "embedding"], dtype)
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in ("W", "b", "embedding")]
-    found = compiled(lambda *inputs: losses.virtual_logits(*classified(*inputs)))(*inputs)
+    found = jax.jit(lambda *inputs: losses.virtual_logits(*classified(*inputs)))(*inputs)
     golden.compare(found, arrays["out_logits"], dtype)
 
 
@@ -131,7 +130,7 @@ def test_an_embedding_of_zeros_has_a_finite_gradient():
     def total(embedding, kernel):
         return losses.virtual_softmax(embedding @ kernel, embedding, kernel, LABELS).sum()
 
-    gradients = compiled(jax.grad(total, (0, 1)))(np.zeros((4, 3), np.float32), kernel)
+    gradients = jax.jit(jax.grad(total, (0, 1)))(np.zeros((4, 3), np.float32), kernel)
     assert all(np.isfinite(each).all() for each in gradients)
 
 
@@ -154,7 +153,7 @@ def test_tf_kd_of_the_paper_is_the_divergence_from_a_softened_teacher():
     np.testing.assert_allclose(actual, 25 * divergence, rtol=1e-4)
 
     same = (teacher + 3.0).astype(np.float32)
-    run = compiled(
+    run = jax.jit(
         jax.value_and_grad(
             lambda logits: losses.tf_kd(logits, LABELS, smoothing=0.1, temperature=5.0).sum()
         )
@@ -191,7 +190,7 @@ def test_large_logits_and_half_precision(name):
     function = (FORMS | FOCAL)[name]
     huge, half = jnp.asarray(1e4 * np.eye(4, 6), jnp.float32), jnp.asarray(LOGITS, jnp.bfloat16)
 
-    @compiled
+    @jax.jit
     def run(huge, half):
         return jax.value_and_grad(lambda x: function(x).sum())(huge), function(half)
 

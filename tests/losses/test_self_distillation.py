@@ -18,7 +18,6 @@ LOGITS = 2 * RANDOM.normal(size=(6, 5)).astype(np.float32)
 EMBEDDING = RANDOM.normal(size=(6, 4)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 3, 4, 0])
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def check(function, arrays, names, dtype) -> None:
@@ -32,7 +31,7 @@ def check(function, arrays, names, dtype) -> None:
         return sum(parts), parts
 
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in names]
-    (loss, parts), gradients = compiled(jax.value_and_grad(total, has_aux=True))(inputs)
+    (loss, parts), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(inputs)
     for value, name in zip((loss, *parts), ("loss", "loss_cls", "loss_div"), strict=True):
         golden.compare(value, arrays[f"out_{name}"], dtype)
     for name, gradient in zip(names, gradients, strict=True):
@@ -82,7 +81,7 @@ def test_bake(name, dtype):
 
     check(terms, arrays, ["logits", "features"], dtype)
     inputs = [arrays[f"in_{name}"].astype(dtype) for name in ("logits", "features")]
-    targets = compiled(functools.partial(losses.bake_targets, **settings))(*inputs)
+    targets = jax.jit(functools.partial(losses.bake_targets, **settings))(*inputs)
     golden.compare(targets, arrays["out_kd_targets"], dtype)
 
 
@@ -95,9 +94,9 @@ def test_cs_kd_learns_from_the_mean_of_the_divergences_of_partners():
     def distillation(logits, partners):
         return losses.cs_kd(logits, partners, LABELS, temperature=4.0).distillation.sum()
 
-    run = compiled(jax.value_and_grad(distillation, (0, 1)))
+    run = jax.jit(jax.value_and_grad(distillation, (0, 1)))
     value, (gradient, of_partners) = run(LOGITS, partners)
-    kd = compiled(losses.kd, static_argnames="temperature")
+    kd = jax.jit(losses.kd, static_argnames="temperature")
     each = [kd(LOGITS, partners[:, k], temperature=4.0).sum() for k in range(3)]
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-5)
     assert np.abs(gradient).max() > 0
@@ -112,7 +111,7 @@ VIEWS = LOGITS.reshape(3, 2, 5)
 FEATURES = EMBEDDING.reshape(3, 2, 4)
 
 
-@functools.partial(compiled, static_argnames="form")
+@functools.partial(jax.jit, static_argnames="form")
 def views_ddgsd(logits, features, labels, form="paper"):
     return losses.ddgsd(logits, features, labels, temperature=4.0, form=form)
 
@@ -142,7 +141,7 @@ def test_views_of_ddgsd_may_be_exchanged_and_are_compared(form):
 def test_ps_kd_mixes_labels_and_past():
     past = np.asarray(softmax(RANDOM.normal(size=(6, 5)))).astype(np.float32)
 
-    @compiled
+    @jax.jit
     @functools.partial(jax.value_and_grad, argnums=1)
     def total(logits, past, alpha):
         return losses.ps_kd(logits, LABELS, past, alpha=alpha).sum()
@@ -172,7 +171,7 @@ def test_large_logits(form):
         ]
         return sum(each.sum() for each in terms)
 
-    value, gradients = compiled(jax.value_and_grad(total, (0, 1)))(huge, EMBEDDING)
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(huge, EMBEDDING)
     assert np.isfinite(value)
     assert all(np.isfinite(each).all() for each in gradients)
 
@@ -211,9 +210,9 @@ def terms_of_batch(weights, inputs, axis_name=None):
 
 def test_several_devices_compare_all_images():
     inputs = RANDOM.normal(size=(6, 2, 4)).astype(np.float32)
-    both = compiled(lambda x: (terms_of_batch(WEIGHTS, x), jax.jacrev(terms_of_batch)(WEIGHTS, x)))
+    both = jax.jit(lambda x: (terms_of_batch(WEIGHTS, x), jax.jacrev(terms_of_batch)(WEIGHTS, x)))
 
-    @compiled
+    @jax.jit
     @functools.partial(jax.vmap, axis_name="batch")
     def on_device(x):
         function = functools.partial(terms_of_batch, axis_name="batch")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import pytest
 
@@ -11,7 +9,6 @@ from kdjax import losses
 from tests import golden
 
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def check(weighted, inputs, arrays, gradients, dtype) -> None:
@@ -29,7 +26,7 @@ def check(weighted, inputs, arrays, gradients, dtype) -> None:
         parts = [part.mean() for part in weighted(inputs)]
         return sum(parts), parts
 
-    (loss, parts), found = compiled(jax.value_and_grad(total, has_aux=True))(inputs)
+    (loss, parts), found = jax.jit(jax.value_and_grad(total, has_aux=True))(inputs)
     for value, name in zip((loss, *parts), ("loss", "loss_cls", "loss_div"), strict=True):
         golden.compare(value, arrays[f"out_{name}"], dtype)
     for key, prefix in gradients.items():

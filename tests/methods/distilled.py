@@ -100,7 +100,7 @@ def compiled(name: str):
         gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
         return gradient(params, constants["teacher"])
 
-    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(run)
 
 
 def step(name: str, number: int = LATER, **changes):

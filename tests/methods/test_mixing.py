@@ -20,7 +20,6 @@ LABELS = np.array([0, 1, 2, 3])
 BATCH = {"image": helpers.IMAGES, "label": LABELS, "index": np.arange(4)}
 ALPHAS = {"mixup": 0.4, "cutmix": 1.0, "manifold_mixup": 2.0}
 STAGES = 3
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cohort(shared_stages: int = 0) -> models.Cohort:
@@ -47,14 +46,14 @@ def network_variables() -> dict:
 @functools.cache
 def stepped(name: str) -> list:
     """What is shown, and `loss, (model state, metrics)`, for a few keys."""
-    run, show = compiled(make(name).loss), make(name).inputs
+    run, show = jax.jit(make(name).loss), make(name).inputs
     if name != "manifold_mixup":  # whose notes are texts
-        show = compiled(show)
+        show = jax.jit(show)
     keys = jax.random.split(jax.random.key(0), 3)
     return [(show(BATCH, key), run(*state(), BATCH, key)) for key in keys]
 
 
-@compiled
+@jax.jit
 def apply(variables, images):
     """Logits and batch statistics in training mode."""
     outputs, updated = helpers.tiny().apply(variables, images, train=True, mutable=["batch_stats"])
@@ -120,7 +119,7 @@ def mixture(lam: float = 0.3) -> losses.Mixture:
     return losses.Mixture(jnp.float32(lam), np.array([2, 0, 3, 1]))
 
 
-@compiled
+@jax.jit
 def mix_inside(variables, place, mixture):
     """Outputs and batch statistics, one program for all places."""
     outputs, updated = helpers.tiny().apply(
@@ -141,7 +140,7 @@ def in_parts(place: int):
     """The same by running a network in two parts."""
     network, variables = helpers.tiny(), network_variables()
 
-    @compiled
+    @jax.jit
     def run(variables):
         options = {"train": True, "mutable": ["batch_stats"]}
         first, updated = network.apply(variables, helpers.IMAGES, stop=place, **options)
@@ -163,7 +162,7 @@ def test_mixing_after_the_stem():
     (outputs, _), (other, _) = mixed_inside(0), mixed_inside(1)
     assert np.abs(outputs.logits - other.logits).max() > 1e-3
 
-    @compiled
+    @jax.jit
     def recorded(variables):
         seen = {}
 
@@ -226,7 +225,7 @@ def test_networks_of_a_cohort_mix_as_one_does():
     }
     options = {"train": True, "mutable": ["batch_stats"]}
 
-    @compiled
+    @jax.jit
     def run(place, *trees):
         hidden = mixed_at(place, mixture())
         return [

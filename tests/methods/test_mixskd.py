@@ -24,7 +24,6 @@ SETTINGS = {"alpha": 1.0, "temperature": 2.0, "mixed_labels": True, "train_discr
 STAGES = ("branch1", "backbone")
 TERMS = losses.Mixskd._fields
 KEY = jax.random.key(3)
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def tiny(**fields) -> models.StagedNetwork:
@@ -56,13 +55,13 @@ def frozen_state() -> tuple[dict, dict]:
 @functools.cache
 def stepped():
     """`(loss, (model state, metrics)), gradients`."""
-    return compiled(jax.value_and_grad(make().loss, has_aux=True))(*state(), BATCH, KEY)
+    return jax.jit(jax.value_and_grad(make().loss, has_aux=True))(*state(), BATCH, KEY)
 
 
 @functools.cache
 def shown():
     """What is shown, the images before their mixtures, as the networks get them."""
-    rows = compiled(make().inputs)(BATCH, KEY)
+    rows = jax.jit(make().inputs)(BATCH, KEY)
     return rows._replace(
         **{
             name: np.concatenate([getattr(rows, name)[::2], getattr(rows, name)[1::2]])
@@ -76,7 +75,7 @@ def mixture() -> losses.Mixture:
     return losses.Mixture(shown().weights[-1, 0], np.asarray(shown().labels[4:, 1]))
 
 
-@compiled
+@jax.jit
 def written_out(params, batch_stats, images, mixture):
     """The terms of one network, its outputs and its statistics.
 
@@ -166,7 +165,7 @@ def script() -> methods.Method:
 def test_loss_of_the_script_for_cifar():
     """Labels of mixed images are measured, but not learned; discriminators are constants."""
     params, model_state = frozen_state()
-    loss, (updated, metrics) = compiled(script().loss)(params, model_state, BATCH, KEY)
+    loss, (updated, metrics) = jax.jit(script().loss)(params, model_state, BATCH, KEY)
     (total, (_, others)), _ = stepped()
     helpers.assert_equal(metrics, others)
     np.testing.assert_allclose(loss, total - metrics["mixed_cross_entropy"], rtol=1e-4)
@@ -207,7 +206,7 @@ def test_predictions_are_logits_in_evaluation_mode():
         "batch_stats": model_state["batch_stats"]["network_0"],
     }
 
-    @compiled
+    @jax.jit
     def both(params, model_state, variables):
         outputs = network().apply(variables, IMAGES)
         logits = {name: each.logits for name, each in outputs.branches.items()}
@@ -221,7 +220,7 @@ def test_predictions_are_logits_in_evaluation_mode():
 
 def test_discriminators_of_one_network_differ():
     """Each starts on its own, as `torch.nn.Linear` does: in +-1 / sqrt(inputs)."""
-    own = compiled(lambda key: make().init(key, IMAGES)[0][DISCRIMINATORS]["network_0"])(KEY)
+    own = jax.jit(lambda key: make().init(key, IMAGES)[0][DISCRIMINATORS]["network_0"])(KEY)
     kernels = np.stack([own[name]["hidden"]["kernel"] for name in STAGES])
     assert 0.9 * 8**-0.5 < np.abs(kernels).max() <= 8**-0.5
     assert all(np.abs(a - b).max() > 0.1 for a, b in zip(kernels, kernels[[1, 0]], strict=True))

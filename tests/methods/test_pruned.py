@@ -27,7 +27,6 @@ from tests.models.helpers import random_variables
 from tests.tiny_runs import pruning
 
 slow = pytest.mark.slow
-pytestmark = pytest.mark.usefixtures("fast_runs")
 
 
 @pytest.fixture(scope="module")

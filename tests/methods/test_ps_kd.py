@@ -25,7 +25,6 @@ from tests.tiny_runs import networks  # noqa: F401
 CLOCK = Clock(images=6, steps_per_epoch=2, epochs=4)
 LABELS = np.array([0, 1, 2, 3])
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -42,7 +41,7 @@ def test_official_numbers(name, dtype):
 
     with jax.enable_x64(dtype is np.float64):
         inputs = arrays["in_logits"].astype(dtype), arrays["in_bank"].astype(dtype)
-        run = compiled(jax.value_and_grad(total, has_aux=True))
+        run = jax.jit(jax.value_and_grad(total, has_aux=True))
         (loss, after), gradient = run(*inputs)
     for actual, name in ((loss, "out_loss"), (after, "out_bank"), (gradient, "grad_logits")):
         golden.compare(actual, arrays[name], dtype)
@@ -78,14 +77,14 @@ def state(count: int = 2) -> tuple[dict, dict]:
 
 @functools.cache
 def step(count: int = 2):
-    return compiled(ps_kd(count).loss)
+    return jax.jit(ps_kd(count).loss)
 
 
 @functools.cache
 def probabilities() -> list[np.ndarray]:
     """Of both networks, for the batch."""
     params, model_state = state()
-    run = compiled(functools.partial(base.train_outputs, cohort()))
+    run = jax.jit(functools.partial(base.train_outputs, cohort()))
     found, _ = run(params, {"batch_stats": model_state["batch_stats"]}, helpers.IMAGES)
     return [np.asarray(jax.nn.softmax(each.logits)) for each in found]
 
@@ -136,7 +135,7 @@ def test_every_device_remembers_the_images_of_all():
     expected, (after, _) = step(1)(*state(1), batch(3), None)
     axes = {"image": 0, "label": 0, "index": 0, "step": None}
 
-    @compiled
+    @jax.jit
     @functools.partial(jax.vmap, axis_name="batch", in_axes=(axes,))
     def on_device(batch):
         loss, (after, _) = ps_kd(1, axis_name="batch").loss(*state(1), batch, None)

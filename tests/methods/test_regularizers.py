@@ -20,7 +20,6 @@ from tests.models import helpers
 BATCH = {"image": helpers.IMAGES, "label": np.array([0, 1, 2, 3]), "index": np.arange(4)}
 LABELS = BATCH["label"]
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cohort(count: int = 2, **fields) -> models.Cohort:
@@ -39,7 +38,7 @@ def outputs() -> tuple[models.Outputs, ...]:
     params, model_state = state()
     run = functools.partial(cohort().apply, train=True, mutable=["batch_stats"])
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    return compiled(run)(variables, helpers.IMAGES)[0]
+    return jax.jit(run)(variables, helpers.IMAGES)[0]
 
 
 def summed(function) -> float:
@@ -92,7 +91,7 @@ for _form in ("paper", "library"):
 )
 def test_networks_learn_each_for_itself(name, settings, terms):
     method = getattr(regularizers, name)(cohort(), **settings)
-    loss, (model_state, metrics) = compiled(method.loss)(*state(), BATCH, None)
+    loss, (model_state, metrics) = jax.jit(method.loss)(*state(), BATCH, None)
     expected = sum(weight * summed(function) for weight, function in terms)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["cross_entropy"], summed(plain), rtol=1e-4)
@@ -118,7 +117,7 @@ def biases(params) -> list[np.ndarray]:
 @functools.cache
 def virtual_step(form: str):
     method = regularizers.virtual_softmax(cohort(), form=form)
-    run = compiled(jax.value_and_grad(method.loss, has_aux=True))
+    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     (loss, _), gradients = run(*state(), BATCH, None)
     return loss, gradients
 
@@ -149,9 +148,9 @@ def test_classifiers_of_the_paper_have_no_bias_at_any_time(monkeypatch):
 
     params, model_state = state()  # with a bias, as another method leaves it
     assert np.abs(biases(params)).min() > 0
-    found = compiled(method.predict)(params, model_state, helpers.IMAGES)
+    found = jax.jit(method.predict)(params, model_state, helpers.IMAGES)
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    both = compiled(cohort().apply)(variables, helpers.IMAGES)
+    both = jax.jit(cohort().apply)(variables, helpers.IMAGES)
     for i, each in enumerate(both):
         expected = each.embedding @ kernel(params, i)
         np.testing.assert_allclose(found[f"network_{i}"], expected, rtol=1e-4, atol=1e-5)

@@ -30,7 +30,6 @@ VIEWS = {
 BAKE = {"temperature": 4.0, "omega": 0.5, "form": "paper"}
 DDGSD = {"temperature": 4.0, "feature_weight": 0.01, "form": "paper"}
 # Compiling is most of what these tests do.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cohort(count: int = 1, **fields) -> models.Cohort:
@@ -50,7 +49,7 @@ def gradient(method: methods.Method):
 @functools.cache
 def outputs() -> tuple[models.Outputs, ...]:
     """Of two networks, for all rows, in training mode."""
-    return compiled(functools.partial(base.train_outputs, cohort(2)))(*state(2), IMAGES)[0]
+    return jax.jit(functools.partial(base.train_outputs, cohort(2)))(*state(2), IMAGES)[0]
 
 
 # CS-KD
@@ -72,10 +71,10 @@ def test_cs_kd_shows_images_and_partners_one_after_the_other():
             total += losses.cross_entropy(each.logits, labels).mean()
         return total, (model_state, [each.logits for each in found])
 
-    run = compiled(jax.value_and_grad(expected, has_aux=True))
+    run = jax.jit(jax.value_and_grad(expected, has_aux=True))
     (loss, (statistics, logits)), gradients = run(*state(2))
     method = batches.cs_kd(cohort(2), temperature=3.0, partners=2)
-    (value, (found, metrics)), found_gradients = compiled(gradient(method))(*state(2), GROUPS, None)
+    (value, (found, metrics)), found_gradients = jax.jit(gradient(method))(*state(2), GROUPS, None)
     np.testing.assert_allclose(value, loss, rtol=1e-5)
     helpers.assert_equal((found_gradients, found), (gradients, statistics))
     np.testing.assert_allclose(metrics["cross_entropy"] + metrics["distillation"], loss, rtol=1e-5)
@@ -94,8 +93,8 @@ def test_cs_kd_says_which_rows_are_partners():
 
 def test_bake_is_cross_entropy_and_the_loss_among_all_rows():
     method = batches.bake(cohort(2), **BAKE)
-    loss, (_, metrics) = compiled(method.loss)(*state(2), GROUPS, None)
-    bake = compiled(functools.partial(losses.bake, temperature=4.0, omega=0.5))
+    loss, (_, metrics) = jax.jit(method.loss)(*state(2), GROUPS, None)
+    bake = jax.jit(functools.partial(losses.bake, temperature=4.0, omega=0.5))
     found = outputs()
     distillation = sum(bake(each.logits, each.embedding).mean() for each in found)
     plain = sum(losses.cross_entropy(each.logits, GROUPS["label"]).mean() for each in found)
@@ -110,7 +109,7 @@ def test_bake_is_cross_entropy_and_the_loss_among_all_rows():
 def test_ddgsd_shows_both_views_in_one_batch(form):
     settings = DDGSD | {"form": form}
     method = batches.ddgsd(cohort(2), **settings)
-    loss, (_, metrics) = compiled(method.loss)(*state(2), VIEWS, None)
+    loss, (_, metrics) = jax.jit(method.loss)(*state(2), VIEWS, None)
     labels, expected = VIEWS["label"], 0.0
     for i, each in enumerate(outputs()):
         logits, embedding = each.logits.reshape(3, 2, 5), each.embedding.reshape(3, 2, -1)
@@ -151,13 +150,13 @@ def test_ddgsd_refuses_other_numbers_of_views(views):
 def test_several_devices_compute_what_one_does(make, batch, devices):
     settings = {"bake": BAKE, "ddgsd": DDGSD, "cs_kd": {"temperature": 4.0, "partners": 2}}
     settings = settings[make.__name__]
-    (loss, (after, _)), gradients = compiled(gradient(make(cohort(), **settings)))(
+    (loss, (after, _)), gradients = jax.jit(gradient(make(cohort(), **settings)))(
         *state(), batch, None
     )
     axis = {} if make is batches.cs_kd else {"axis_name": "batch"}
     method = make(cohort(axis_name="batch"), **settings, **axis)
 
-    @compiled
+    @jax.jit
     @functools.partial(jax.vmap, axis_name="batch")
     def on_device(batch):
         (loss, (after, _)), gradients = gradient(method)(*state(), batch, None)

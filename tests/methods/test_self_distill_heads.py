@@ -36,7 +36,6 @@ SETTINGS = {
     },
     "sad": {"weight": 11.0},
 }
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cohort(count: int = 1, **fields) -> models.Cohort:
@@ -62,7 +61,7 @@ def step(name: str):
     """`loss, (model state, metrics)`, and what they are expected to be: value and statistics."""
     network, terms = with_heads(name)
 
-    @compiled
+    @jax.jit
     def both(params, model_state, variables):
         outputs, updated = network.apply(
             variables, helpers.IMAGES, train=True, mutable=["batch_stats"]
@@ -128,7 +127,7 @@ def test_loss_is_the_weighted_sum_of_the_terms_of_what_the_network_says(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_all_of_the_networks_and_their_heads_is_trained(name):
-    gradients, _ = compiled(jax.grad(method(name).loss, has_aux=True))(*state(name), BATCH, None)
+    gradients, _ = jax.jit(jax.grad(method(name).loss, has_aux=True))(*state(name), BATCH, None)
     assert all(0 < np.abs(leaf).max() < np.inf for leaf in jax.tree.leaves(gradients))
 
 
@@ -146,7 +145,7 @@ def test_predictions_are_those_of_the_networks_and_their_heads(name):
 def test_predictions_are_the_logits_in_evaluation_mode():
     network, _ = with_heads("dks")
 
-    @compiled
+    @jax.jit
     def both(params, model_state, own):
         outputs = network.apply(own, helpers.IMAGES)
         logits = {"network_0": outputs.backbone.logits}
@@ -163,7 +162,7 @@ def test_losses_of_networks_are_summed():
         for part in (params, model_state)
         for key, tree in part.items()
     ]
-    loss, (_, metrics) = compiled(method("dks", 2).loss)(*twice, BATCH, None)
+    loss, (_, metrics) = jax.jit(method("dks", 2).loss)(*twice, BATCH, None)
     (one, (_, alone)), _ = step("dks")
     np.testing.assert_allclose(loss, 2 * one, rtol=1e-4)
     for term in ("cross_entropy", "distillation"):
@@ -174,7 +173,7 @@ def test_losses_of_networks_are_summed():
 def test_form_of_frskd_is_that_of_the_loss():
     (_, (_, paper)), _ = step("frskd")
     loss = method("frskd", form="library").loss
-    _, (_, library) = compiled(loss)(*state("frskd"), BATCH, None)
+    _, (_, library) = jax.jit(loss)(*state("frskd"), BATCH, None)
     np.testing.assert_allclose(library["distillation"], paper["distillation"], rtol=1e-4)
     assert abs(library["attention"] - paper["attention"]) > 1e-4
 

@@ -18,7 +18,6 @@ from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
 from tests.tiny_runs import pruning
 
-pytestmark = pytest.mark.usefixtures("fast_runs")
 IMAGES = np.zeros((1, 8, 8, 3), np.float32)
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from kdjax.pruning import criteria
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 KERNEL = np.random.default_rng(0).normal(size=(3, 3, 4, 12))
 COLUMNS = KERNEL.reshape(-1, 12)
 DISTANCES = {

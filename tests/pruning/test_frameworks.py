@@ -8,7 +8,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from kdjax import pruning
 from tests.losses.test_frameworks import HEAVY
@@ -25,7 +24,6 @@ def test_import_needs_jax_and_optax_only():
     assert result.stdout.split() == []
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_readme():
     """The block of the README, in a project whose network is a plain function."""
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)

@@ -45,7 +45,6 @@ def network() -> Network:
     return Network(variables["params"], numbers)
 
 
-@pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("name", golden.loss_names("sfp_mask_resnet20"))
 def test_masks(network, name):
     hyper, arrays = golden.loss(name)

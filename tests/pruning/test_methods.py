@@ -8,7 +8,6 @@ from kdjax import pruning
 from kdjax.pruning import criteria, methods, schedules
 from tests.pruning.trees import EVERY, assert_same, kernels, tree
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 EPOCHS = 20
 
 

@@ -9,7 +9,6 @@ from kdjax import pruning
 from kdjax.pruning import schedules
 from tests.pruning.trees import gradients, tree
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 PARAMS = {"conv": {"kernel": jnp.ones((3, 3, 2, 16))}}
 
 

@@ -28,7 +28,6 @@ from tests.pruning.trees import (
     zeros,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 EPOCHS = 5
 
 

@@ -29,7 +29,6 @@ from tests.pruning.trees import (
     zeros,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 EPOCHS = 5
 RATE = schedules.asymptotic(0.4, EPOCHS)
 DECAY = schedules.exponential_decay(EPOCHS, zero_from=0.6)

@@ -10,8 +10,6 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 4
-# A third of the compilation time; the programs are tiny.
-FAST_XLA = "--xla_backend_optimization_level=0"
 
 
 def write_arrays(path: Path, *, train: int = 96, test: int = 30, size: int = 8) -> str:
@@ -42,7 +40,6 @@ def start(
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "XLA_FLAGS": FAST_XLA,
         **variables,
     }
     return subprocess.Popen(

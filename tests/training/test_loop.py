@@ -195,7 +195,6 @@ def command(source, **changes):
 @pytest.fixture
 def environment(monkeypatch):
     """For processes that are started without `runs.start`."""
-    monkeypatch.setenv("XLA_FLAGS", runs.FAST_XLA)
     monkeypatch.chdir(runs.ROOT)
 
 

@@ -26,7 +26,6 @@ from tests.tiny_runs import pruning
 from tests.tiny_runs.pruning import PER_EPOCH
 
 slow = pytest.mark.slow
-pytestmark = pytest.mark.usefixtures("fast_runs")
 IMAGES = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
 
 

@@ -1,15 +1,29 @@
-"""TensorFlow data sets, read without TensorFlow.
+"""TensorFlow data sets that were prepared as array_record files, read without TensorFlow.
 
-A set must have been prepared as array_record files, which most builders can do only where
-TensorFlow is installed (the extra `kdjax[prepare]`); nothing is downloaded or prepared here.
+Preparing needs TFDS, and for most sets TensorFlow (the extra `kdjax[prepare]`); nothing is
+downloaded or prepared here, and TFDS is not needed for reading.
 """
 
+import bisect
+import contextlib
 import difflib
+import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 
 from kdjax.data import images
+from kdjax.data.example_protos import MalformedExample, bytes_value, int64_value, parse
 from kdjax.data.labels import checked_labels
+from kdjax.data.prepared_set import (
+    PreparedSet,
+    SplitInfo,
+    file_format,
+    read_prepared_set,
+    version_directory,
+)
+from kdjax.data.regular_files import check_regular, expanded, is_directory, sorted_entries
 from kdjax.data.splits import RecordSplit, Source
 from kdjax.errors import UserError
 
@@ -21,126 +35,175 @@ _CHUNK = 1000
 class TfdsRecords:
     """Images of a prepared split, read and decoded when asked for."""
 
-    def __init__(self, directory: str, split: str, shape: tuple[int | None, ...]):
-        self.directory = directory
+    def __init__(self, split: SplitInfo, shape: tuple[int | None, int | None, int]):
         self.split = split
         self.shape = shape
-        self._opened = None
+        self._ends = list(itertools.accumulate(split.lengths))
+        self._readers = {}
 
     def __getstate__(self) -> dict:
         # Each process opens the files itself.
-        return {**self.__dict__, "_opened": None}
-
-    @property
-    def source(self):
-        if self._opened is None:
-            import tensorflow_datasets as tfds
-
-            self._opened = tfds.builder_from_directory(self.directory).as_data_source(
-                self.split, decoders={"image": tfds.decode.SkipDecoding()}
-            )
-        return self._opened
+        return {**self.__dict__, "_readers": {}}
 
     def __len__(self) -> int:
-        return len(self.source)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self.decode(self.source[index]["image"], index)
+        shard = bisect.bisect_right(self._ends, index)
+        place = index - (self._ends[shard] - self.split.lengths[shard])
+        (example,) = self.read(shard, place, place + 1)
+        try:
+            encoded = bytes_value(parse(example), "image")
+        except MalformedExample as error:
+            raise self._malformed(shard, place, error) from error
+        return self.decode(encoded, index)
+
+    def read(self, shard: int, start: int, stop: int) -> list[bytes]:
+        """The serialized examples start .. stop - 1 of a shard.
+
+        Raises:
+          UserError: the file is missing, damaged, or holds another number of examples.
+        """
+        path = self.split.shards[shard]
+        try:
+            if shard not in self._readers:
+                self._readers[shard] = _reader(path, self.split.lengths[shard])
+            return self._readers[shard].read(list(range(start, stop)))
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: damaged ({reason}); prepare the data set again") from error
+
+    def labels_and_images(self, shard: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """(label, encoded image) of the examples start .. stop - 1 of a shard.
+
+        Raises:
+          UserError: as `read`, or an example is malformed.
+        """
+        pairs = []
+        for place, example in enumerate(self.read(shard, start, stop), start):
+            try:
+                features = parse(example)
+                pairs.append((int64_value(features, "label"), bytes_value(features, "image")))
+            except MalformedExample as error:
+                raise self._malformed(shard, place, error) from error
+        return pairs
+
+    def _malformed(self, shard: int, place: int, error: MalformedExample) -> UserError:
+        return UserError(
+            f"{self.split.shards[shard]}: example {place} is malformed ({error}); prepare the "
+            "data set again"
+        )
 
     def decode(self, encoded: bytes, index: int) -> np.ndarray:
+        """The pixels of an encoded image, uint8 [h, w, C].
+
+        Raises:
+          UserError: it is unreadable, or of another shape than the set declares.
+        """
         mode = "L" if self.shape[-1] == 1 else "RGB"
-        return images.decode(encoded, mode=mode, where=f"{self.directory} {self.split}[{index}]")
+        where = f"{self.split.shards[0].parent} {self.split.name}[{index}]"
+        pixels = images.decode(encoded, mode=mode, where=where)
+        declared = zip(self.shape, pixels.shape, strict=True)
+        if any(size not in (None, actual) for size, actual in declared):
+            raise UserError(
+                f"{where}: an image of {list(pixels.shape)}, the set declares {list(self.shape)}; "
+                "prepare the data set again"
+            )
+        return pixels
 
     def common_shape(self) -> tuple[int, int, int] | None:
         """(H, W, C) if the set declares one size for all images, else None."""
         return None if None in self.shape else tuple(self.shape)
 
 
+def _reader(path: Path, length: int):
+    from array_record.python import array_record_module
+
+    check_regular(path)
+    reader = array_record_module.ArrayRecordReader(str(path), options="readahead_buffer_size:0")
+    if reader.num_records() != length:
+        raise UserError(
+            f"{path}: holds {reader.num_records()} examples, dataset_info.json says {length}; "
+            "prepare the data set again"
+        )
+    return reader
+
+
 class EncodedRecords(TfdsRecords):
-    """The same with the encoded images in memory."""
+    """Images of a prepared split whose encoded files are in memory."""
 
     def __init__(self, records: TfdsRecords, encoded: list[bytes]):
-        super().__init__(records.directory, records.split, records.shape)
+        super().__init__(records.split, records.shape)
         self.encoded = encoded
-
-    def __len__(self) -> int:
-        return len(self.encoded)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.decode(self.encoded[index], index)
 
 
 def open_tfds(name: str, data_dir: str = "") -> Source:
-    """Opens `tfds:NAME` in `data_dir` ('' is the TFDS default), splits train and test.
+    """Opens `tfds:NAME` in `data_dir`, splits train and test.
 
     A set whose test split is missing or unlabeled is evaluated on its validation split.
 
+    Args:
+      name: `NAME[/CONFIG][:VERSION]`.
+      data_dir: where prepared sets are; '' is TFDS's default, `~/tensorflow_datasets` or what the
+        environment variable TFDS_DATA_DIR says.
+
     Raises:
       UserError: unknown name, not prepared (says what to run), prepared in another file format,
-        without features `image` and `label`, or without a labeled split to evaluate on.
+        malformed, without features `image` and `label`, or without a labeled split to evaluate on.
     """
-    builder = _builder(name, data_dir)
-    features = builder.info.features
-    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "num_classes"):
+    prepared = read_prepared_set(_directory(name, data_dir))
+    if "train" not in prepared.splits:
+        raise UserError(f"{prepared.directory}: no train split, only {_names(prepared)}")
+    train = _read_split(prepared, "train")
+    held_out = _read_split(prepared, _held_out(prepared))
+    return Source(name.replace("/", "_"), train, held_out, prepared.class_names)
+
+
+def _names(prepared: PreparedSet) -> str:
+    return ", ".join(prepared.splits) or "none"
+
+
+def _directory(name: str, data_dir: str) -> Path:
+    """The directory of a set that is prepared as array_record."""
+    setting, command = f"config.data.source='tfds:{name}'", _prepare_command(name, data_dir)
+    if data_dir:
+        root = expanded(data_dir, "config.data.dir")
+    else:
+        default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+        root = expanded(default, "TFDS_DATA_DIR")
+    directory = version_directory(root, name)
+    if directory is None:
+        near = difflib.get_close_matches(name, _known_names(root), n=3)
+        hint = f" (nearest: {', '.join(near)})" if near and name not in near else ""
         raise UserError(
-            f"config.data.source='tfds:{name}': needs the features image and label (a class), "
-            f"has {', '.join(features)}; choose a classification set"
-        )
-    directory = str(builder.data_dir)
-    shape = tuple(features["image"].shape)
-    label = features["label"]
-    num_classes = label.num_classes
-
-    def split(split_name: str) -> RecordSplit:
-        in_memory = builder.info.splits[split_name].num_bytes <= IN_MEMORY_BYTES
-        return _read_split(TfdsRecords(directory, split_name, shape), num_classes, in_memory)
-
-    if "train" not in builder.info.splits:
-        raise UserError(f"{directory}: no train split, only {', '.join(builder.info.splits)}")
-    held_out = _held_out(builder, name)
-    names = tuple(label.names or map(str, range(num_classes)))
-    return Source(name.replace("/", "_"), split("train"), split(held_out), names)
-
-
-def _builder(name: str, data_dir: str):
-    """The builder of a set that is prepared as array_record."""
-    import tensorflow_datasets as tfds
-
-    setting = f"config.data.source='tfds:{name}'"
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    except tfds.core.DatasetNotFoundError as error:
-        base = name.split("/")[0].split(":")[0]
-        known = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(base, known, n=3)
-        hint = f"nearest: {', '.join(near)}" if near else "see tensorflow.org/datasets for names"
-        raise UserError(f"{setting}: TFDS knows no such data set; {hint}") from error
-    except ImportError as error:
-        raise UserError(
-            f"{setting}: its builder cannot be imported ({_one_line(error)}); "
-            "pip install 'kdjax[prepare]' for TensorFlow"
-        ) from error
-    except (ValueError, AssertionError) as error:
-        # An unknown configuration, an unknown version, or a name TFDS cannot parse.
-        raise UserError(
-            f"{setting}: TFDS cannot open it ({_one_line(error)}); check the name"
-        ) from error
-    command = _prepare_command(name, data_dir)
-    if not builder.is_prepared():
-        raise UserError(
-            f"{setting} is not prepared in {builder.data_dir}; "
+            f"{setting} is not prepared in {root}{hint}; "
             f"run: {command} (or set config.data.dir to where it is)"
         )
-    if builder.info.file_format.value != "array_record":
+    stored = file_format(directory)
+    if stored != "array_record":
         raise UserError(
-            f"{setting} is prepared as {builder.info.file_format.value} in "
-            f"{builder.data_dir}, kdjax reads array_record; remove that folder and run: {command}"
+            f"{setting} is prepared as {stored} in {directory}, kdjax reads array_record; remove "
+            f"that folder and run: {command}"
         )
-    return builder
+    return directory
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _known_names(root: Path) -> list[str]:
+    """Names of what is prepared in a data directory, and of TFDS's sets if TFDS is installed."""
+    names = []
+    for entry in filter(is_directory, sorted_entries(root) if is_directory(root) else []):
+        inner = [inner.name for inner in sorted_entries(entry) if is_directory(inner)]
+        names += [entry.name, *(f"{entry.name}{mark}{child}" for child in inner for mark in "/:")]
+    with contextlib.suppress(ImportError):
+        import tensorflow_datasets as tfds
+
+        names += tfds.list_builders(with_community_datasets=False)
+    return names
 
 
 def _prepare_command(name: str, data_dir: str) -> str:
@@ -152,32 +215,38 @@ def _prepare_command(name: str, data_dir: str) -> str:
     )
 
 
-def _held_out(builder, name: str) -> str:
+def _held_out(prepared: PreparedSet) -> str:
     """The split to evaluate on: some sets publish their test split with every label -1."""
-    for split in ("test", "validation"):
-        if split in builder.info.splits and builder.info.splits[split].num_examples:
-            records = TfdsRecords(str(builder.data_dir), split, ())
-            if records.source[0]["label"] >= 0:
-                return split
+    for name in ("test", "validation"):
+        split = prepared.splits.get(name)
+        if split is not None and sum(split.lengths):
+            shard = next(index for index, length in enumerate(split.lengths) if length)
+            records = TfdsRecords(split, prepared.image_shape)
+            ((label, _),) = records.labels_and_images(shard, 0, 1)
+            if label >= 0:
+                return name
     raise UserError(
-        f"config.data.source='tfds:{name}': no labeled test or validation split "
-        f"(it has {', '.join(builder.info.splits)}); choose another set"
+        f"{prepared.directory}: no labeled test or validation split (it has {_names(prepared)}); "
+        "choose another set"
     )
 
 
-def _read_split(records: TfdsRecords, num_classes: int, in_memory: bool) -> RecordSplit:
-    """Reads every label, keeping the encoded images if `in_memory`.
+def _read_split(prepared: PreparedSet, name: str) -> RecordSplit:
+    """Reads every label, keeping the encoded images of small splits.
 
     Labels lie inside the records, so this passes once over the whole split.
     """
-    size = len(records)
-    labels = np.empty(size, np.int64)
-    encoded = []
-    for start in range(0, size, _CHUNK):
-        examples = records.source.__getitems__(list(range(start, min(start + _CHUNK, size))))
-        labels[start : start + len(examples)] = [example["label"] for example in examples]
-        if in_memory:
-            encoded += [example["image"] for example in examples]
-    where = f"{records.directory} ({records.split})"
-    kept = EncodedRecords(records, encoded) if in_memory else records
-    return RecordSplit(kept, checked_labels(labels, num_classes, where))
+    split = prepared.splits[name]
+    records = TfdsRecords(split, prepared.image_shape)
+    labels, encoded = [], []
+    in_memory = split.num_bytes <= IN_MEMORY_BYTES
+    for shard, length in enumerate(split.lengths):
+        for start in range(0, length, _CHUNK):
+            pairs = records.labels_and_images(shard, start, min(start + _CHUNK, length))
+            labels += [label for label, _ in pairs]
+            if in_memory:
+                encoded += [image for _, image in pairs]
+    where = f"{prepared.directory} ({name})"
+    stored = EncodedRecords(records, encoded) if in_memory else records
+    whole = np.array(labels, np.int64)
+    return RecordSplit(stored, checked_labels(whole, prepared.num_classes, where))

@@ -117,6 +117,7 @@ def edited_tfds(prepared_tfds, tmp_path):
     """Copies `tiny_squares` with changes to its dataset_info.json and features.json."""
 
     def edit(info=lambda info: None, features=lambda features: None):
+        shutil.rmtree(tmp_path / "tiny_squares", ignore_errors=True)
         shutil.copytree(prepared_tfds / "tiny_squares", tmp_path / "tiny_squares")
         version = tmp_path / "tiny_squares" / "1.0.0"
         for name, change in (("dataset_info", info), ("features", features)):

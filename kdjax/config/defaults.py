@@ -40,6 +40,7 @@ def base() -> ConfigDict:
     config.data.partners = 0  # other images of its class that come with each of a batch, beside it
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # see kdjax.training.optimizers
     config.optimizer.learning_rate = 0.1  # as written; nothing rescales it
     config.optimizer.schedule = "cosine"  # 'multistep', 'sgdr', 'constant'
     config.optimizer.milestones = ()  # epochs, of multistep
@@ -49,6 +50,11 @@ def base() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4  # coupled, on all parameters, as in PyTorch's SGD
+    config.optimizer.beta1 = 0.9  # of adamw and lamb
+    config.optimizer.beta2 = 0.999  # of adamw and lamb
+    config.optimizer.epsilon = 1e-8  # of adamw and lamb
+    config.optimizer.trust_coefficient = 1e-3  # of lars
+    config.optimizer.clip_norm = 0.0  # the largest norm of all gradients together; 0: any
 
     config.evaluation = ConfigDict()
     config.evaluation.every_epochs = 1

@@ -1,54 +1,184 @@
-"""From a config to a schedule and an optax chain."""
+"""Optimizers and learning-rate schedules by name, and the optax chain of a config.
 
+A user's module adds its own:
+
+    @optimizers.register_optimizer("lion")
+    def lion(settings, learning_rate):
+        return optax.lion(learning_rate, weight_decay=settings.weight_decay)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import optax
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
+from kdjax.registry import Registry
 from kdjax.training import learning_rate as schedules
+from kdjax.training.learning_rate import Schedule
 
-SCHEDULES = ("cosine", "multistep", "sgdr", "constant")
+# `(config.optimizer, learning rate of the step) -> transformation`.
+Optimizer = Callable[[ConfigDict, Schedule], optax.GradientTransformation]
+# `(config, steps per epoch) -> learning rate of the step`, without the warm-up.
+ScheduleOf = Callable[[ConfigDict, int], Schedule]
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "config.optimizer.name")
+SCHEDULES: Registry[ScheduleOf] = Registry("schedule", "config.optimizer.schedule")
 
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int) -> schedules.Schedule:
+def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
+    """Registers `(config.optimizer, schedule) -> optax.GradientTransformation` by name."""
+    return lambda optimizer: OPTIMIZERS.add(name, optimizer)
+
+
+def register_schedule(name: str) -> Callable[[ScheduleOf], ScheduleOf]:
+    """Registers `(config, steps_per_epoch) -> (step -> learning rate)` by name.
+
+    A function that refuses its settings raises `UserError`: it is also called to check a config.
+    """
+    return lambda schedule: SCHEDULES.add(name, schedule)
+
+
+def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Schedule:
     """`config.optimizer`'s learning rate as a function of the step.
 
     Raises:
       UserError: unknown schedule, or settings that make none.
     """
-    optimizer = config.optimizer
-    base, clock = optimizer.learning_rate, {"steps_per_epoch": steps_per_epoch}
-    if optimizer.schedule == "cosine":
-        schedule = schedules.cosine(base, epochs=config.epochs, **clock)
-    elif optimizer.schedule == "sgdr":
-        if optimizer.period < 1:
-            raise UserError("config.optimizer.period must be positive with schedule 'sgdr'")
-        schedule = schedules.sgdr(base, period=optimizer.period, **clock)
-    elif optimizer.schedule in ("multistep", "constant"):
-        constant = optimizer.schedule == "constant"
-        milestones = () if constant else optimizer.milestones
-        factors = () if constant else optimizer.factors
-        try:
-            schedule = schedules.multistep(base, milestones=milestones, factors=factors, **clock)
-        except ValueError as error:
-            raise UserError(f"config.optimizer.milestones / factors: {error}") from error
-    else:
-        raise UserError(
-            f"config.optimizer.schedule={optimizer.schedule!r} is unknown; "
-            f"use one of {', '.join(SCHEDULES)}"
-        )
-    if optimizer.warm_up_epochs:
-        return schedules.warm_up(schedule, base, epochs=optimizer.warm_up_epochs, **clock)
-    return schedule
+    settings = config.optimizer
+    schedule = SCHEDULES[settings.schedule](config, steps_per_epoch)
+    if not settings.warm_up_epochs:
+        return schedule
+    return schedules.warm_up(
+        schedule,
+        settings.learning_rate,
+        epochs=settings.warm_up_epochs,
+        steps_per_epoch=steps_per_epoch,
+    )
 
 
 def create(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
-    """SGD as PyTorch's: weight decay joins the gradient before momentum, Nesterov's form after."""
-    optimizer = config.optimizer
+    """The optimizer that `config.optimizer` names.
+
+    With a `config.optimizer.clip_norm`, gradients whose norm over all parameters is larger are
+    first scaled down to it.
+
+    Raises:
+      UserError: unknown optimizer or schedule, or settings that make none.
+    """
+    settings = config.optimizer
+    tx = OPTIMIZERS[settings.name](settings, learning_rate(config, steps_per_epoch))
+    if settings.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(settings.clip_norm), tx)
+    return tx
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` unless `config.optimizer` makes an optimizer; nothing is computed."""
+    create(config, steps_per_epoch=1)
+
+
+def matrices(params: Any) -> Any:
+    """True for parameters of two dimensions or more: not for biases and those of norms."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+@register_optimizer("sgd")
+def sgd(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
+    """SGD as PyTorch's: weight decay joins the gradient before momentum, Nesterov's form after.
+
+    Uses `momentum`, `nesterov` and `weight_decay`, which is on all parameters.
+    """
     return optax.chain(
-        optax.add_decayed_weights(optimizer.weight_decay),
-        optax.sgd(
-            learning_rate(config, steps_per_epoch),
-            momentum=optimizer.momentum or None,
-            nesterov=optimizer.nesterov,
-        ),
+        optax.add_decayed_weights(settings.weight_decay),
+        optax.sgd(learning_rate, momentum=settings.momentum or None, nesterov=settings.nesterov),
     )
+
+
+@register_optimizer("adamw")
+def adamw(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2), as PyTorch's.
+
+    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`, which is on all parameters, as in the
+    algorithm, and multiplied by the learning rate.
+    """
+    return optax.adamw(
+        learning_rate,
+        b1=settings.beta1,
+        b2=settings.beta2,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+
+
+@register_optimizer("lamb")
+def lamb(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
+    """LAMB (You et al. 2020, algorithm 2).
+
+    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`. As in the authors' code, biases and the
+    parameters of norms are neither decayed nor scaled by the trust ratio.
+    """
+    return optax.chain(
+        optax.scale_by_adam(b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon),
+        optax.add_decayed_weights(settings.weight_decay, mask=matrices),
+        optax.masked(optax.scale_by_trust_ratio(), matrices),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@register_optimizer("lars")
+def lars(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
+    """LARS (You et al. 2017, algorithm 1).
+
+    Uses `momentum`, `nesterov`, `trust_coefficient` and `weight_decay`. As is usual with it, biases
+    and the parameters of norms are neither decayed nor scaled by the trust ratio.
+    """
+    return optax.lars(
+        learning_rate,
+        weight_decay=settings.weight_decay,
+        weight_decay_mask=matrices,
+        trust_coefficient=settings.trust_coefficient,
+        trust_ratio_mask=matrices,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+    )
+
+
+@register_schedule("cosine")
+def _cosine(config: ConfigDict, steps_per_epoch: int) -> Schedule:
+    base = config.optimizer.learning_rate
+    return schedules.cosine(base, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
+
+
+@register_schedule("multistep")
+def _multistep(config: ConfigDict, steps_per_epoch: int) -> Schedule:
+    settings = config.optimizer
+    try:
+        return schedules.multistep(
+            settings.learning_rate,
+            milestones=settings.milestones,
+            factors=settings.factors,
+            steps_per_epoch=steps_per_epoch,
+        )
+    except ValueError as error:
+        raise UserError(f"config.optimizer.milestones / factors: {error}") from error
+
+
+@register_schedule("sgdr")
+def _sgdr(config: ConfigDict, steps_per_epoch: int) -> Schedule:
+    settings = config.optimizer
+    if settings.period < 1:
+        raise UserError("config.optimizer.period must be positive with schedule 'sgdr'")
+    return schedules.sgdr(
+        settings.learning_rate, period=settings.period, steps_per_epoch=steps_per_epoch
+    )
+
+
+@register_schedule("constant")
+def _constant(config: ConfigDict, steps_per_epoch: int) -> Schedule:
+    base = config.optimizer.learning_rate
+    return schedules.multistep(base, milestones=(), factors=(), steps_per_epoch=steps_per_epoch)

@@ -1,17 +1,13 @@
-"""Learning-rate schedules and the optimizer against the papers' code and PyTorch's rule."""
+"""Learning-rate schedules against the papers' code."""
 
 from __future__ import annotations
 
-import importlib.util
-
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from kdjax import config as configs
-from kdjax.errors import UserError
+from kdjax.registry import Registry
 from kdjax.training import learning_rate as schedules
 from kdjax.training import optimizers
 from tests import golden
@@ -109,83 +105,14 @@ def test_multistep_rejects(milestones, factors, message):
         schedules.multistep(0.1, milestones=milestones, factors=factors, steps_per_epoch=1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"schedule": "step"}, "config.optimizer.schedule='step' is unknown"),
-        ({"schedule": "sgdr"}, "config.optimizer.period must be positive"),
-        ({"schedule": "multistep", "milestones": (3,)}, "milestones / factors: 1 milestones"),
-    ],
-)
-def test_errors_name_the_setting(change, message):
+def test_a_schedule_from_outside(monkeypatch):
+    monkeypatch.setattr(optimizers, "SCHEDULES", Registry("schedule", "config.optimizer.schedule"))
+
+    @optimizers.register_schedule("halving")
+    def halving(config, steps_per_epoch):
+        return lambda step: config.optimizer.learning_rate / 2 ** (step // steps_per_epoch)
+
     config = configs.base()
-    config.optimizer.update(change)
-    with pytest.raises(UserError, match=message):
-        optimizers.learning_rate(config, STEPS_PER_EPOCH)
-
-
-# Optimizer
-
-SGD = {
-    "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
-    "heavy ball": {"momentum": 0.9, "nesterov": False, "weight_decay": 1e-2},
-    "plain": {"momentum": 0.0, "nesterov": False, "weight_decay": 1e-2},
-}
-START = np.random.default_rng(0).normal(size=(3, 4))
-TARGET = np.random.default_rng(1).normal(size=(3, 4))
-RATES = [0.3, 0.3, 0.03, 0.03, 0.003]  # learning rate of each step
-
-
-def gradient(p):
-    """Of a function without constant curvature, so that every step's gradient differs."""
-    return p - TARGET + 0.1 * p**3
-
-
-def ours(options: dict) -> list[np.ndarray]:
-    config = configs.base()
-    config.optimizer.update(options)
-    config.optimizer.learning_rate = RATES[0]
-    config.optimizer.schedule = "multistep"
-    config.optimizer.milestones, config.optimizer.factors = (1, 2), (0.1, 0.1)
-    with jax.enable_x64(True):
-        tx = optimizers.create(config, steps_per_epoch=2)
-        params = {"w": jnp.asarray(START)}
-        state, path = tx.init(params), []
-        for _ in RATES:
-            updates, state = tx.update({"w": gradient(params["w"])}, state, params)
-            params = optax.apply_updates(params, updates)
-            path.append(np.asarray(params["w"]))
-    return path
-
-
-def torch_rule(momentum: float, nesterov: bool, weight_decay: float) -> list[np.ndarray]:
-    """PyTorch's SGD without dampening, as its documentation states it."""
-    p, buffer, path = START, None, []
-    for rate in RATES:
-        g = gradient(p) + weight_decay * p
-        if momentum:
-            buffer = g if buffer is None else momentum * buffer + g
-            g = g + momentum * buffer if nesterov else buffer
-        p = p - rate * g
-        path.append(p)
-    return path
-
-
-@pytest.mark.parametrize("options", SGD.values(), ids=SGD)
-def test_sgd_follows_torchs_rule(options):
-    np.testing.assert_allclose(ours(options), torch_rule(**options), rtol=1e-12)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-@pytest.mark.parametrize("options", SGD.values(), ids=SGD)
-def test_sgd_follows_torch(options):
-    import torch
-
-    p = torch.nn.Parameter(torch.tensor(START))
-    optimizer, path = torch.optim.SGD([p], lr=RATES[0], **options), []
-    for rate in RATES:
-        optimizer.param_groups[0]["lr"] = rate
-        p.grad = torch.tensor(gradient(p.detach().numpy()))
-        optimizer.step()
-        path.append(p.detach().numpy().copy())
-    np.testing.assert_allclose(ours(options), path, rtol=1e-12)
+    config.optimizer.update({"schedule": "halving", "learning_rate": 0.4})
+    rate = optimizers.learning_rate(config, STEPS_PER_EPOCH)
+    assert [rate(step) for step in (0, 9, 10, 25)] == [0.4, 0.4, 0.2, 0.1]

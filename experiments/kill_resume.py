@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from kdjax.compaction import history as compactions
+from kdjax.networks import metadata
 from kdjax.runs import metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
@@ -143,7 +143,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def _leaves(workdir: Path) -> list[tuple[str, np.ndarray]]:
     config = workdirs.read_config(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.evaluation.best, read_only=True)
-    left = compactions.read(workdir, checkpoints.step("latest"))
+    left = metadata.compactions_of(checkpoints.metadata(checkpoints.step("latest")))
     _, state = checkpoints.restore(build(config, compactions=left).abstract_state())
     checkpoints.close()
     named = jax.tree.leaves_with_path(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +17,7 @@ from kdjax import config as configs
 from kdjax.compaction.latency import Program, alternate
 from kdjax.compaction.zero_filters import zero_filters
 from kdjax.errors import UserError
-from kdjax.networks import store as pretrained
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network, load, store
 from kdjax.pruning import accounting
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.metrics import say
@@ -34,8 +34,8 @@ def compact(
     workdir: Path,
     output: Path,
     *,
-    member: str = "network_0",
-    which: str = "best",
+    network_index: int = 0,
+    checkpoint: str = "best",
     config: ConfigDict | None = None,
     multiple: int = 1,
     recalibrate: int = 0,
@@ -43,10 +43,10 @@ def compact(
     """Writes a network without its zero filters, and prints what went and what that saves.
 
     Args:
-      workdir: of a run, or what `pretrained.save` wrote. Of a network with branches the network
+      workdir: of a run, or what `kdjax.networks.save` wrote. Of a network with branches the network
         itself is taken.
       output: where it goes, for everything that takes a trained network's directory.
-      member, which: as in `pretrained.load`.
+      network_index, checkpoint: as in `kdjax.networks.load`.
       config: a run's own where None; of an imported network, needed to recalibrate.
       multiple: as in `compaction.compact`.
       recalibrate: 0 removes exactly. Otherwise BatchNorm is removed with the filters, as in the
@@ -56,24 +56,29 @@ def compact(
       UserError: nothing to remove or to read, `output` is in use, or the result does not compute
         what it should; nothing is written.
     """
-    pretrained.check_free(output, "--output")
-    found = pretrained.backbone(pretrained.load(workdir, member=member, which=which))
-    if config is None and not pretrained.is_imported(workdir):
+    store.check_free(output, "--output")
+    found = load(workdir, network_index, checkpoint).backbone
+    if config is None and store.is_run(workdir):
         config = workdirs.read_config(workdir)
     network, variables = found.module(), found.variables
     _check_zeros(network, variables, workdir)
     smaller = compaction.compact(network, variables, drop_norms=recalibrate > 0, multiple=multiple)
     _check_removed(network, smaller.network, workdir)
-    image_shape = _image_shape(network, variables, config)
-    result = found._replace(variables=smaller.variables, compaction=smaller.network.compaction)
+    image_shape = found.spec.input.shape
+    spec = dataclasses.replace(found.spec, compaction=smaller.network.compaction)
+    result = Network(spec, smaller.variables)
     if recalibrate:
         batches = training_batches(config, found, recalibrate)
         again = compaction.recalibrate_batch_norm(smaller.network, smaller.variables, batches)
         result = result._replace(variables=jax.device_get(again))
     else:
         _check_same(found, result, image_shape)
-    source = {"workdir": str(workdir), "member": member, "checkpoint": which}
-    pretrained.save(output, result, source, "--output")
+    source = {
+        "workdir": str(workdir),
+        "network_index": network_index,
+        "checkpoint": checkpoint,
+    }
+    store.save(output, result, source, "--output")
     say(compaction.removal_table(smaller.network, smaller.variables))
     say("")
     say(cost_table(found, result, image_shape, _rate(network, smaller.network, variables, config)))
@@ -83,11 +88,11 @@ def compact(
             "BatchNorm was removed with the filters, and its statistics are new: outputs have "
             "changed, evaluate it"
         )
-    say(f"{found.name}, compact, {found.num_classes} classes: {output}")
+    say(f"{found.spec.name}, compact, {found.spec.num_classes} classes: {output}")
 
 
 def cost_table(
-    before: Pretrained, after: Pretrained, image_shape: Sequence[int], rate: float | None = None
+    before: Network, after: Network, image_shape: Sequence[int], rate: float | None = None
 ) -> str:
     """A text table of two networks' sizes and costs, and the second over the first.
 
@@ -164,13 +169,6 @@ def _rate(network: Any, smaller: Any, variables: Any, config: ConfigDict | None)
     return sum(int((~mask).sum()) for mask in masks.values()) / total
 
 
-def _image_shape(network: Any, variables: Any, config: ConfigDict | None) -> tuple[int, int, int]:
-    """Of the run's images, as far as its config says; else of those that the network is for."""
-    side = (config.data.image_size if config is not None else 0) or network.image_size
-    stem = network.filter_links()[0].name
-    return side, side, leaves(variables["params"])[f"{stem}/kernel"].shape[2]
-
-
 def _check_zeros(network: Any, variables: Any, workdir: Path) -> None:
     """Raises `UserError` if no filter is zero. A network without links is `compact`'s to refuse."""
     arrays = leaves(variables["params"])
@@ -191,11 +189,11 @@ def _check_removed(network: Any, smaller: Any, workdir: Path) -> None:
         )
 
 
-def _check_same(before: Pretrained, after: Pretrained, image_shape: Sequence[int]) -> None:
+def _check_same(before: Network, after: Network, image_shape: Sequence[int]) -> None:
     """Raises `UserError` unless two networks compute the same logits, up to rounding."""
     images = np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
 
-    def logits(network: Pretrained) -> np.ndarray:
+    def logits(network: Network) -> np.ndarray:
         module = network.module()
         with jax.default_matmul_precision("highest"):
             run = jax.jit(lambda variables, images: module.apply(variables, images).logits)
@@ -212,7 +210,7 @@ def _check_same(before: Pretrained, after: Pretrained, image_shape: Sequence[int
 
 
 def training_batches(
-    config: ConfigDict | None, network: Pretrained, count: int
+    config: ConfigDict | None, network: Network, count: int
 ) -> Iterator[jax.Array]:
     """Images of a run's first training batches, as the network is shown them, one device's each.
 
@@ -227,7 +225,7 @@ def training_batches(
             "--recalibrate needs training images, and an imported network has none: add --config"
         )
     config = ConfigDict(config.to_dict())
-    config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
+    config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.update(steps_per_dispatch=1, parallel="pmap")
     config.pruning, config.start = configs.base().pruning, configs.base().start
     program = build(config)

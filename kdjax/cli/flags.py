@@ -56,7 +56,19 @@ def define(values: flags.FlagValues, argv: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "member", "network_0", "Which network of a run to compact or export.", flag_values=values
+        "mean",
+        "",
+        "Of --job=import-torch and export: the mean of pixels in [0, 1] in a network's training, a "
+        "number per channel; or imagenet, cifar10, cifar100, half or none, for mean and std both.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("std", "", "The standard deviation, as --mean.", flag_values=values)
+    flags.DEFINE_integer(
+        "network_index",
+        0,
+        "Which network of a run to compact or export, from 0.",
+        lower_bound=0,
+        flag_values=values,
     )
     flags.DEFINE_string(
         "output",

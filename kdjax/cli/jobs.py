@@ -21,17 +21,19 @@ def train(values: flags.FlagValues) -> None:
 
 def evaluate(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint of a run, or an imported network, on the whole test split."""
-    from kdjax.networks import store as pretrained
+    from kdjax import networks
+    from kdjax.networks import store
     from kdjax.training import evaluation
 
     workdir = Path(values.workdir)
-    if pretrained.is_imported(workdir):
+    if not store.is_run(workdir):
+        network = networks.load(workdir)
         if values.config is None:
             raise UserError(
-                f"{workdir} holds an imported network and no data: add --config, for instance "
+                f"{workdir} holds a network and no data: add --config, for instance "
                 "--config configs/cross_entropy.py:cifar100"
             )
-        _show(evaluation.evaluate_network(values.config, pretrained.load(workdir)))
+        _show(evaluation.evaluate_network(values.config, network))
         return
     run = evaluation.load_run(workdir)
     if values.config is not None:  # data may have moved, devices may be others
@@ -73,62 +75,67 @@ def import_torch(values: flags.FlagValues) -> None:
     """Writes a PyTorch checkpoint as one of kdjax."""
     from kdjax import models
     from kdjax.interop import torch as interop
-    from kdjax.networks import store as pretrained
+    from kdjax.networks import InputSpec, Network, NetworkSpec, normalization, store
 
     directory, file = Path(values.workdir), Path(_required(values, "torch_file"))
     name = _required(values, "network")
-    pretrained.check_free(directory)
+    store.check_free(directory)
+    statistics = normalization.from_flags(values.mean, values.std)
     state = interop.select(interop.read(file), values.torch_part)
-    num_classes = interop.count_classes(models.create(name, num_classes=1), state)
-    module = models.create(name, num_classes=num_classes)
-    variables, report = interop.import_state_dict(module, state)
+    module = models.create(name, num_classes=1)
+    num_classes = interop.count_classes(module, state)
+    side = models.create(models.parse(name).network, num_classes=1).image_size
+    channels = 3 if statistics is None else len(statistics.mean)
+    spec = NetworkSpec.of(name, num_classes, InputSpec((side, side), channels, statistics))
+    variables, report = interop.import_state_dict(spec.build(), state, image_shape=spec.input.shape)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     source = {"file": file.name, "sha256": digest, "names": report.dialect}
-    network = pretrained.Pretrained(name, num_classes, variables)
-    pretrained.save(directory, network, source)
+    store.save(directory, Network(spec, variables), source)
     say(str(report))
     say(f"{name}, {num_classes} classes: {directory}")
+    if statistics is None:
+        say(
+            "what its images were normalized with is not known: as a teacher it will see them as "
+            "its student does; --mean and --std say it, such as --mean=imagenet"
+        )
 
 
 def export_torch(values: flags.FlagValues) -> None:
     """Writes a trained network's state dict for PyTorch."""
+    from kdjax import networks
     from kdjax.interop import export as interop
-    from kdjax.networks import store as pretrained
 
     file = Path(_required(values, "torch_file"))
     if file.exists():
         raise UserError(f"--torch_file={file} exists; name another file")
-    network = pretrained.load(values.workdir, member=values.member, which=values.checkpoint)
+    network = networks.load(values.workdir, values.network_index, values.checkpoint)
     if values.torch_part not in ("", "backbone"):
         raise UserError(f"--torch_part={values.torch_part}: of a network to export, use 'backbone'")
     if values.torch_part:
-        network = pretrained.backbone(network)
+        network = network.backbone
     arrays = interop.write_state_dict(file, network)
-    say(f"{network.name}, {network.num_classes} classes, {arrays} arrays: {file}")
+    say(f"{network.spec.full_name}, {network.spec.num_classes} classes, {arrays} arrays: {file}")
 
 
 def export(values: flags.FlagValues) -> None:
     """Writes a trained network, without its branches, for deployment, and checks what it wrote."""
+    from kdjax import networks
     from kdjax.interop import deployed
     from kdjax.interop import export as interop
-    from kdjax.networks import store as pretrained
-    from kdjax.runs import workdir as workdirs
+    from kdjax.networks import normalization
 
-    workdir, config = Path(values.workdir), values.config
+    workdir, name = Path(values.workdir), f"network_{values.network_index}"
     directory = Path(values.output or workdir / "export")
-    interop.files(directory, values.member, values.formats)
-    network = pretrained.load(workdir, member=values.member, which=values.checkpoint)
-    network = pretrained.backbone(network)
-    if config is None and not pretrained.is_imported(workdir):
-        config = workdirs.read_config(workdir)
+    interop.files(directory, name, values.formats)
+    network = networks.load(workdir, values.network_index, values.checkpoint).backbone
     images = deployed.images_of(
         network,
-        config,
+        normalization.from_flags(values.mean, values.std),
         image_size=values.image_size,
         pixels=values.export_input == "pixels",
     )
-    say(f"{network.name}, {network.num_classes} classes; images: {images}")
-    for line in interop.write(network, images, directory, values.member, values.formats):
+    say(f"{network.spec.name}, {network.spec.num_classes} classes; images: {images}")
+    for line in interop.write(network, images, directory, name, values.formats):
         say(line)
 
 
@@ -139,8 +146,8 @@ def compact(values: flags.FlagValues) -> None:
     compacting.compact(
         Path(values.workdir),
         Path(_required(values, "output")),
-        member=values.member,
-        which=values.checkpoint,
+        network_index=values.network_index,
+        checkpoint=values.checkpoint,
         config=values.config,
         multiple=values.multiple,
         recalibrate=values.recalibrate,

@@ -66,8 +66,8 @@ def base() -> ConfigDict:
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = ""  # a run's workdir, or what --job=import-torch wrote
-    config.teacher.member = "network_0"  # which network of a run
-    config.teacher.which = "best"  # 'latest' checkpoint of a run
+    config.teacher.network_index = 0  # which network of a run
+    config.teacher.version = "best"  # 'latest': which checkpoint of a run
     config.teacher.dtype = ""  # of its computation; '' is config.dtype
     # Without a checkpoint, this network is trained first, in the workdir's subdirectory 'teacher'.
     config.teacher.network = ""

@@ -39,6 +39,6 @@ def start() -> ConfigDict:
     """Weights that training starts from, in place of random ones."""
     section = ConfigDict()
     section.checkpoint = ""  # a run's workdir, or what --job=compact or --job=import-torch wrote
-    section.member = "network_0"  # which network of a run
-    section.which = "best"  # 'latest' checkpoint of a run
+    section.network_index = 0  # which network of a run
+    section.version = "best"  # 'latest': which checkpoint of a run
     return section

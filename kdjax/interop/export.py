@@ -23,7 +23,7 @@ from kdjax.errors import UserError
 from kdjax.interop import onnx
 from kdjax.interop import torch as interop
 from kdjax.interop.deployed import Images
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network
 from kdjax.runs.metrics import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -43,7 +43,7 @@ _IMAGES = 3  # that files are compared on
 class _Exported(NamedTuple):
     """A network and what its files are compared with."""
 
-    network: Pretrained
+    network: Network
     images: Images
     apply: Callable[[Any, jax.Array], jax.Array]  # variables, images to logits
     sample: np.ndarray  # [B, H, W, C]
@@ -84,7 +84,7 @@ def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]
 
 
 def write(
-    network: Pretrained, images: Images, directory: Path, name: str, formats: Sequence[str]
+    network: Network, images: Images, directory: Path, name: str, formats: Sequence[str]
 ) -> Iterator[str]:
     """Writes a network's files and compares each with the network.
 
@@ -129,7 +129,7 @@ def _make(directory: Path) -> None:
         raise UserError(f"--output={directory} cannot be written: {error.strerror}") from error
 
 
-def _exported(network: Pretrained, images: Images) -> _Exported:
+def _exported(network: Network, images: Images) -> _Exported:
     module = network.module()
 
     def apply(variables, pixels):
@@ -154,9 +154,9 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
             tolerance = _COARSE_TOLERANCE
         if not difference <= tolerance:  # nor if it is not a number
             raise UserError(
-                f"{form} file of {exported.network.name}: its logits differ from the network's by "
-                f"{difference:.1e}, relative to the largest; more than {tolerance:.0e}, so it was "
-                "removed"
+                f"{form} file of {exported.network.spec.full_name}: its logits differ from the "
+                f"network's by {difference:.1e}, relative to the largest; more than "
+                f"{tolerance:.0e}, so it was removed"
             )
         unchecked.replace(file)
     except OSError as error:
@@ -175,7 +175,7 @@ def _write_stablehlo(exported: _Exported, file: Path) -> dict[str, Any]:
 
 
 def _write_onnx(exported: _Exported, file: Path) -> dict[str, Any]:
-    name = exported.network.name
+    name = exported.network.spec.full_name
     try:
         file.write_bytes(onnx.convert(exported.closed, exported.images.shape, name))
     except onnx.Unsupported as error:
@@ -183,7 +183,7 @@ def _write_onnx(exported: _Exported, file: Path) -> dict[str, Any]:
     return {"opset": onnx.OPSET}
 
 
-def write_state_dict(file: Path, network: Pretrained) -> int:
+def write_state_dict(file: Path, network: Network) -> int:
     """Writes a network's PyTorch state dict; returns the number of its arrays.
 
     Raises:
@@ -226,17 +226,17 @@ def _line(file: Path, difference: float) -> str:
 def _describe(exported: _Exported, file: Path, written: dict[str, dict]) -> None:
     network = exported.network
     description = {
-        "network": network.name,
-        "num_classes": network.num_classes,
+        "network": network.spec.full_name,
+        "num_classes": network.spec.num_classes,
         "input": exported.images.described(),
         "output": {
             "name": "logits",
-            "shape": ["batch", network.num_classes],
+            "shape": ["batch", network.spec.num_classes],
             "dtype": "float32",
         },
         "files": written,
         "kdjax": kdjax.__version__,
     }
-    if network.compaction is not None:
-        description["compaction"] = network.compaction.as_dict()
+    if network.spec.compaction is not None:
+        description["compaction"] = network.spec.compaction.as_dict()
     write_atomically(file, json.dumps(description, indent=2) + "\n")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax import losses
-from kdjax.models import Cohort, Outputs
+from kdjax.models import PLAIN, Cohort, Form, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
 CONSTANTS = "constants"
@@ -59,6 +59,16 @@ def plain_inputs(batch: Batch, key: jax.Array) -> Inputs:
     return Inputs(batch["image"], labels, jnp.ones(labels.shape, jnp.float32))
 
 
+def network_variables(params: Params, model_state: ModelState, index: int) -> dict[str, Any]:
+    """The variables of network `index` of a cohort, what it shares with the others included."""
+    collections = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    # What is shared is the trunk's, and has no name in common with a network's own.
+    return {
+        name: tree.get("trunk", {}) | tree.get(f"network_{index}", {})
+        for name, tree in collections.items()
+    }
+
+
 class Method(NamedTuple):
     """A training method as three pure functions, as an optax transformation is two.
 
@@ -81,6 +91,9 @@ class Method(NamedTuple):
         every epoch; or None.
       logits_only: whether `loss` reads nothing of the networks but their logits, so that channels
         inside may be taken out while they learn.
+      form: what the method adds to every network of the config, such as branches.
+      variables: `(params, model_state, index) -> {'params', 'batch_stats'}`, those of one network,
+        in its form, without anything else that the method trains.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -94,6 +107,8 @@ class Method(NamedTuple):
     inputs: Callable[[Batch, jax.Array], Inputs] = plain_inputs
     epoch_report: Callable[[Params, Any], EpochReport] | None = None
     logits_only: bool = False
+    form: Form = PLAIN
+    variables: Callable[[Params, ModelState, int], dict[str, Any]] = network_variables
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

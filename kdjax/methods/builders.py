@@ -18,8 +18,7 @@ from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
-from kdjax.networks import store as pretrained
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network, store
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -31,13 +30,15 @@ class Parts(NamedTuple):
     cohort: models.Cohort
     axis_name: str | None
     train_labels: np.ndarray | None
-    teacher: Pretrained | None
+    teacher: Network | None
 
-    def trained(self) -> Pretrained:
+    def trained(self) -> Network:
         """The network that `config.teacher` names, unless another one is given."""
         if self.teacher is not None:
             return self.teacher
-        return pretrained.teacher(self.config.teacher, self.cohort.networks[0].num_classes)
+        return store.from_config(
+            self.config.teacher, "config.teacher", self.cohort.networks[0].num_classes
+        )
 
 
 def _mcl(parts: Parts) -> Method:
@@ -80,9 +81,10 @@ def _teacher(parts: Parts) -> tuple[nn.Module, dict]:
     """The network that `config.teacher` names, and its variables."""
     config, teacher = parts.config, parts.trained()
     wanted = config.teacher.network
-    if wanted and _plain(teacher.name) != wanted:
+    if wanted and teacher.spec.name != wanted:
         raise UserError(
-            f"config.teacher.checkpoint={config.teacher.checkpoint} holds {teacher.name}, "
+            f"config.teacher.checkpoint={config.teacher.checkpoint} holds "
+            f"{teacher.spec.full_name}, "
             f"config.teacher.network={wanted!r} says otherwise; name the one that is meant"
         )
     dtype = config.teacher.dtype or config.dtype
@@ -91,22 +93,16 @@ def _teacher(parts: Parts) -> tuple[nn.Module, dict]:
     return teacher.module(dtype=DTYPES[dtype]), teacher.variables
 
 
-def _plain(name: str) -> str:
-    """The name of a network without the suffix for its branches."""
-    plain, _, form = name.rpartition("_")
-    return plain if plain in models.names() and form in models.forms() else name
-
-
 def _hssakd_teacher(parts: Parts) -> Method:
     config = parts.config
     branched, chosen = _with_branches(parts)
     if not config.hssakd.freeze_backbone:
         return hssakd_teacher(branched, transformations=chosen)
     found = parts.trained()
-    if found.name != config.networks[0]:
+    if found.spec.full_name != config.networks[0]:
         raise UserError(
             f"config.hssakd.freeze_backbone: config.teacher.checkpoint={config.teacher.checkpoint} "
-            f"holds {found.name}, not the {config.networks[0]} of config.networks"
+            f"holds {found.spec.full_name}, not the {config.networks[0]} of config.networks"
         )
     if config.evaluation.best in ("mean/top1", "network_0/top1"):
         raise UserError(

@@ -19,7 +19,7 @@ from kdjax import losses
 from kdjax.data.transformations import Transformations
 from kdjax.errors import UserError
 from kdjax.methods import base, branches
-from kdjax.models import Cohort
+from kdjax.models import Cohort, Form
 
 
 def hssakd_teacher(
@@ -70,7 +70,14 @@ def hssakd_teacher(
 
     predict = functools.partial(branches.predict, cohort, transformations)
     inputs = functools.partial(_inputs, transformations)
-    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
+    return base.Method(
+        init=init,
+        loss=loss,
+        predict=predict,
+        inputs=inputs,
+        form=_form(transformations),
+        variables=base.network_variables if frozen_backbone is None else _with_frozen_backbone,
+    )
 
 
 def hssakd_student(
@@ -124,7 +131,9 @@ def hssakd_student(
 
     predict = functools.partial(branches.predict, cohort, transformations)
     inputs = functools.partial(_inputs, transformations)
-    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
+    return base.Method(
+        init=init, loss=loss, predict=predict, inputs=inputs, form=_form(transformations)
+    )
 
 
 def hssakd_online(
@@ -163,7 +172,18 @@ def hssakd_online(
     init = functools.partial(base.init_cohort, cohort)
     predict = functools.partial(branches.predict, cohort, transformations)
     inputs = functools.partial(_inputs, transformations)
-    return base.Method(init=init, loss=loss, predict=predict, inputs=inputs)
+    return base.Method(
+        init=init, loss=loss, predict=predict, inputs=inputs, form=_form(transformations)
+    )
+
+
+def _form(transformations: Transformations) -> Form:
+    return Form("hsakd", (("transformations", transformations.count),))
+
+
+def _with_frozen_backbone(params: base.Params, model_state: base.ModelState, index: int) -> dict:
+    collections = branches.variables(params, model_state)
+    return {name: tree[f"network_{index}"] for name, tree in collections.items()}
 
 
 def _inputs(transformations: Transformations, batch: base.Batch, key: jax.Array) -> base.Inputs:

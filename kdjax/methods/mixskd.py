@@ -19,7 +19,7 @@ from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
 from kdjax.methods.self_distill.mixing import mixed_inputs
-from kdjax.models import Cohort, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
+from kdjax.models import Cohort, Form, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
 
 # Where the discriminators are: among the parameters or, if they are not trained, the constants.
 DISCRIMINATORS = "discriminators"
@@ -117,6 +117,7 @@ def mixskd(
         predict=functools.partial(_predict, cohort),
         optimizer=(lambda tx: tx) if mixed_labels else _without_self_teachers,
         inputs=inputs,
+        form=Form("mixskd"),
     )
 
 

@@ -13,8 +13,7 @@ from kdjax.methods.base import Method
 from kdjax.methods.builders import BUILDERS, DTYPES, TAUGHT, Parts, joined
 from kdjax.methods.pruned import pruned
 from kdjax.methods.start import started
-from kdjax.networks import store as pretrained
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network, store
 
 
 def needs_teacher(config: ConfigDict) -> bool:
@@ -67,7 +66,7 @@ def create(
     num_classes: int,
     axis_name: str | None,
     train_labels: np.ndarray | None = None,
-    teacher: Pretrained | None = None,
+    teacher: Network | None = None,
     compactions: Mapping[str, models.Compaction] | None = None,
 ) -> Method:
     """The method that `config.method` names, over the cohort that `config.networks` names.
@@ -114,16 +113,16 @@ def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, mode
     return _left(_start(config, num_classes))
 
 
-def _left(start: Pretrained | None) -> dict[str, models.Compaction]:
-    whole = start is None or start.compaction is None
-    return {} if whole else {"network_0": start.compaction}
+def _left(start: Network | None) -> dict[str, models.Compaction]:
+    whole = start is None or start.spec.compaction is None
+    return {} if whole else {"network_0": start.spec.compaction}
 
 
-def _start(config: ConfigDict, num_classes: int) -> Pretrained | None:
+def _start(config: ConfigDict, num_classes: int) -> Network | None:
     """The network that `config.start` names, if any."""
     if not config.start.checkpoint:
         return None
-    return pretrained.named(config.start, "config.start", num_classes)
+    return store.from_config(config.start, "config.start", num_classes)
 
 
 def _pruned(

@@ -10,12 +10,12 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.networks.store import Pretrained, backbone
+from kdjax.networks import Network
 
 _WHERE = "config.start.checkpoint"
 
 
-def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -> base.Method:
+def started(method: base.Method, network: Network, networks: Sequence[str]) -> base.Method:
     """`method`, whose only network starts from the weights of `network`.
 
     Its branches start from trained ones where `network` has some, too; otherwise they and all else
@@ -33,12 +33,15 @@ def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -
     """
     if len(networks) > 1:
         raise UserError(f"{_WHERE} takes one network in config.networks: several would be the same")
-    if backbone(network).name != networks[0]:
-        raise UserError(f"{_WHERE} holds {network.name}, not the {networks[0]} of config.networks")
-    if network.compaction is not None and not method.logits_only:
+    if network.spec.name != networks[0]:
         raise UserError(
-            f"{_WHERE} holds a {network.name} that was made smaller, of which config.method reads "
-            "more than the logits; start from a whole one, or by a method such as 'cross_entropy'"
+            f"{_WHERE} holds {network.spec.full_name}, not the {networks[0]} of config.networks"
+        )
+    if network.spec.compaction is not None and not method.logits_only:
+        raise UserError(
+            f"{_WHERE} holds a {network.spec.name} that was made smaller, of which config.method "
+            "reads more than the logits; start from a whole one, or by a method such as "
+            "'cross_entropy'"
         )
 
     def init(key, images):
@@ -56,14 +59,14 @@ def started(method: base.Method, network: Pretrained, networks: Sequence[str]) -
     return method._replace(init=init)
 
 
-def _placed(tree: dict, network: Pretrained, collection: str) -> dict:
+def _placed(tree: dict, network: Network, collection: str) -> dict:
     """A network's variables with the trained ones in their places."""
     trained = network.variables[collection]
     if "backbone" in tree and "backbone" not in trained:
-        return tree | {"backbone": _same(tree["backbone"], trained, network.name)}
+        return tree | {"backbone": _same(tree["backbone"], trained, network.spec.full_name)}
     if "backbone" in trained and "backbone" not in tree:
         trained = trained["backbone"]
-    return _same(tree, trained, network.name)
+    return _same(tree, trained, network.spec.full_name)
 
 
 def _same(tree: dict, trained: dict, name: str) -> dict:

@@ -11,7 +11,6 @@ from kdjax.models.branched import (
     byot_branches,
     dks_branches,
     hsakd_branches,
-    hsakd_name,
     lmcl_branches,
     stage_branches,
 )
@@ -33,7 +32,18 @@ from kdjax.models.online import (
     TreeCohort,
 )
 from kdjax.models.outputs import Outputs
-from kdjax.models.registry import create, forms, names, register, register_form
+from kdjax.models.registry import (
+    FORMS,
+    PLAIN,
+    Form,
+    NetworkName,
+    create,
+    forms,
+    names,
+    parse,
+    register,
+    register_form,
+)
 from kdjax.models.self_teacher import (
     SelfTaught,
     SelfTaughtOutputs,
@@ -48,6 +58,8 @@ from kdjax.models.vgg import VGG, MaxPoolVGG
 from kdjax.models.wide_resnet import WideResNet
 
 __all__ = [
+    "FORMS",
+    "PLAIN",
     "VGG",
     "BatchNorm",
     "BiFPN",
@@ -57,6 +69,7 @@ __all__ = [
     "Cohort",
     "Compaction",
     "DenseNet",
+    "Form",
     "GatedCohort",
     "GatedOutputs",
     "HCGNet",
@@ -65,6 +78,7 @@ __all__ = [
     "Link",
     "MaxPoolVGG",
     "MobileNetV2",
+    "NetworkName",
     "Outputs",
     "PeerAttentionCohort",
     "PeerOutputs",
@@ -85,11 +99,11 @@ __all__ = [
     "dks_branches",
     "forms",
     "hsakd_branches",
-    "hsakd_name",
     "lmcl_branches",
     "multiply_adds",
     "names",
     "parameter_count",
+    "parse",
     "register",
     "register_form",
     "self_taught",

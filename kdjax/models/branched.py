@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -87,11 +86,6 @@ def hsakd_branches(network: StagedNetwork, transformations: int = 4) -> Branched
     return Branched(network, tuple((stage, head(stage)) for stage in range(1, last + 1)))
 
 
-def hsakd_name(network: str, transformations: int) -> str:
-    """The name by which `create` knows `hsakd_branches` of a network."""
-    return f"{network}_aux{'' if transformations == 4 else transformations}"
-
-
 def stage_branches(network: StagedNetwork) -> Branched:
     """A branch after every stage but the last, for the network's own classes: MixSKD.
 
@@ -155,9 +149,7 @@ def _thin(network: StagedNetwork, stages: Iterable[int], last_blocks: int) -> Br
     return Branched(network, tuple((stage, head) for stage in stages))
 
 
-register_form("aux", hsakd_branches)
-register_form("aux6", functools.partial(hsakd_branches, transformations=6))
-register_form("aux24", functools.partial(hsakd_branches, transformations=24))
+register_form("hsakd", hsakd_branches, suffix="aux", option="transformations", default=4)
 register_form("lmcl", lmcl_branches)
 register_form("byot", byot_branches)
 register_form("dks", dks_branches)

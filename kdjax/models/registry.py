@@ -1,51 +1,179 @@
-"""Networks by name."""
+"""Networks by name, and the one grammar of names: NETWORK, NETWORK_FORM or NETWORK_FORMnumber.
+
+A form is what a paper adds to a network, branches in most cases. 'resnet20_aux6' is the network
+'resnet20' in HSAKD's form, with six transformations.
+"""
 
 from __future__ import annotations
 
-import difflib
 import functools
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import UserError
-
-_factories: dict[str, Callable[..., nn.Module]] = {}
-_forms: dict[str, Callable[[nn.Module], nn.Module]] = {}
+from kdjax.registry import Registry
 
 
-def register(name: str, factory: Callable[..., nn.Module], **fields: Any) -> None:
-    """Makes `factory(num_classes=, dtype=, axis_name=, **fields)` known as `name`.
+class NetworkEntry(NamedTuple):
+    """A registered network.
+
+    Attributes:
+      constructor: `(num_classes=, dtype=, axis_name=) -> module`.
+      torch_names: what PyTorch calls its modules, see `register`; None: its family's file in
+        `kdjax.interop.names` knows, or nobody does.
+    """
+
+    constructor: Callable[..., nn.Module]
+    torch_names: Sequence[tuple[str, Any]] | None = None
+
+
+class FormEntry(NamedTuple):
+    """A registered form.
+
+    Attributes:
+      make: `(network, **option) -> module`.
+      suffix: in names.
+      option: keyword of `make` that is a number in names; '' where there is none.
+      default: the number that names leave out.
+    """
+
+    make: Callable[..., nn.Module]
+    suffix: str
+    option: str = ""
+    default: int = 1
+
+
+class Form(NamedTuple):
+    """What is added to a network.
+
+    Attributes:
+      name: of a registered form; '' adds nothing.
+      options: pairs (keyword, number), such as ('transformations', 6).
+    """
+
+    name: str = ""
+    options: tuple[tuple[str, int], ...] = ()
+
+    def of(self, network: nn.Module) -> nn.Module:
+        """The network in this form.
+
+        Raises:
+          UserError: the form is not registered, or does not fit the network.
+        """
+        return FORMS[self.name].make(network, **dict(self.options)) if self.name else network
+
+
+PLAIN = Form()
+
+
+class NetworkName(NamedTuple):
+    """A network's name in its parts.
+
+    Attributes:
+      network: a registered network.
+      form: of the network.
+    """
+
+    network: str
+    form: Form = PLAIN
+
+    def __str__(self) -> str:
+        """The name that `parse` takes apart."""
+        if not self.form.name:
+            return self.network
+        entry = FORMS[self.form.name]
+        number = dict(self.form.options).get(entry.option, entry.default)
+        return f"{self.network}_{entry.suffix}{'' if number == entry.default else number}"
+
+
+NETWORKS: Registry[NetworkEntry] = Registry("network", "network")
+FORMS: Registry[FormEntry] = Registry("form", "form")
+
+
+def register(
+    name: str,
+    constructor: Callable[..., nn.Module],
+    *,
+    torch_names: Sequence[tuple[str, Any]] | None = None,
+    **fields: Any,
+) -> None:
+    """Registers a network, for configs, `create` and everything that reads trained networks.
+
+    Args:
+      name: for `create`.
+      constructor: a class or function that is called with `num_classes`, `dtype`, `axis_name` and
+        `fields`. It returns a `StagedNetwork`.
+      torch_names: pairs (pattern, replacement) from the paths of the network's modules, such as
+        'stage1_block0/conv1', to the names of PyTorch's modules. The first pattern that matches
+        all of a path counts; replacements are templates of `re.Match.expand`, or functions of the
+        match. They are needed to import or export state dicts, and for nothing else.
+      **fields: further arguments of `constructor`.
 
     Raises:
       ValueError: the name is taken.
     """
-    if name in _factories:
-        raise ValueError(f"a network named {name!r} is registered already")
-    _factories[name] = functools.partial(factory, **fields)
+    NETWORKS.add(name, NetworkEntry(functools.partial(constructor, **fields), torch_names))
 
 
-def register_form(suffix: str, make: Callable[[nn.Module], nn.Module]) -> None:
-    """Makes `make(network)` known as `NETWORK_suffix`, for every network.
+def register_form(
+    name: str,
+    make: Callable[..., nn.Module],
+    *,
+    suffix: str = "",
+    option: str = "",
+    default: int = 1,
+) -> None:
+    """Registers a form, so that `create('NETWORK_suffix')` is `make(network)`, for every network.
+
+    Args:
+      name: of the form.
+      make: `(network, **option) -> module`.
+      suffix: in names, letters only; '' is the form's name.
+      option: keyword of `make` for the number behind the suffix, if one may stand there.
+      default: the number that names leave out.
 
     Raises:
-      ValueError: the suffix is taken.
+      ValueError: the form or its suffix is taken, or the suffix has other characters than letters.
     """
-    if suffix in _forms:
-        raise ValueError(f"a form named {suffix!r} is registered already")
-    _forms[suffix] = make
+    suffix = suffix or name
+    if not re.fullmatch("[a-z]+", suffix):
+        raise ValueError(f"the suffix {suffix!r} of form {name!r} may have small letters only")
+    if any(entry.suffix == suffix for entry in FORMS.values()):
+        raise ValueError(f"the suffix {suffix!r} is registered already")
+    FORMS.add(name, FormEntry(make, suffix, option, default))
 
 
 def names() -> list[str]:
-    """The names of all plain networks, sorted."""
-    return sorted(_factories)
+    """The names of all networks without their forms, sorted."""
+    return sorted(NETWORKS)
 
 
 def forms() -> list[str]:
-    """The suffixes that give a network branches, sorted: `create('resnet20_aux', ...)`."""
-    return sorted(_forms)
+    """The suffixes of all forms, sorted: `create('resnet20_aux', ...)`."""
+    return sorted(entry.suffix for entry in FORMS.values())
+
+
+def parse(name: str) -> NetworkName:
+    """A network's name in its parts.
+
+    Raises:
+      UserError: no network has this name.
+    """
+    if name in NETWORKS:
+        return NetworkName(name)
+    match = re.fullmatch(r"(.+)_([a-z]+)([1-9]\d{0,3})?", name)
+    if match and match[1] in NETWORKS:
+        for form, entry in FORMS.items():
+            if entry.suffix != match[2] or (match[3] and not entry.option):
+                continue
+            number = int(match[3] or entry.default)
+            return NetworkName(match[1], Form(form, ((entry.option, number),) * bool(entry.option)))
+    near = NETWORKS.nearest(name.lower())
+    raise UserError(f"unknown network {name!r}; the nearest names are {', '.join(near)}")
 
 
 def create(
@@ -62,11 +190,17 @@ def create(
     Raises:
       UserError: no network has this name.
     """
-    plain, _, form = name.rpartition("_")
-    if name not in _factories and plain in _factories and form in _forms:
-        options = {"num_classes": num_classes, "dtype": dtype, "axis_name": axis_name}
-        return _forms[form](create(plain, **options))
-    if name not in _factories:
-        near = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5) or names()
-        raise UserError(f"unknown network {name!r}; the nearest names are {', '.join(near)}")
-    return _factories[name](num_classes=num_classes, dtype=dtype, axis_name=axis_name)
+    parts = parse(name)
+    constructor = NETWORKS[parts.network].constructor
+    network = constructor(num_classes=num_classes, dtype=dtype, axis_name=axis_name)
+    return parts.form.of(network)
+
+
+def torch_names(network: nn.Module) -> Sequence[tuple[str, Any]] | None:
+    """The names that PyTorch's modules were registered with for networks of this class, or None."""
+    for entry in NETWORKS.values():
+        if entry.torch_names is None:
+            continue
+        if type(entry.constructor(num_classes=network.num_classes)) is type(network):
+            return entry.torch_names
+    return None

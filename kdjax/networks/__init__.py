@@ -1,1 +1,16 @@
-"""Networks with their weights."""
+"""Networks with their weights: what they are, where they are kept, and how they are read."""
+
+from kdjax.networks.normalization import NAMED, Normalization, renormalization
+from kdjax.networks.spec import InputSpec, NetworkSpec
+from kdjax.networks.store import Network, load, save
+
+__all__ = [
+    "NAMED",
+    "InputSpec",
+    "Network",
+    "NetworkSpec",
+    "Normalization",
+    "load",
+    "renormalization",
+    "save",
+]

@@ -11,10 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax.compaction import history as compactions
 from kdjax.errors import UserError
-from kdjax.networks import store
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network, load, metadata
 from kdjax.runs import metrics as metric_files
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
@@ -50,14 +48,14 @@ class Run:
     config: ConfigDict
     rows: list[dict[str, float]]
 
-    def networks(self, checkpoint: str = "best") -> dict[str, Pretrained]:
+    def networks(self, checkpoint: str = "best") -> dict[str, Network]:
         """The networks of the run's 'best' or 'latest' checkpoint, by 'network_i'.
 
         Raises:
           UserError: there is no such checkpoint, or it cannot be read.
         """
         names = [f"network_{index}" for index in range(len(self.config.networks))]
-        return {name: store.load(self.workdir, member=name, which=checkpoint) for name in names}
+        return {name: load(self.workdir, name, checkpoint) for name in names}
 
     def restore(self, checkpoint: str = "best") -> Restored:
         """The program, the step and the state of the 'best' or the 'latest' checkpoint.
@@ -67,7 +65,7 @@ class Run:
         """
         directory = self.workdir / "checkpoints"
         checkpoints = Checkpoints(directory, self.config.evaluation.best, read_only=True)
-        left = compactions.read(self.workdir, checkpoints.step(checkpoint))
+        left = metadata.compactions_of(checkpoints.metadata(checkpoints.step(checkpoint)))
         program = build(self.config, self.workdir, compactions=left)
         step, state = checkpoints.restore(program.abstract_state(), checkpoint)
         checkpoints.close()
@@ -125,21 +123,21 @@ def measure(program: Program, state: TrainState, split: str = "test") -> dict[st
     return program.evaluate(program.parallel.replicate(state), constants, split=split)
 
 
-def evaluate_network(config: ConfigDict, network: Pretrained) -> dict[str, float]:
+def evaluate_network(config: ConfigDict, network: Network) -> dict[str, float]:
     """Evaluates a network, without its branches, on the whole test split of `config.data`.
 
     Raises:
       UserError: the data has another number of classes.
     """
-    network = store.backbone(network)
+    network = network.backbone
     config = ConfigDict(config.to_dict())
-    config.update(method="cross_entropy", networks=(network.name,), shared_stages=0)
+    config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.pruning, config.start = configs.base().pruning, configs.base().start
-    compaction = network.compaction
+    compaction = network.spec.compaction
     program = build(config, compactions={} if compaction is None else {"network_0": compaction})
-    if program.num_classes != network.num_classes:
+    if program.num_classes != network.spec.num_classes:
         raise UserError(
-            f"{network.name} has {network.num_classes} classes, config.data.source="
+            f"{network.spec.name} has {network.spec.num_classes} classes, config.data.source="
             f"{config.data.source} has {program.num_classes}"
         )
     variables = network.variables

@@ -98,7 +98,7 @@ class _Loop:
         return self.program.evaluate(state, self.test_constants)
 
     def _save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        self.checkpoints.save(step, fetch(state), metrics, {})
+        self.checkpoints.save(step, fetch(state), metrics, self.program.metadata)
 
     def _report(
         self, state: TrainState, row: dict[str, float], epoch: int, *, evaluated: bool

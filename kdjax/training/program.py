@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from kdjax.data import feeding
 from kdjax.errors import UserError
 from kdjax.methods import Method
 from kdjax.models import Compaction
+from kdjax.networks import InputSpec, NetworkSpec, Normalization, metadata
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.training import optimizers, teachers
 from kdjax.training.step import TrainState, evaluation_step, init_state, train_step
@@ -82,6 +84,36 @@ class Program:
         The learning-rate schedule and the data stay where they are; functions are compiled anew.
         """
         return _compiled(self.config, self.parallel, self.feed, self.create_method, compactions)
+
+    @property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """What the networks are, with what the method adds to them."""
+        dataset = self.feed.dataset
+        height, width, channels = dataset.image_shape
+        normalization = Normalization(*(tuple(map(float, x)) for x in (dataset.mean, dataset.std)))
+        images = InputSpec((height, width), channels, normalization)
+        return tuple(
+            NetworkSpec(
+                name,
+                self.num_classes,
+                images,
+                self.method.form,
+                self.compactions.get(f"network_{index}"),
+            )
+            for index, name in enumerate(self.config.networks)
+        )
+
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What is kept with every checkpoint: the networks, and where their variables are."""
+        state = self.abstract_state()
+        return metadata.describe(
+            self.specs,
+            state.params,
+            state.model_state,
+            self.method.variables,
+            self.config.evaluation.best,
+        )
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""
@@ -157,7 +189,7 @@ def build(
     feed = feeding.Feed(config, dataset, parallel, most_steps)
     stand_in = None
     if not with_teacher and methods.needs_teacher(config):
-        stand_in = teachers.weightless(config, dataset.num_classes)
+        stand_in = teachers.abstract_teacher(config, dataset.num_classes)
 
     def create_method(compactions: Mapping[str, Compaction] | None) -> Method:
         return methods.create(

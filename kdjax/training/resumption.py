@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.compaction import history
+from kdjax.networks import metadata
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.metrics import say
 from kdjax.training.program import Program
@@ -26,12 +26,9 @@ def start(
     """
     latest = checkpoints.latest_step()
     if latest is None:
-        history.forget(workdir, -1)
-        if program.compactions:
-            history.write(workdir, 0, program.compactions)
         return program, 0, program.init_state()
-    history.forget(workdir, latest)
-    program = program.with_compactions(history.read(workdir, latest))
+    compactions = metadata.compactions_of(checkpoints.metadata(latest))
+    program = program.with_compactions(compactions)
     step, state = checkpoints.restore(program.abstract_state())
     say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")
     return program, step, state

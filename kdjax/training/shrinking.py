@@ -2,14 +2,13 @@
 
 Filters that are pruned for good (HFP, GHFP) take part in nothing any more. After the epochs of
 `config.pruning.shrink_epochs` they are taken out of networks, optimizer and statistics, and
-training goes on with what is left, computing what the masked networks would.
-
-`kdjax.compaction.history` writes down which filters are left from which step on.
+training goes on with what is left, computing what the masked networks would. The networks' specs,
+kept with every checkpoint, say which filters are left.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,9 +16,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import compaction, methods, pruning
-from kdjax.compaction import history
-from kdjax.compaction.history import Compactions
 from kdjax.errors import UserError
+from kdjax.models import Compaction
 from kdjax.parallel import fetch
 from kdjax.training.hooks import Change, Hook
 from kdjax.training.program import Program
@@ -28,21 +26,7 @@ from kdjax.training.step import TrainState
 _SETTING = "config.pruning.shrink_epochs"
 
 
-def hook(workdir: Path) -> Hook:
-    """Shrinks the networks of a run after its `config.pruning.shrink_epochs`."""
-
-    def change(program: Program, state: TrainState, epoch: int) -> Change | None:
-        if epoch not in program.config.pruning.shrink_epochs:
-            return None
-        compactions, smaller, message = shrink(program, fetch(state))
-        # Before the checkpoint, which cannot be read without it.
-        history.write(workdir, epoch * program.steps_per_epoch, compactions)
-        return Change(program.with_compactions(compactions), smaller, message)
-
-    return Hook(check=check, change=change)
-
-
-def shrink(program: Program, state: TrainState) -> tuple[Compactions, TrainState, str]:
+def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], TrainState, str]:
     """Takes the filters that never return out of a state.
 
     Args:
@@ -105,7 +89,7 @@ def check(program: Program) -> None:
             raise _reads(program, jax.tree_util.keystr(path, simple=True, separator="/"))
 
 
-def _check_features(program: Program, compactions: Compactions) -> None:
+def _check_features(program: Program, compactions: Mapping[str, Compaction]) -> None:
     """Raises `UserError` if feature maps get narrower that the method may look at."""
     if program.method.logits_only:
         return
@@ -177,3 +161,14 @@ def _with_hard(opt_state: Any, rate: float) -> Any:
 def _filters(variables: dict[str, Any]) -> int:
     leaves = jax.tree.leaves(variables["params"])
     return sum(leaf.shape[-1] for leaf in leaves if leaf.ndim == 4)
+
+
+def _change(program: Program, state: TrainState, epoch: int) -> Change | None:
+    if epoch not in program.config.pruning.shrink_epochs:
+        return None
+    compactions, smaller, message = shrink(program, fetch(state))
+    return Change(program.with_compactions(compactions), smaller, message)
+
+
+# Shrinks the networks of a run after its `config.pruning.shrink_epochs`.
+SHRINKING = Hook(check=check, change=_change)

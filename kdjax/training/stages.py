@@ -32,7 +32,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         say(f"teacher {teacher.networks[0]}: {directory}")
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")
-    program, hooks = build(config, workdir), hooks_of(config, workdir)
+    program, hooks = build(config, workdir), hooks_of(config)
     program.check_best()
     for hook in hooks:
         hook.check(program)
@@ -40,8 +40,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         return loop.run(program, workdir, hooks)
 
 
-def hooks_of(config: ConfigDict, workdir: Path) -> tuple[Hook, ...]:
+def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:
     """What takes part in the training of a run beside the loop."""
     if config.pruning.shrink_epochs:
-        return METHOD_REPORT, shrinking.hook(workdir)
+        return METHOD_REPORT, shrinking.SHRINKING
     return (METHOD_REPORT,)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,7 +12,7 @@ from kdjax import config as configs
 from kdjax import methods, models
 from kdjax.data import transformations
 from kdjax.errors import UserError
-from kdjax.networks.store import Pretrained
+from kdjax.networks import Network, NetworkSpec
 from kdjax.runs import metrics as metric_files
 
 _SUBDIRECTORY = "teacher"
@@ -51,33 +51,31 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
 def check(config: ConfigDict) -> None:
     """Raises `UserError` if the run could not use the teacher that is trained for it first.
 
-    The method is built with weightless networks; that says what is wrong before hours of training.
+    The method is built with a teacher without weights, which shows errors before hours of training.
     """
     methods.create(
         config,
         num_classes=_ANY,
         axis_name=None,
         train_labels=np.arange(_ANY * config.batch_size) % _ANY,
-        teacher=weightless(config, _ANY),
+        teacher=abstract_teacher(config, _ANY),
     )
 
 
-def weightless(config: ConfigDict, num_classes: int) -> Pretrained:
+def abstract_teacher(config: ConfigDict, num_classes: int) -> Network:
     """A network such as the run's teacher, with shapes in place of weights; nothing is read.
 
     Where only a checkpoint says what the teacher is, the network is the student's own.
     """
-    name = config.teacher.network or next(iter(config.networks), "")
     joint = config.method == "hssakd_student"
     if config_of_teacher(config) is not None:
         joint = config.teacher.method == "hssakd_teacher"
+    spec = NetworkSpec.of(config.teacher.network or next(iter(config.networks), ""), num_classes)
     if joint:
         count = transformations.create(config.hssakd.transformations).count
-        name = models.hsakd_name(name, count)
-    module = models.create(name, num_classes=num_classes)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    return Pretrained(name, num_classes, variables)
+        form = models.Form("hsakd", (("transformations", count),))
+        spec = dataclasses.replace(spec, form=form)
+    return Network(spec, spec.abstract_variables())
 
 
 def resolved(config: ConfigDict, workdir: Path | None) -> ConfigDict:

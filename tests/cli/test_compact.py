@@ -11,16 +11,17 @@ import pytest
 from kdjax import compaction, models
 from kdjax import config as configs
 from kdjax.cli import compact as compacting
-from kdjax.networks import store as pretrained
+from kdjax.networks import InputSpec, Network, NetworkSpec, load, store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from tests import tiny_runs as runs
 from tests.compaction.removed import assert_close, images, logits, pruned
-from tests.models.families import FAMILIES, random_variables, shapes_of
+from tests.models.families import random_variables
+from tests.networks.saved import metadata_file, run_metadata
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 
-def save(directory, name: str = "tiny", rate: float = 0.5) -> pretrained.Pretrained:
+def save(directory, name: str = "tiny", rate: float = 0.5) -> Network:
     """Writes a network of random weights, filters of which are zero."""
     network = models.create(name, num_classes=runs.CLASSES)
     variables = random_variables(network, dtype=np.float32)
@@ -29,8 +30,8 @@ def save(directory, name: str = "tiny", rate: float = 0.5) -> pretrained.Pretrai
     plain = models.create("tiny", num_classes=runs.CLASSES)
     smaller, _ = pruned(inside, compaction.filter_groups(plain), rate)
     variables["params"] = params | {"backbone": smaller} if "backbone" in params else smaller
-    found = pretrained.Pretrained(name, runs.CLASSES, variables)
-    pretrained.save(directory, found, {})
+    found = Network(NetworkSpec.of(name, runs.CLASSES), variables)
+    store.save(directory, found, {})
     return found
 
 
@@ -57,8 +58,9 @@ def run(tmp_path_factory):
         "params": {"cohort": {name: each["params"] for name, each in saved.items()}},
         "model_state": {"batch_stats": {name: each["batch_stats"] for name, each in saved.items()}},
     }
+    specs = [NetworkSpec("tiny", runs.CLASSES, InputSpec((16, 16)))] * 2
     checkpoints = Checkpoints(folder / "run" / "checkpoints", "none")
-    checkpoints.save(6, tree, {}, {})
+    checkpoints.save(6, tree, {}, run_metadata(tree, *specs))
     checkpoints.close()
     return folder / "run"
 
@@ -97,7 +99,7 @@ def table(printed: str) -> dict[str, tuple[str, str, float]]:
 
 def test_network_computes_the_same_with_fewer_filters(call, directory, tmp_path):
     printed = compact(call, directory, tmp_path / "small")
-    before, after = pretrained.load(directory), pretrained.load(tmp_path / "small")
+    before, after = load(directory), load(tmp_path / "small")
     x = images().astype(np.float32)
     found, expected = (logits(each.module(), each.variables, x) for each in (after, before))
     assert_close(found, expected, 1e-5)
@@ -111,7 +113,7 @@ def test_network_computes_the_same_with_fewer_filters(call, directory, tmp_path)
     assert rows["FLOPs, as XLA counts"][2] < 1
     assert {"latency, batch 1", "latency, batch 128"} <= set(rows)
     assert "images of 32x32x3" in printed and "formula" not in printed
-    source = json.loads((tmp_path / "small" / "network.json").read_text())["source"]
+    source = json.loads(metadata_file(tmp_path / "small").read_text())["source"]
     assert source["workdir"] == str(directory)
     again = compact_error(call, tmp_path / "small", tmp_path / "smaller")
     assert "is zero: there is nothing to remove" in again
@@ -124,7 +126,7 @@ def test_a_trained_network_is_compacted_and_evaluated(call, tmp_path, filters):
     changes = {"pruning__method": "ghfp", "pruning__rate": 0.5, "pruning__filters": filters}
     flags = runs.settings(source, networks="('tiny','tiny')", **changes)
     assert call(*flags, f"--workdir={tmp_path / 'run'}")[0] == 0
-    compact(call, tmp_path / "run", tmp_path / "small", "--member=network_1")
+    compact(call, tmp_path / "run", tmp_path / "small", "--network_index=1")
     status, expected, _ = call("--job=evaluate", f"--workdir={tmp_path / 'run'}")
     assert status == 0
     status, found, _ = call("--job=evaluate", *flags, f"--workdir={tmp_path / 'small'}")
@@ -134,22 +136,22 @@ def test_a_trained_network_is_compacted_and_evaluated(call, tmp_path, filters):
 
 
 def test_which_network_of_a_run(call, fast, run, tmp_path):
-    flags = ("--member=network_1", "--checkpoint=latest")
+    flags = ("--network_index=1", "--checkpoint=latest")
     printed = compact(call, run, tmp_path / "small", *flags)
     assert "images of 16x16x3" in printed
-    source = json.loads((tmp_path / "small" / "network.json").read_text())["source"]
-    assert source == {"workdir": str(run), "member": "network_1", "checkpoint": "latest"}
+    source = json.loads(metadata_file(tmp_path / "small").read_text())["source"]
+    assert source == {"workdir": str(run), "network_index": 1, "checkpoint": "latest"}
 
 
 def test_recalibration_changes_statistics_and_says_so(call, fast, run, tmp_path):
     printed = compact(call, run, tmp_path / "small", "--recalibrate=2", "--checkpoint=latest")
     assert "outputs have changed" in printed
-    before = pretrained.load(run, which="latest")
-    after = pretrained.load(tmp_path / "small")
-    assert not after.compaction.constants
-    left = after.compaction.masks["stage1_block0/conv1"]
+    before = load(run, checkpoint="latest")
+    after = load(tmp_path / "small")
+    assert not after.spec.compaction.constants
+    left = after.spec.compaction.masks["stage1_block0/conv1"]
     means = [each.variables["batch_stats"]["stem_bn"]["mean"] for each in (before, after)]
-    assert np.abs(means[0][after.compaction.masks["stem_conv"]] - means[1]).max() > 0
+    assert np.abs(means[0][after.spec.compaction.masks["stem_conv"]] - means[1]).max() > 0
     scales = [each.variables["params"]["stage1_block0"]["bn1"]["scale"] for each in (before, after)]
     np.testing.assert_array_equal(scales[0][left], scales[1])
 
@@ -157,25 +159,19 @@ def test_recalibration_changes_statistics_and_says_so(call, fast, run, tmp_path)
 def test_numbers_of_filters_are_rounded_up(call, fast, tmp_path):
     save(tmp_path / "pruned", rate=0.7)
     compact(call, tmp_path / "pruned", tmp_path / "small", "--multiple=4")
-    masks = pretrained.load(tmp_path / "small").compaction.masks
+    masks = load(tmp_path / "small").spec.compaction.masks
     assert {int(mask.sum()) for mask in masks.values()} == {4}
 
 
 def test_a_network_with_branches_loses_them(call, fast, tmp_path):
     before = save(tmp_path / "pruned", "tiny_aux")
     printed = compact(call, tmp_path / "pruned", tmp_path / "small")
-    after = pretrained.load(tmp_path / "small")
-    assert after.name == "tiny" and "tiny, compact, 4 classes" in printed
+    after = load(tmp_path / "small")
+    assert after.spec.full_name == "tiny" and "tiny, compact, 4 classes" in printed
     x = images().astype(np.float32)
-    plain = pretrained.backbone(before)
+    plain = before.backbone
     expected = logits(plain.module(), plain.variables, x)
     assert_close(logits(after.module(), after.variables, x), expected, 1e-5)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_channels_of_images_are_those_of_the_stem(name):
-    shapes = shapes_of(FAMILIES[name], (1, 32, 32, 2))
-    assert compacting._image_shape(FAMILIES[name], shapes, None)[2] == 2
 
 
 @pytest.mark.parametrize(("rate", "ratio"), [(0.3, 0.578), (0.4, 0.460)])
@@ -186,8 +182,8 @@ def test_formula_of_the_papers(fast, rate, ratio):
     variables["params"], _ = pruned(variables["params"], compaction.filter_groups(network), rate)
     smaller = compaction.compact(network, variables)
     pair = (
-        pretrained.Pretrained(name, 10, variables),
-        pretrained.Pretrained(name, 10, smaller.variables, smaller.network.compaction),
+        Network(NetworkSpec(name, 10), variables),
+        Network(NetworkSpec(name, 10, compaction=smaller.network.compaction), smaller.variables),
     )
     rows = table(compacting.cost_table(*pair, (32, 32, 3), rate))
     row = rows[f"by the papers' formula, rate {rate}"]
@@ -205,7 +201,7 @@ def compact_error(call, workdir, output, *flags) -> str:
     job = ("--job=compact", f"--workdir={workdir}", f"--output={output}")
     status, _, errors = call(*job, *flags)
     assert status == 2 and len(errors) == 1, errors
-    assert not pretrained.is_imported(output) or output == workdir
+    assert not output.exists() or output == workdir
     return errors[0]
 
 

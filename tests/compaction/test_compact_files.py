@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -11,9 +9,10 @@ import pytest
 from kdjax import models
 from kdjax.compaction import compact, filter_groups
 from kdjax.errors import UserError
-from kdjax.networks import store as pretrained
+from kdjax.networks import Network, NetworkSpec, load, save
 from tests.compaction.removed import assert_close, images, logits, pruned
 from tests.models.families import FAMILIES, random_variables
+from tests.networks.saved import change_metadata
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 NETWORK = FAMILIES["resnet, padding"]
@@ -32,33 +31,24 @@ def test_saved_and_loaded_by_name(tmp_path):
     variables = random_variables(network, dtype=np.float32)
     variables["params"], masks = pruned(variables["params"], filter_groups(network))
     result = compact(network, variables, masks)
-    saved = pretrained.Pretrained("tiny", 3, result.variables, result.network.compaction)
-    pretrained.save(tmp_path / "there", saved, {})
-    loaded = pretrained.load(tmp_path / "there")
-    assert loaded.compaction == result.network.compaction
+    spec = NetworkSpec("tiny", 3, compaction=result.network.compaction)
+    save(tmp_path / "there", Network(spec, result.variables), {})
+    loaded = load(tmp_path / "there")
+    assert loaded.spec == spec
     assert loaded.module() == result.network
     x = images().astype(np.float32)
     found = logits(loaded.module(), loaded.variables, x)
     assert_close(found, logits(network, variables, x), 1e-5)
 
-    file = tmp_path / "there" / "network.json"
-    spec = json.loads(file.read_text())
-    assert len(spec["compaction"]["kept"]["stem_conv"]) == 4
-    del spec["compaction"]
-    file.write_text(json.dumps(spec))
-    with pytest.raises(UserError, match="does not fit its network"):
-        pretrained.load(tmp_path / "there")
-    file.write_text(json.dumps(spec | {"compaction": {"kept": []}}))
-    with pytest.raises(UserError, match=r"network\.json is damaged"):
-        pretrained.load(tmp_path / "there")
+    def damaged(change, pattern):
+        change_metadata(tmp_path / "there", lambda data: change(data["networks"][0]["spec"]))
+        with pytest.raises(UserError, match=pattern):
+            load(tmp_path / "there")
 
-
-def test_dense_networks_are_saved_as_before(tmp_path):
-    network = models.create("tiny", num_classes=3)
-    variables = random_variables(network, dtype=np.float32)
-    pretrained.save(tmp_path / "there", pretrained.Pretrained("tiny", 3, variables), {})
-    assert "compaction" not in json.loads((tmp_path / "there" / "network.json").read_text())
-    assert pretrained.load(tmp_path / "there").module() == network
+    damaged(lambda spec: spec["compaction"]["kept"].update(stem_conv="0110011"), "does not fit")
+    damaged(lambda spec: spec["compaction"]["kept"].update(stem="01"), "tiny has no 'stem'")
+    damaged(lambda spec: spec["compaction"].update(kept=[]), r"compaction\.kept=\[\] must be")
+    damaged(lambda spec: spec.update(compaction=None), "does not fit its network tiny: params/")
 
 
 def test_dtype_of_a_compact_network(masked):

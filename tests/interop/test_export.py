@@ -15,22 +15,22 @@ from kdjax.errors import UserError
 from kdjax.interop import deployed, export, onnx
 from kdjax.interop import torch as interop
 from kdjax.models import Compaction
-from kdjax.networks import store as pretrained
-from kdjax.networks.store import Pretrained
+from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, load, save
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from tests import tiny_runs as runs
 from tests.models.families import FAMILIES
-from tests.models.helpers import IMAGES, random_variables
+from tests.models.helpers import random_variables
+from tests.networks.saved import network as random_network
+from tests.networks.saved import run_metadata
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 NORMALIZED = deployed.Images((8, 8, 3), None, None, pixels=False)
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Pretrained:
-    module = models.create("tiny", num_classes=runs.CLASSES)
-    return Pretrained("tiny", runs.CLASSES, random_variables(module))
+def tiny() -> Network:
+    return random_network("tiny", runs.CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def source(tmp_path_factory):
 def imported(tiny, tmp_path_factory):
     """The directory of a network without data."""
     directory = tmp_path_factory.mktemp("imported") / "tiny"
-    pretrained.save(directory, tiny, {})
+    save(directory, tiny, {})
     return directory
 
 
@@ -60,7 +60,10 @@ def run(tiny, source, tmp_path_factory):
     }
     model_state = {"batch_stats": twice["batch_stats"]}
     state = {"params": {"cohort": twice["params"]}, "model_state": model_state}
-    checkpoints.save(1, state, {config.evaluation.best: 0.5}, {})
+    dataset = data.load(config)
+    normalization = Normalization(tuple(dataset.mean.tolist()), tuple(dataset.std.tolist()))
+    specs = [NetworkSpec("tiny", runs.CLASSES, InputSpec((8, 8), 3, normalization))] * 2
+    checkpoints.save(1, state, {config.evaluation.best: 0.5}, run_metadata(state, *specs))
     checkpoints.close()
     return workdir
 
@@ -74,7 +77,7 @@ def close(actual, expected) -> None:
 
 def test_a_run_becomes_functions_of_pixels(call, run, source, tmp_path):
     """Any number of pictures in [0, 1] to what evaluation makes of them; member by member."""
-    flags = ("--job=export", f"--workdir={run}", "--member=network_1")
+    flags = ("--job=export", f"--workdir={run}", "--network_index=1")
     status, output, errors = call(*flags)
     assert (status, errors) == (0, [])
     assert "images: float32 [batch, 8, 8, 3], pixels in [0, 1]" in output
@@ -91,9 +94,9 @@ def test_a_run_becomes_functions_of_pixels(call, run, source, tmp_path):
     dataset = data.load(config)
     np.testing.assert_allclose(description["input"]["mean"], dataset.mean)
     images = dataset.test.images[:5]
-    network = pretrained.load(run, member="network_1")
+    trained = load(run, "network_1")
     shown = data.augment.normalize(images, dataset.mean, dataset.std)
-    expected = np.asarray(jax.jit(network.module().apply)(network.variables, shown).logits)
+    expected = np.asarray(jax.jit(trained.module().apply)(trained.variables, shown).logits)
     exported = jax.export.deserialize(bytearray((run / "export/network_1.stablehlo").read_bytes()))
     session = onnx.Session(run / "export/network_1.onnx")
     for count in (1, 5):
@@ -105,7 +108,7 @@ def test_a_run_becomes_functions_of_pixels(call, run, source, tmp_path):
     assert status == 2 and "network_1.safetensors exists; remove it or name another" in errors[0]
     assert call(*flags, "--formats=torch", f"--output={tmp_path / 'deep' / 'er'}")[0] == 0
     again = interop.read(tmp_path / "deep/er/network_1.safetensors")
-    state = interop.export_state_dict(network.module(), network.variables)
+    state = interop.export_state_dict(trained.module(), trained.variables)
     jax.tree.map(np.testing.assert_array_equal, again, state)
 
 
@@ -115,7 +118,7 @@ def test_compact_networks(tmp_path, monkeypatch):
     masks = {name: np.array(mask, bool) for name, mask in kept.items()}
     compaction = Compaction.of(masks, constants=True)
     module = models.create("tiny", num_classes=3).clone(compaction=compaction)
-    network = Pretrained("tiny", 3, random_variables(module), compaction)
+    network = Network(NetworkSpec("tiny", 3, compaction=compaction), random_variables(module))
     assert "folded" in network.variables["params"]["stage2_block0"]["conv2"]
     monkeypatch.setattr(export, "TOLERANCE", 1e-5)
     lines = list(export.write(network, NORMALIZED, tmp_path, "x", ["stablehlo", "onnx"]))
@@ -125,8 +128,7 @@ def test_compact_networks(tmp_path, monkeypatch):
 
 
 def test_the_network_inside_one_with_branches_is_exported(call, tmp_path):
-    module = models.create("tiny_aux", num_classes=3)
-    pretrained.save(tmp_path, Pretrained("tiny_aux", 3, random_variables(module)), {})
+    save(tmp_path, random_network("tiny_aux", 3), {})
     status, output, _ = call(
         "--job=export",
         f"--workdir={tmp_path}",
@@ -142,32 +144,18 @@ def test_the_network_inside_one_with_branches_is_exported(call, tmp_path):
 # What the images are
 
 
-def test_what_is_said_of_images_needs_no_data(tiny):
-    config = configs.base()
-    config.data.source = "folder:/nowhere"
-    config.data.mean, config.data.std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
-    images = deployed.images_of(tiny, config, image_size=16)
-    assert images == ((16, 16, 3), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), True)
+def test_images_are_those_of_the_training(tiny):
+    half = Normalization((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    images = deployed.images_of(tiny, half, image_size=16)
+    assert images == ((16, 16, 3), *half, True)
     shown = images.normalized(np.full((1, 1, 1, 3), 0.5, np.float32))
     np.testing.assert_allclose(shown.ravel(), [0, 0.5, 1], rtol=1e-6)
-    config.data.std = (0.2, 0, 0.2)
-    with pytest.raises(UserError, match=r"config\.data\.std: give one number above 0 for each"):
-        deployed.images_of(tiny, config, image_size=16)
-    config.data.mean = config.data.std = (0.5,)
-    with pytest.raises(UserError, match=r"takes images of 3 channels, config\.data has 1"):
-        deployed.images_of(tiny, config, image_size=16)
-    config.data.mean = config.data.std = ()
-    with pytest.raises(UserError, match=r"/nowhere.*; or export without the data: --export_input="):
-        deployed.images_of(tiny, config, image_size=16)
-    images = deployed.images_of(tiny, config, image_size=16, pixels=False)
-    assert images == ((16, 16, 3), None, None, False)
-
-
-def test_images_of_networks_without_data(tiny):
-    assert deployed.images_of(tiny, None, pixels=False).shape == (32, 32, 3)
-    module = models.create("tiny", num_classes=2)
-    gray = Pretrained("tiny", 2, random_variables(module, IMAGES[..., :1]))
-    assert deployed.images_of(gray, None, image_size=8, pixels=False).shape == (8, 8, 1)
+    known = random_network("tiny", 2, InputSpec((8, 12), 3, half))
+    assert deployed.images_of(known) == ((8, 12, 3), *half, True)
+    with pytest.raises(UserError, match="--mean and --std: tiny was trained with mean"):
+        deployed.images_of(known, Normalization((0.5,) * 3, (0.5,) * 3))
+    gray = random_network("tiny", 2, InputSpec((8, 8), 13))
+    assert deployed.images_of(gray, pixels=False).shape == (8, 8, 13)
 
 
 # What fails
@@ -178,7 +166,9 @@ def test_images_of_networks_without_data(tiny):
     [
         (["--formats=onnx,tflite"], "--formats=onnx,tflite: choose from stablehlo,onnx,torch"),
         (["--formats="], "--formats=: choose from"),
-        ([], "has no data, .* add --config.* or --export_input=normalized"),
+        ([], "what tiny was trained with is not known: give --mean and --std"),
+        (["--mean=0.5"], "--mean without --std"),
+        (["--mean=0.5", "--std=0.5"], "takes images of 3 channels, not 1"),
         (["--export_input=normalized", "--image_size=1"], "1x1 pixels are smaller"),
         (["--export_input=raw"], "export_input"),
         (["--export_input=normalized", "--formats=torch", "--output=FILE/x"], "--output=.*written"),
@@ -191,12 +181,6 @@ def test_refusals(call, imported, tmp_path, flags, pattern):
     assert status == 2 and len(errors) == 1
     assert re.search(pattern, errors[0]), errors[0]
     assert not (imported / "export").exists()
-
-
-def test_data_of_other_classes(call, imported, source):
-    flags = runs.settings(source, data__classes=3)
-    status, _, errors = call("--job=export", *flags, f"--workdir={imported}")
-    assert status == 2 and "tiny has 4 classes" in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -258,9 +242,9 @@ def test_families(family, tmp_path, monkeypatch):
     """StableHLO and ONNX for a small network of every family."""
     module, images = FAMILIES[family], NORMALIZED._replace(shape=(32, 32, 3))
     variables = random_variables(module, images.random(1))
-    monkeypatch.setattr(Pretrained, "module", lambda _: module)
+    monkeypatch.setattr(Network, "module", lambda _: module)
     monkeypatch.setattr(export, "TOLERANCE", 1e-5)
-    network = Pretrained(family, module.num_classes, variables)
+    network = Network(NetworkSpec(family, module.num_classes), variables)
     list(export.write(network, images, tmp_path, "x", ["stablehlo", "onnx"]))
     pictures = np.random.default_rng(1).normal(size=(1, 32, 32, 3)).astype(np.float32)
     expected = np.asarray(jax.jit(module.apply)(variables, pictures).logits)

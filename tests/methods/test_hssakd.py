@@ -15,8 +15,9 @@ from kdjax import losses, methods, models
 from kdjax.data import transformations
 from kdjax.errors import UserError
 from kdjax.methods import CONSTANTS
-from kdjax.networks import store as pretrained
+from kdjax.networks import save
 from tests.models import helpers
+from tests.networks import saved
 
 ROTATIONS = transformations.create("rotations")
 LABELS = np.array([0, 1, 2, 3])
@@ -336,8 +337,7 @@ def test_create_refuses(changes, message):
 def teacher(tmp_path_factory):
     """The directory of a teacher: resnet8 with branches for rotations, for five classes."""
     directory = tmp_path_factory.mktemp("teachers") / "resnet8_aux"
-    variables = helpers.random_variables(models.create("resnet8_aux", num_classes=5))
-    pretrained.save(directory, pretrained.Pretrained("resnet8_aux", 5, variables), {})
+    save(directory, saved.network("resnet8_aux", 5), {})
     return str(directory)
 
 

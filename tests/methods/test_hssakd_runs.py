@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.networks import store as pretrained
+from kdjax.networks import load
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
 from tests import tiny_runs as runs
@@ -50,11 +50,11 @@ def test_teacher_and_student_as_in_the_docstring(source, tmp_path):
         assert {f"{name}/top1" for name in names} <= set(row)
         assert {f"train/{name}/accuracy" for name in names} <= set(row)
         assert row["mean/top1"] == row["network_0/top1"]
-        found = pretrained.load(directory)
-        assert (found.name, found.num_classes) == ("tiny_aux", runs.CLASSES)
+        found = load(directory)
+        assert (found.spec.full_name, found.spec.num_classes) == ("tiny_aux", runs.CLASSES)
         assert ("train/joint_cross_entropy" in row) == (directory != workdir)
         assert ("train/joint_kl" in row) == (directory == workdir)
-    teacher = pretrained.load(workdir / "teacher").variables
+    teacher = load(workdir / "teacher").variables
     assert_same(read_state(workdir)["model_state"]["constants"]["teacher"], teacher)
 
     evaluate = runs.start("--job=evaluate", f"--workdir={workdir}")
@@ -81,8 +81,8 @@ def test_a_frozen_backbone_makes_a_whole_teacher(call, source, tmp_path):
     rows = [metrics.read(directory / "metrics.jsonl")[-1] for directory in (plain, frozen)]
     assert rows[0]["network_0/top1"] == rows[1]["network_0/top1"]
 
-    whole, backbone = pretrained.load(frozen), pretrained.load(plain)
-    assert whole.name == "tiny_aux"
+    whole, backbone = load(frozen), load(plain)
+    assert whole.spec.full_name == "tiny_aux"
     for name, collection in backbone.variables.items():
         assert_same(whole.variables[name]["backbone"], collection)
     flags = settings(source, teacher__checkpoint=frozen)

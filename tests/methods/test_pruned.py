@@ -13,7 +13,7 @@ from kdjax.errors import UserError
 from kdjax.methods import registry
 from kdjax.methods.pruned import pruned
 from kdjax.methods.pruning_selection import selection
-from kdjax.networks import store as pretrained
+from kdjax.networks import Network, NetworkSpec, save
 from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
@@ -42,7 +42,7 @@ def teachers(tmp_path_factory):
         module = models.create(name, num_classes=runs.CLASSES)
         variables = random_variables(module, np.zeros((1, 8, 8, 3), np.float32))
         found[name] = tmp_path_factory.mktemp("teachers") / name
-        pretrained.save(found[name], pretrained.Pretrained(name, runs.CLASSES, variables), {})
+        save(found[name], Network(NetworkSpec(name, runs.CLASSES), variables), {})
     return found
 
 

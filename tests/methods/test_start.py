@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from experiments import kill_resume
 from kdjax import models
+from kdjax import networks as trained_networks
 from kdjax.compaction import compact, filter_groups
 from kdjax.errors import UserError
-from kdjax.networks import store as pretrained
+from kdjax.networks import Network
 from kdjax.training import evaluation, stages
 from kdjax.training.program import build
 from kdjax.tree import leaves
 from tests import tiny_runs as runs
-from tests.models.helpers import random_variables
+from tests.networks import saved
 from tests.tiny_runs import pruning
 
 IMAGES = np.zeros((1, 8, 8, 3), np.float32)
@@ -31,16 +34,17 @@ def save(tmp_path_factory):
     """Writes a network with random weights; returns it and its directory."""
 
     def save(name, num_classes=runs.CLASSES, zeros=False):
-        module = models.create(name, num_classes=num_classes)
-        network = pretrained.Pretrained(name, num_classes, random_variables(module, IMAGES))
+        network = saved.network(name, num_classes)
+        module = network.module()
         if zeros:
             for group in filter_groups(module):
                 leaves(network.variables["params"])[f"{group.name}/kernel"][..., 0] = 0
             smaller = compact(module, network.variables)
             compaction = smaller.network.compaction
-            network = network._replace(variables=smaller.variables, compaction=compaction)
+            spec = dataclasses.replace(network.spec, compaction=compaction)
+            network = Network(spec, smaller.variables)
         directory = tmp_path_factory.mktemp("trained") / name
-        pretrained.save(directory, network, {})
+        trained_networks.save(directory, network, {})
         return directory, network
 
     return save
@@ -103,7 +107,7 @@ def test_branches_start_as_ever(source, save):
 def test_a_network_starts_from_one_with_branches(source, save):
     directory, network = save("tiny_aux")
     found = initial(start_config(source, directory))
-    expected = of(pretrained.backbone(network))
+    expected = of(network.backbone)
     assert found.keys() == expected.keys()
     for path, array in expected.items():
         np.testing.assert_array_equal(found[path], array)
@@ -122,7 +126,7 @@ def test_a_run_starts_where_another_ended(source, tmp_path):
     config = start_config(source, "", epochs=2)
     ended = stages.train(config, tmp_path / "dense")
     config = start_config(source, tmp_path / "dense", epochs=1)
-    config.start.which = "latest"
+    config.start.version = "latest"
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.0, 0.0
     run = build(config)
     state = run.parallel.replicate(run.init_state())
@@ -141,7 +145,7 @@ def test_a_compact_network_starts_from_all_its_weights(source, save):
     assert found.keys() == expected.keys()
     for path, array in expected.items():
         np.testing.assert_array_equal(found[path], array)
-    assert build(config).compactions == {"network_0": network.compaction}
+    assert build(config).compactions == {"network_0": network.spec.compaction}
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -171,7 +175,7 @@ def test_a_compact_network_trains_on(source, save, tmp_path, learner):
     directory.rename(tmp_path / "elsewhere")
     found = evaluation.evaluate(evaluation.load_run(tmp_path / "part"), checkpoint="latest")
     assert found["mean/top1"] == pytest.approx(metrics["mean/top1"])
-    trained = pretrained.load(tmp_path / "part", which="latest")
+    trained = trained_networks.load(tmp_path / "part", checkpoint="latest")
     assert trained.compaction == network.compaction
     moved = {path: np.abs(array - of(network)[path]).max() for path, array in of(trained).items()}
     assert all(moved.values())
@@ -188,7 +192,7 @@ def test_a_compact_network_trains_on(source, save, tmp_path, learner):
         (("tiny_aux",), {"learner": "mixskd"}, "whose arrays are not those of config.net"),
         (("tiny",), {"shared_stages": 1}, "whose arrays are not those of config.networks"),
         (("tiny",), {"shared_stages": 2}, "whose arrays are not those of config.networks"),
-        (("tiny",), {"start__which": "first"}, "config.start.which='first' is unknown"),
+        (("tiny",), {"start__version": "first"}, "config.start.version='first' is unknown"),
         (
             ("tiny", runs.CLASSES, True),
             {"networks": ("resnet8",)},

@@ -16,10 +16,12 @@ from kdjax import models
 from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.main import main
-from kdjax.networks import store as pretrained
+from kdjax.networks import InputSpec, load, save
+from kdjax.networks.store import from_config
 from kdjax.runs import metrics
 from tests import tiny_runs as runs
 from tests.models.helpers import random_variables
+from tests.networks import saved
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 
 IMAGES = np.zeros((1, 16, 16, 3), np.float32)
@@ -60,6 +62,40 @@ def teacher(checkpoint, **changes) -> ml_collections.ConfigDict:
     return config
 
 
+def metadata(directory, step=None) -> dict:
+    """Of a checkpoint, the latest one unless another is named."""
+    if step is None:
+        step = max(int(path.name) for path in (directory / "checkpoints").iterdir())
+    return json.loads(saved.metadata_file(directory, step).read_text())
+
+
+def spec_of(data: dict) -> dict:
+    return data["networks"][0]["spec"]
+
+
+DAMAGES = [
+    (lambda data: data.update(networks=[]), "'networks' must be a list"),
+    (lambda data: data.update(best=3), "'best' must be a metric's name"),
+    (lambda data: data["networks"][0].pop("places"), "a network has no 'places'"),
+    (lambda data: data["networks"][0]["places"].update(params="x/y"), "there is no 'x/y' in it"),
+    (lambda data: spec_of(data).pop("form"), "network must have name, form"),
+    (lambda data: spec_of(data).update(name="tiny_aux"), "name='tiny_aux' must be the name"),
+    (lambda data: spec_of(data).update(name=["tiny"]), "must be the name of a registered"),
+    (lambda data: spec_of(data).update(name="tinny"), "unknown network 'tinny'"),
+    (lambda data: spec_of(data).update(num_classes=True), "num_classes=True must be a positive"),
+    (lambda data: spec_of(data).update(form={"name": "byot", "depth": 2}), "must be a registered"),
+    (lambda data: spec_of(data).update(form={"name": "hsakd"}), "form with its options"),
+    (lambda data: spec_of(data)["input"].update(size=[8, 0]), r"input\.size=\[8, 0\] must be two"),
+    (lambda data: spec_of(data)["input"].update(channels=2.5), r"input\.channels=2\.5 must be a"),
+    (lambda data: spec_of(data)["input"].update(mean=[0.5] * 3), r"input\.std=None must be finite"),
+    (lambda data: spec_of(data)["input"].update(mean=[0.5], std=[1]), "3 numbers, one per channel"),
+    (
+        lambda data: spec_of(data)["input"].update(mean=[0.5] * 3, std=[1, 0, 1]),
+        r"input\.std=\[1, 0, 1\] must be numbers above 0",
+    ),
+]
+
+
 def assert_same(actual, expected) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
@@ -68,9 +104,13 @@ def assert_same(actual, expected) -> None:
 
 
 def test_networks_of_a_run_have_what_they_share(trained):
-    first = pretrained.load(trained)
-    second = pretrained.load(trained, member="network_1", which="latest")
-    assert (first.name, first.num_classes) == ("tiny", runs.CLASSES)
+    first, second = load(trained), load(trained, 1, "latest")
+    assert (first.spec.full_name, first.spec.num_classes) == ("tiny", runs.CLASSES)
+    assert load(trained, "network_1", "latest").spec == second.spec == first.spec
+    assert first.spec.input.shape == (8, 8, 3)
+    places = [entry["places"] for entry in metadata(trained)["networks"]]
+    assert places[0]["params/stem_conv"] == "params/cohort/trunk/stem_conv"
+    assert places[1]["params/classifier"] == "params/cohort/network_1/classifier"
     stem = [each.variables["params"]["stem_conv"]["kernel"] for each in (first, second)]
     np.testing.assert_array_equal(*stem)
     heads = [each.variables["params"]["classifier"]["kernel"] for each in (first, second)]
@@ -79,14 +119,23 @@ def test_networks_of_a_run_have_what_they_share(trained):
 
 
 def test_save_and_load(tmp_path):
-    module = models.create("tiny_aux", num_classes=3)
-    saved = pretrained.Pretrained("tiny_aux", 3, random_variables(module, IMAGES))
-    pretrained.save(tmp_path / "there", saved, {"file": "x"})
-    loaded = pretrained.load(tmp_path / "there")
-    assert loaded[:2] == saved[:2]
-    assert_same(loaded.variables, saved.variables)
+    network = saved.network("tiny_aux6", 3)
+    save(tmp_path / "there", network, {"file": "x"})
+    assert metadata(tmp_path / "there", 0)["source"] == {"file": "x"}
+    loaded = load(tmp_path / "there")
+    assert loaded.spec == network.spec
+    assert_same(loaded.variables, network.variables)
     with pytest.raises(UserError, match="is in use"):
-        pretrained.save(tmp_path / "there", saved, {})
+        save(tmp_path / "there", network, {})
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_images_of_any_number_of_channels(tmp_path, channels):
+    network = saved.network("tiny", 3, InputSpec((8, 8), channels))
+    save(tmp_path / "there", network, {})
+    loaded = load(tmp_path / "there")
+    assert_same(loaded.variables, network.variables)
+    loaded.module().apply(loaded.variables, np.zeros((1, 8, 8, channels), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -94,35 +143,41 @@ def test_save_and_load(tmp_path):
     [
         ({"checkpoint": ""}, "config.teacher.checkpoint is missing"),
         ({"checkpoint": "/nowhere"}, "/nowhere holds no network"),
-        ({"member": "network_2"}, "no 'network_2'; it has network_0, network_1"),
-        ({"which": "first"}, "use 'best' or 'latest'"),
+        ({"network_index": 2}, "no network 2; there are network_0, network_1"),
+        ({"version": "first"}, "config.teacher.version='first' is unknown; use 'best' or"),
     ],
 )
 def test_teachers_that_are_not_there(trained, changes, pattern):
     with pytest.raises(UserError, match=pattern):
-        pretrained.teacher(teacher(**{"checkpoint": trained} | changes), runs.CLASSES)
+        from_config(teacher(**{"checkpoint": trained} | changes), "config.teacher", runs.CLASSES)
 
 
 def test_teachers_for_other_classes(trained):
     with pytest.raises(UserError, match=f"tiny has {runs.CLASSES} classes, the data has 100"):
-        pretrained.teacher(teacher(trained), 100)
+        from_config(teacher(trained), "config.teacher", 100)
 
 
 def test_damaged_directories(call, file, trained, tmp_path):
     there = tmp_path / "imported"
     assert imported(call, file, there)[0] == 0
-    spec = json.loads((there / "network.json").read_text())
-    (there / "network.json").write_text(json.dumps(spec | {"num_classes": 5}))
-    with pytest.raises(UserError, match="does not fit its network: params/classifier"):
-        pretrained.load(there)
-    (there / "network.json").write_text("{")
-    with pytest.raises(UserError, match=r"network\.json is damaged"):
-        pretrained.load(there)
+    with pytest.raises(UserError, match="does not fit its network tiny: params/classifier"):
+        saved.change_metadata(there, lambda data: spec_of(data).update(num_classes=5))
+        load(there)
+    for change, pattern in DAMAGES:
+        damaged = shutil.copytree(there, tmp_path / "damaged")
+        saved.change_metadata(damaged, change)
+        with pytest.raises(UserError, match=pattern) as error:
+            load(damaged)
+        assert "\n" not in str(error.value)
+        shutil.rmtree(damaged)
+    saved.metadata_file(there).write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        load(there)
     copy = shutil.copytree(trained, tmp_path / "copy")
     for payload in copy.glob("checkpoints/*/state/manifest.ocdbt"):
         payload.unlink()
     with pytest.raises(UserError, match="is damaged"):
-        pretrained.load(copy)
+        load(copy)
 
 
 # Jobs
@@ -134,7 +189,7 @@ def test_import_evaluate_distill_export(call, file, source, tmp_path):
     status, output, errors = imported(call, file, there)
     assert (status, errors) == (0, [])
     assert "fc.weight" in output and f"tiny, {runs.CLASSES} classes" in output
-    assert json.loads((there / "network.json").read_text())["source"]["file"] == file.name
+    assert metadata(there, 0)["source"]["file"] == file.name
 
     status, output, _ = call("--job=evaluate", *runs.settings(source), f"--workdir={there}")
     assert status == 0 and "network_0  top-1" in output
@@ -150,7 +205,7 @@ def test_import_evaluate_distill_export(call, file, source, tmp_path):
     out = tmp_path / "student.safetensors"
     flags = ("--job=export-torch", f"--workdir={run}", f"--torch_file={out}")
     assert call(*flags)[0] == 0
-    student = pretrained.load(run)
+    student = load(run)
     again, _ = interop.import_state_dict(student.module(), interop.read(out))
     assert_same(again, student.variables)
     status, _, errors = call(*flags)
@@ -178,10 +233,8 @@ def test_import_refuses_and_writes_nothing(call, file, tmp_path, flags, pattern)
 
 
 def test_a_network_with_branches_is_evaluated_and_exported_without_them(call, source, tmp_path):
-    module = models.create("tiny_aux", num_classes=runs.CLASSES)
-    variables = random_variables(module, IMAGES)
-    network = pretrained.Pretrained("tiny_aux", runs.CLASSES, variables)
-    pretrained.save(tmp_path / "there", network, {})
+    network = saved.network("tiny_aux", runs.CLASSES)
+    save(tmp_path / "there", network, {})
     workdir = f"--workdir={tmp_path / 'there'}"
     status, output, _ = call("--job=evaluate", *runs.settings(source), workdir)
     assert status == 0 and "network_0  top-1" in output
@@ -189,7 +242,7 @@ def test_a_network_with_branches_is_evaluated_and_exported_without_them(call, so
     assert call("--job=export-torch", workdir, file, "--torch_part=backbone")[0] == 0
     plain = models.create("tiny", num_classes=runs.CLASSES)
     again, _ = interop.import_state_dict(plain, interop.read(tmp_path / "student.safetensors"))
-    assert_same(again, {name: tree["backbone"] for name, tree in variables.items()})
+    assert_same(again, {name: tree["backbone"] for name, tree in network.variables.items()})
 
 
 def test_evaluating_an_imported_network_needs_data_of_its_classes(call, file, source, tmp_path):
@@ -230,8 +283,8 @@ def test_networks_that_taught_themselves_are_loaded_by_name(
 ):
     flags = runs.settings(source, epochs=1, networks=f"('{network}',)", method=method)
     assert main(["kdjax", *flags, f"--workdir={tmp_path}"]) == 0
-    found = pretrained.load(tmp_path, which="latest")
-    assert (found.name, found.num_classes) == (name, runs.CLASSES)
-    assert pretrained.backbone(found).name == network
+    found = load(tmp_path, checkpoint="latest")
+    assert (found.spec.full_name, found.spec.num_classes) == (name, runs.CLASSES)
+    assert found.backbone.spec.name == network
     outputs = found.module().apply(found.variables, np.zeros((1, 8, 8, 3), np.float32))
     assert np.isfinite(jax.tree.leaves(outputs)[0]).all()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import shutil
 
 import jax
 import numpy as np
@@ -12,9 +10,8 @@ import pytest
 
 from experiments import kill_resume
 from kdjax import models
-from kdjax.compaction import history as compactions
 from kdjax.errors import UserError
-from kdjax.networks import store as pretrained
+from kdjax.networks import load, metadata
 from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
@@ -67,7 +64,7 @@ def finished(source, tmp_path_factory):
 def latest(workdir, config, which="latest"):
     """The run as it is at a checkpoint, and its state."""
     checkpoints = Checkpoints(workdir / "checkpoints", "mean/top1", read_only=True)
-    left = compactions.read(workdir, checkpoints.step(which))
+    left = metadata.compactions_of(checkpoints.metadata(checkpoints.step(which)))
     run = build(config, compactions=left)
     _, state = checkpoints.restore(run.abstract_state(), which)
     checkpoints.close()
@@ -143,7 +140,8 @@ def test_half_of_the_network_is_gone(source, finished):
                 node = node[key]
             assert node["kernel"].shape == shape, path
     assert all(mask.all() for mask in pruning_state(state.opt_state).masks.values())
-    assert (masked / "config.json").exists() and not (masked / "shrunk.json").exists()
+    assert load(small, checkpoint="latest").spec.compaction is not None
+    assert load(masked, checkpoint="latest").spec.compaction is None
 
 
 def interrupted(monkeypatch, config, workdir, step):
@@ -157,7 +155,8 @@ def interrupted(monkeypatch, config, workdir, step):
 def same(whole, other, *, cut):
     """Bit-identical; the row of an epoch that is cut in two has the means of its second part."""
     assert kill_resume.differences(whole, other) == (["metrics.jsonl"] if cut else [])
-    assert (whole / "shrunk.json").read_text() == (other / "shrunk.json").read_text()
+    specs = [load(directory, checkpoint="latest").spec for directory in (whole, other)]
+    assert specs[0] == specs[1]
     steps = [row["step"] for row in metrics.read(other / "metrics.jsonl")]
     assert steps == [PER_EPOCH * epoch for epoch in (1, 2, 3, 4)]
 
@@ -174,7 +173,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(source, finished, tmp_path, mo
 
 
 def killed(monkeypatch, config, workdir, step):
-    """A run that ends between shrunk.json and the checkpoint of a step."""
+    """A run that ends before the checkpoint of a step."""
     save = Checkpoints.save
 
     def killed(self, at, *arguments):
@@ -192,42 +191,15 @@ def killed(monkeypatch, config, workdir, step):
 def test_a_run_killed_before_its_checkpoint_ends_as_the_whole_one(
     source, finished, tmp_path, monkeypatch
 ):
-    """What stands in shrunk.json of a step without a checkpoint is nobody's network."""
+    """A network is as its checkpoint says, whatever was made of it since."""
     config = shrinking_config(source, **CASES["hfp"])
     killed(monkeypatch, config, tmp_path, 2 * PER_EPOCH)
     assert kill_resume.latest(tmp_path / "checkpoints") == PER_EPOCH
-    assert json.loads((tmp_path / "shrunk.json").read_text())[-1]["step"] == 2 * PER_EPOCH
     run = evaluation.load_run(tmp_path)
     assert evaluation.evaluate(run, checkpoint="latest")["step"] == PER_EPOCH
-    assert pretrained.load(tmp_path, which="latest").compaction is None
+    assert load(tmp_path, checkpoint="latest").spec.compaction is None
     stages.train(config, tmp_path)
     same(finished("hfp")[0], tmp_path, cut=False)
-
-
-@slow
-def test_what_another_run_left_is_forgotten(source, finished, tmp_path):
-    """A run that saved nothing holds nobody's place."""
-    shutil.copy(finished("hfp")[0] / "shrunk.json", tmp_path)
-    config = shrinking_config(source, **CASES["hfp"] | {"epochs": ()})
-    stages.train(config, tmp_path)
-    masked = finished("hfp")[1]
-    assert kill_resume.differences(masked, tmp_path) == []
-    assert json.loads((tmp_path / "shrunk.json").read_text()) == []
-
-
-def test_rows_of_later_steps_are_not_read(tmp_path):
-    rows = {step: models.Compaction.of({"conv": np.arange(4) < step}) for step in (1, 2, 3)}
-    for step, row in rows.items():
-        compactions.write(tmp_path, step, {"network_0": row})
-    assert compactions.read(tmp_path, 0) == {}
-    assert [compactions.read(tmp_path, step)["network_0"] for step in (1, 2, 9)] == [*rows.values()]
-    compactions.forget(tmp_path, 2)
-    assert compactions.read(tmp_path, 9) == {"network_0": rows[2]}
-    compactions.write(tmp_path, 1, {"network_0": rows[3]})
-    assert compactions.read(tmp_path, 9) == {"network_0": rows[3]}
-    (tmp_path / "shrunk.json").write_text("[")
-    with pytest.raises(UserError, match=r"shrunk\.json is damaged"):
-        compactions.read(tmp_path, 0)
 
 
 def test_checkpoints_of_different_shapes(source, tmp_path, monkeypatch):
@@ -249,8 +221,8 @@ def test_checkpoints_of_different_shapes(source, tmp_path, monkeypatch):
         assert found["network_0/top1"] == row["network_0/top1"]
         loss = "network_0/cross_entropy"
         assert found[loss] == pytest.approx(row[loss], rel=1e-5)
-        network = pretrained.load(tmp_path, which=which)
-        assert (network.compaction is None) == (which == "best")
+        network = load(tmp_path, checkpoint=which)
+        assert (network.spec.compaction is None) == (which == "best")
         outputs = jax.jit(network.module().apply)(network.variables, IMAGES)
         widths[which] = outputs.embedding.shape[-1]
         run, state = latest(tmp_path, config, which)
@@ -265,7 +237,7 @@ def test_a_run_from_trained_weights_shrinks(source, tmp_path):
     stages.train(config, tmp_path / "dense")
     config = shrinking_config(source, start__checkpoint=str(tmp_path / "dense"))
     stages.train(config, tmp_path / "run")
-    assert pretrained.load(tmp_path / "run", which="latest").compaction is not None
+    assert load(tmp_path / "run", checkpoint="latest").spec.compaction is not None
 
 
 @slow

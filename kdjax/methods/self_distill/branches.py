@@ -27,7 +27,7 @@ def dks(cohort: models.Cohort, *, temperature: float) -> base.Method:
         everyone = (outputs.backbone, *outputs.branches.values())
         return losses.dks([each.logits for each in everyone], labels, temperature=temperature)
 
-    return method_with_heads(cohort, "dks", models.dks_branches, terms, {})
+    return method_with_heads(cohort, "dks", models.dks_branches, terms, {}, form=models.Form("dks"))
 
 
 def byot(cohort: models.Cohort, *, temperature: float, feature_weight: float) -> base.Method:
@@ -53,7 +53,8 @@ def byot(cohort: models.Cohort, *, temperature: float, feature_weight: float) ->
         return losses.byot(logits, maps, labels, temperature=temperature)
 
     weights = {"features": feature_weight}
-    return method_with_heads(cohort, "byot", models.byot_branches, terms, weights)
+    form = models.Form("byot")
+    return method_with_heads(cohort, "byot", models.byot_branches, terms, weights, form=form)
 
 
 def _check_shapes(shapes: list[tuple[int, ...]]) -> None:

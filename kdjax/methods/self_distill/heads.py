@@ -20,6 +20,7 @@ def method_with_heads(
     add_heads: Callable[[StagedNetwork], nn.Module],
     terms: Callable[[Any, jax.Array], Any],
     weights: Mapping[str, float],
+    **fields: Any,
 ) -> base.Method:
     """Networks that get heads and learn, each for itself, from labels and from within.
 
@@ -32,6 +33,7 @@ def method_with_heads(
       add_heads: makes `Branched` or `Pyramid` of a network.
       terms: `(outputs, labels) -> NamedTuple` of losses `[B]` of one network.
       weights: of these by name; 1 for those that are left out.
+      **fields: of `Method`, which say what was added.
 
     Raises:
       UserError: networks are to share stages.
@@ -65,7 +67,7 @@ def method_with_heads(
             found["ensemble"] = sum(each.backbone.logits for each in outputs) / len(outputs)
         return found
 
-    return base.Method(init=init, loss=loss, predict=predict)
+    return base.Method(init=init, loss=loss, predict=predict, **fields)
 
 
 def named_logits(outputs: Sequence[HeadedOutputs]) -> dict[str, jax.Array]:

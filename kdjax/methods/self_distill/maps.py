@@ -79,4 +79,9 @@ def frskd(
 
     pyramid = functools.partial(models.Pyramid, width=width, depth=depth)
     weights = {"distillation": kd_weight, "attention": attention_weight}
-    return method_with_heads(cohort, "frskd", pyramid, terms, weights)
+    return method_with_heads(cohort, "frskd", pyramid, terms, weights, variables=_without_pyramid)
+
+
+def _without_pyramid(params: base.Params, model_state: base.ModelState, index: int) -> dict:
+    variables = base.network_variables(params, model_state, index)
+    return {name: tree["backbone"] for name, tree in variables.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from kdjax.errors import UserError
-from kdjax.networks import Network, Normalization
+from kdjax.networks import InputSpec, Network, Normalization
 
 
 class Images(NamedTuple):
@@ -75,7 +76,7 @@ def images_of(
 
     Raises:
       UserError: the normalization is needed and not known, known and given, or of another number
-        of channels.
+        of channels; the network takes no images of this size.
     """
     name, images = network.spec.full_name, network.spec.input
     known = images.normalization
@@ -94,5 +95,6 @@ def images_of(
             "--mean=imagenet, or --export_input=normalized"
         )
     size = (image_size, image_size) if image_size else images.size
+    dataclasses.replace(network.spec, input=InputSpec(size, images.channels)).abstract_variables()
     mean, std = known or (None, None)
     return Images((*size, images.channels), mean, std, pixels)

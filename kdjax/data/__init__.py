@@ -1,7 +1,22 @@
-"""Images in: sources, subsets, the order of an epoch, augmentation, streaming."""
+"""Images in: sources, subsets, the order of an epoch, augmentation, streaming.
 
-from kdjax.data import augment, order, stream
-from kdjax.data.dataset import Dataset, load
-from kdjax.data.splits import ArraySplit, RecordSplit
+What is named here is imported when it is first used: worker processes, which decode images, have
+no need of jax.
+"""
 
-__all__ = ["ArraySplit", "Dataset", "RecordSplit", "augment", "load", "order", "stream"]
+import importlib
+
+_MODULES = {
+    "ArraySplit": "splits",
+    "Dataset": "dataset",
+    "RecordSplit": "splits",
+    "load": "dataset",
+}
+
+__all__ = ["ArraySplit", "Dataset", "RecordSplit", "load"]
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

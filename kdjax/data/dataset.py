@@ -2,13 +2,11 @@
 
 import math
 import numbers
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data import images, sources
+from kdjax.data import decoding, images, sources
 from kdjax.data.augment import augmenter
 from kdjax.data.available_memory import check_fits
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
@@ -208,17 +206,9 @@ def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> 
             pixels = stored[index]
             out[index] = images.fit(pixels, shape[0]) if pixels.shape != shape else pixels
 
-    with _threads() as threads:
+    with decoding.threads() as threads:
         list(threads.map(fill, range(0, len(out), 256)))
     return ArraySplit(out, split.labels)
-
-
-def _threads() -> ThreadPoolExecutor:
-    """Pillow decodes and resizes outside the interpreter lock, so a thread per core does help.
-
-    More than that only costs: with images of a few KiB the threads wait for the lock.
-    """
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
 def _as_records(split: ArraySplit | RecordSplit) -> RecordSplit:
@@ -229,7 +219,7 @@ def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:
     """At most 2,000 images drawn by `seed`, brought to [size, size, C]."""
     count = min(len(split.labels), STATISTICS_IMAGES)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(split.labels))[:count])
-    with _threads() as threads:
+    with decoding.threads() as threads:
         fitted = threads.map(lambda i: images.fit(split.records[int(i)], size), chosen)
         return np.stack(list(fitted))
 

@@ -1,23 +1,18 @@
 """Batches of image sets that are too large or too uneven to be held on the device.
 
-Images are decoded, cropped and resized by grain, in this process or in worker processes. What a
+Images are decoded, cropped and resized in threads of this process or in worker processes. What a
 batch holds depends on (seed, epoch, place in the epoch's order) alone: not on the number of
 workers, not on the part of a batch that is read, and not on the step at which reading started. An
 image that comes twice in an epoch is cropped twice.
 """
 
-import atexit
-import weakref
 from collections.abc import Iterator
 
 import numpy as np
 
 from kdjax.data import images
+from kdjax.data.decoding import load_batches
 from kdjax.data.splits import RecordSplit
-from kdjax.errors import UserError
-
-_BUFFERED_BATCHES = 2
-_unfinished: weakref.WeakSet = weakref.WeakSet()
 
 
 class _FittedImage:
@@ -108,7 +103,7 @@ def train_batches(
     Yields:
       {'image': uint8 [b, image_size, image_size, C], 'label': int32 [b], 'index': int32 [b]}; of
       several random crops of each image, 'image' is [b, views, image_size, image_size, C].
-      Close the iterator (`.close()`) if it is not read to its end: that ends the workers.
+      Close the iterator (`.close()`) if it is not read to its end: that ends threads and workers.
 
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
@@ -118,7 +113,7 @@ def train_batches(
         load_image = _CroppedImage(split, image_size, views, (seed, epoch))
     else:
         load_image = _FittedImage(split, image_size)
-    return _batches(rows[first_step:, columns], load_image, workers)
+    return load_batches(rows[first_step:, columns], load_image, workers)
 
 
 def crops_here(augmentation: str) -> bool:
@@ -156,65 +151,10 @@ def evaluation_batches(
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
     """
-    batches = _batches(
-        order[:, columns], _EvaluationImage(split, image_size, crop_fraction), workers
-    )
+    load_image = _EvaluationImage(split, image_size, crop_fraction)
+    batches = load_batches(order[:, columns], load_image, workers)
     try:
         for row, batch in zip(mask[:, columns], batches, strict=True):
             yield {**batch, "mask": row}
     finally:
         batches.close()
-
-
-def _batches(rows: np.ndarray, load_image, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields one batch per row, in order, of what is loaded for each item; items [S, b, ...]."""
-    if workers < 0:
-        raise UserError(f"config.data.workers={workers}: must be 0 (in this process) or more")
-    batches = _read(rows, load_image, workers)
-    _unfinished.add(batches)
-    return batches
-
-
-@atexit.register
-def _close_unfinished() -> None:
-    """Ends workers while the interpreter is whole; later, grain's clean-up prints tracebacks."""
-    for batches in list(_unfinished):
-        if not batches.gi_running:
-            batches.close()
-
-
-def _read(rows: np.ndarray, load_image, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    if not rows.size:
-        return
-    import grain
-
-    # Batched before it is iterated: workers take whole batches in turn, which keeps their order.
-    # The same makes grain buffer whole batches, and its default of 500 would fill the memory.
-    items = np.ascontiguousarray(rows).reshape(-1, *rows.shape[2:])
-    dataset = grain.MapDataset.source(items).map(load_image)
-    dataset = dataset.batch(rows.shape[1], drop_remainder=True).to_iter_dataset(
-        grain.ReadOptions(num_threads=_BUFFERED_BATCHES, prefetch_buffer_size=_BUFFERED_BATCHES)
-    )
-    if workers:
-        _mark_flags_parsed()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=min(workers, len(rows)), per_worker_buffer_size=_BUFFERED_BATCHES
-            )
-        )
-    iterator = iter(dataset)
-    try:
-        for batch in iterator:
-            # What workers send lies in shared memory, which is scarce in containers: copy it, so
-            # that batches a caller keeps do not hold on to it.
-            yield {key: np.array(value) for key, value in batch.items()} if workers else batch
-    finally:
-        iterator.close()
-
-
-def _mark_flags_parsed() -> None:
-    """Lets grain start workers in programs that do not parse absl flags."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

@@ -16,7 +16,7 @@ from kdjax.errors import UserError
 from kdjax.runs.checkpoints import saved
 from kdjax.runs.metrics import say, write_atomically
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def check(workdir: Path, config: ConfigDict) -> None:

@@ -38,7 +38,7 @@ from experiments.benchmark import mcl_step, report
 from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD
 
 VIEWS = 4
-TORCH_SIDES = {"torch": {}, "torch channels_last": {"channels_last": True}}
+TORCH_SIDES = {name: report.TORCH_SIDES[name] for name in ("torch", "torch channels_last")}
 
 
 class Settings(NamedTuple):
@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     batch_size: int
     image_size: int
     steps: int
+    dtype: str = "float32"
 
 
 def make_config(settings: Settings):
@@ -56,7 +57,7 @@ def make_config(settings: Settings):
     from experiments.benchmark.host_work import load_config
 
     config = load_config(f"configs/hsakd.py:cifar100,{settings.teacher},{settings.student}")
-    config.batch_size = settings.batch_size
+    config.batch_size, config.dtype = settings.batch_size, settings.dtype
     return config
 
 
@@ -96,11 +97,12 @@ class TorchSide:
         torch.set_num_threads(report.cores())
         self.rows = make_rows(settings)
         self.trainer = torch_hssakd.Trainer(
-            *(torch_hssakd.Architecture(*each, NUM_CLASSES) for each in architectures),
+            *(torch_hssakd.Architecture(*each) for each in architectures),
             temperature,
             sgd,
             make_data(settings),
             fill,
+            dtype=settings.dtype,
             **options,
         )
 
@@ -137,16 +139,21 @@ def _round_of_side() -> tuple[float, list[float]]:
     return _side[0].round()
 
 
-def torch_workers(settings: Settings, config, names: list[str]) -> dict[str, Worker]:
-    """The PyTorch sides of these names, with the networks and the optimizer of the config."""
-    if not names:
-        return {}
+def torch_arguments(settings: Settings, config) -> tuple:
+    """What `TorchSide` is given before its options: the networks and optimizer of the config."""
     networks = settings.teacher, settings.student
     architectures = [mcl_step.architecture(network) for network in networks]
     optimizer = config.optimizer
     sgd = {name: optimizer[name] for name in ("momentum", "nesterov", "weight_decay")}
     sgd["lr"] = optimizer.learning_rate
-    shared = settings, architectures, config.hssakd.temperature, sgd
+    return settings, architectures, config.hssakd.temperature, sgd
+
+
+def torch_workers(settings: Settings, config, names: list[str]) -> dict[str, Worker]:
+    """The PyTorch sides of these names."""
+    if not names:
+        return {}
+    shared = torch_arguments(settings, config)
     return {name: Worker(*shared, TORCH_SIDES[name]) for name in names}
 
 

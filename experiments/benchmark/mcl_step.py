@@ -50,13 +50,14 @@ class Settings(NamedTuple):
     networks: int
     batch_size: int
     steps: int
+    dtype: str = "float32"
 
 
 def make_config(settings: Settings):
     from kdjax import config as configs
 
     config = configs.base()
-    config.method = "mcl"
+    config.method, config.dtype = "mcl", settings.dtype
     config.networks = (settings.network,) * settings.networks
     config.batch_size = settings.batch_size
     config.data.images_per_class = 2
@@ -168,12 +169,13 @@ class TorchSide:
         sgd["lr"] = sgd.pop("learning_rate")
         self.rows = make_rows(settings)
         self.trainer = torch_mcl.Trainer(
-            torch_mcl.Architecture(*architecture(settings.network), NUM_CLASSES),
+            torch_mcl.Architecture(*architecture(settings.network)),
             settings.networks,
             dict(config.mcl),
             sgd,
             (*make_data(), MEAN, STD),
             fill,
+            dtype=settings.dtype,
             **options,
         )
 
@@ -186,10 +188,21 @@ class TorchSide:
 
 
 def architecture(name: str) -> tuple:
-    """`(blocks, widths, stem_width)` of a network that the PyTorch side can build."""
+    """The fields of `torch_mcl.Architecture` for a network that the PyTorch side can build.
+
+    Raises:
+      SystemExit: it cannot build this one.
+    """
     from kdjax import models
 
     network = models.create(name, num_classes=NUM_CLASSES)
+    if network == models.WideResNet(
+        num_classes=NUM_CLASSES,
+        depth=getattr(network, "depth", 16),
+        widen_factor=getattr(network, "widen_factor", 1),
+    ):
+        widths = tuple(16 * network.widen_factor * 2**stage for stage in range(3))
+        return ((network.depth - 4) // 6,) * 3, widths, 16, NUM_CLASSES, True
     same = models.CifarResNet(
         num_classes=network.num_classes,
         blocks=getattr(network, "blocks", ()),
@@ -197,18 +210,14 @@ def architecture(name: str) -> tuple:
         stem_width=getattr(network, "stem_width", 0),
     )
     if network != same:
-        raise SystemExit(f"--network={name}: the PyTorch side has ResNets of basic blocks only")
-    return tuple(network.blocks), tuple(network.widths), network.stem_width
+        raise SystemExit(f"{name}: the PyTorch side has ResNets of basic blocks and Wide ResNets")
+    return tuple(network.blocks), tuple(network.widths), network.stem_width, NUM_CLASSES
 
 
 def make_side(name: str, settings: Settings):
     if name == "kdjax":
         return KdjaxSide(settings)
-    options = {
-        "torch channels_last": {"channels_last": True},
-        "torch.compile": {"compile": True},
-    }
-    return TorchSide(settings, **options.get(name, {}))
+    return TorchSide(settings, **report.TORCH_SIDES[name])
 
 
 class Worker:

@@ -7,6 +7,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+# How the PyTorch sides differ.
+TORCH_SIDES = {
+    "torch": {},
+    "torch channels_last": {"channels_last": True},
+    "torch.compile": {"compile": True},
+    "torch.compile channels_last": {"channels_last": True, "compile": True},
+}
+
 
 def command(name: str) -> str:
     """The command line that was given, for a benchmark's first line."""

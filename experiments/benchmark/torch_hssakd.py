@@ -16,54 +16,32 @@ from torch import nn
 
 from experiments.benchmark.torch_mcl import (
     Architecture,
-    BasicBlock,
     ResNet,
+    Stages,
+    device_for_steps,
     distillation,
     fill_weights,
+    half,
 )
 
 ROTATIONS = 4
 
 
-class Backbone(ResNet):
-    """Images `[B, 3, H, W]` -> logits `[B, N]` and the feature map of every stage."""
-
-    def forward(self, x):
-        x = F.relu(self.stem_bn(self.stem_conv(x)), inplace=True)
-        features = {}
-        for name in self.order:
-            x = getattr(self, name)(x)
-            features[name.partition("_")[0]] = x  # of the stage's last block, in the end
-        return self.classifier(x.mean((2, 3))), list(features.values())
-
-
-class Branch(nn.Module):
+class Branch(Stages):
     """The feature map of a stage -> joint logits `[B, 4 N]`: the remaining stages, once more.
 
     After the last stage these are that stage once more, at stride 1.
     """
 
     def __init__(self, architecture: Architecture, stage: int):
-        super().__init__()
-        blocks, widths = architecture.blocks, architecture.widths
-        features, count = widths[stage - 1], len(blocks)
-        stages = [
-            (number, min(number, count) - 1)
-            for number in range(stage + 1, count + 1 + (stage == count))
-        ]
-        self.order = []
-        for number, kind in stages:
-            for index in range(blocks[kind]):
-                stride = 2 if number <= count and index == 0 else 1
-                self.order.append(f"stage{number}_block{index}")
-                self.add_module(self.order[-1], BasicBlock(features, widths[kind], stride))
-                features = widths[kind]
-        self.classifier = nn.Linear(features, ROTATIONS * architecture.num_classes)
+        count = len(architecture.blocks)
+        numbers = range(stage + 1, count + 1 + (stage == count))
+        stages = [(n, min(n, count) - 1, 2 if n <= count else 1) for n in numbers]
+        width = architecture.widths[stage - 1]
+        super().__init__(architecture, width, stages, ROTATIONS * architecture.num_classes)
 
     def forward(self, x):
-        for name in self.order:
-            x = getattr(self, name)(x)
-        return self.classifier(x.mean((2, 3)))
+        return self.run(x)[0]
 
 
 class Branched(nn.Module):
@@ -71,13 +49,13 @@ class Branched(nn.Module):
 
     def __init__(self, architecture: Architecture):
         super().__init__()
-        self.backbone = Backbone(architecture)
+        self.backbone = ResNet(architecture)
         self.branches = [f"branch{stage}" for stage in range(1, len(architecture.blocks) + 1)]
         for stage, name in enumerate(self.branches, start=1):
             self.add_module(name, Branch(architecture, stage))
 
     def forward(self, x):
-        logits, features = self.backbone(x)
+        logits, _, features = self.backbone(x)
         pairs = zip(self.branches, features, strict=True)
         return logits, [getattr(self, name)(feature) for name, feature in pairs]
 
@@ -107,6 +85,8 @@ class Trainer:
       data: uint8 images `[N, H, H, 3]`, labels `[N]`, and mean and std `[3]`.
       fill: `(name, shape) -> array` of every kernel and bias, in kdjax's layout.
       channels_last: memory format of images and networks.
+      compile: whether the networks run through `torch.compile`.
+      dtype: 'float32', or 'bfloat16': autocast.
     """
 
     def __init__(
@@ -119,16 +99,17 @@ class Trainer:
         fill: Callable[[str, tuple[int, ...]], np.ndarray],
         *,
         channels_last: bool = False,
+        compile: bool = False,
+        dtype: str = "float32",
     ):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
+        self.device, self.dtype = device_for_steps(), dtype
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         networks = nn.ModuleDict({"teacher": Branched(teacher), "student": Branched(student)})
         fill_weights(networks, fill)
         networks.to(self.device, memory_format=self.format)
         self.teacher = networks["teacher"].eval().requires_grad_(False)
         self.student = networks["student"].train()
+        self.run = torch.compile(self.loss) if compile else self.loss
         self.temperature = temperature
         self.optimizer = torch.optim.SGD(self.student.parameters(), **sgd)
         images, labels, mean, std = data
@@ -145,13 +126,17 @@ class Trainer:
         turned = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(ROTATIONS)], 1)
         return turned.flatten(0, 1).contiguous(memory_format=self.format)
 
+    def loss(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of views `[4 B, 3, H, H]` and labels `[B]`."""
+        with torch.no_grad():
+            taught = self.teacher(views)
+        return student_loss(self.student(views), taught, labels, self.temperature)
+
     def step(self, indices: np.ndarray) -> torch.Tensor:
         """One optimization step with the images `[B]` of these numbers; returns the loss."""
         indices = torch.from_numpy(indices).to(self.device)
-        views = self.views(indices)
-        with torch.no_grad():
-            taught = self.teacher(views)
-        loss = student_loss(self.student(views), taught, self.labels[indices], self.temperature)
+        with half(self.device, self.dtype):
+            loss = self.run(self.views(indices), self.labels[indices])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

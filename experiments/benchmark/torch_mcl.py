@@ -17,12 +17,13 @@ from torch import nn
 
 
 class Architecture(NamedTuple):
-    """A CIFAR ResNet of basic blocks, as `kdjax.models.CifarResNet` describes it."""
+    """A CIFAR ResNet of basic blocks, or a Wide ResNet: of pre-activation blocks."""
 
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     stem_width: int
     num_classes: int
+    preactivation: bool = False
 
 
 class BasicBlock(nn.Module):
@@ -46,31 +47,83 @@ class BasicBlock(nn.Module):
         return F.relu(y + shortcut, inplace=True)
 
 
-class ResNet(nn.Module):
-    """Images `[B, 3, H, W]` -> logits `[B, N]` and embedding `[B, D]`."""
+class PreActivationBlock(nn.Module):
+    """BatchNorm, ReLU, 3x3, twice; the shortcut is the identity or a 1x1 convolution."""
 
-    def __init__(self, architecture: Architecture):
+    def __init__(self, features: int, width: int, stride: int):
         super().__init__()
-        features = architecture.stem_width
-        self.stem_conv = nn.Conv2d(3, features, 3, 1, 1, bias=False)
-        self.stem_bn = nn.BatchNorm2d(features)
-        self.order = []
-        for stage, (count, width) in enumerate(
-            zip(architecture.blocks, architecture.widths, strict=True), start=1
-        ):
-            for index in range(count):
-                stride = 2 if stage > 1 and index == 0 else 1
-                self.order.append(f"stage{stage}_block{index}")
-                self.add_module(self.order[-1], BasicBlock(features, width, stride))
-                features = width
-        self.classifier = nn.Linear(features, architecture.num_classes)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.conv1 = nn.Conv2d(features, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.reshapes = stride > 1 or features != width
+        if self.reshapes:
+            self.shortcut_conv = nn.Conv2d(features, width, 1, stride, bias=False)
 
     def forward(self, x):
-        x = F.relu(self.stem_bn(self.stem_conv(x)), inplace=True)
+        activated = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True))
+        return y + (self.shortcut_conv(activated) if self.reshapes else x)
+
+
+class Stages(nn.Module):
+    """Blocks of some stages, BatchNorm after them in pre-activation, and a classifier.
+
+    Args:
+      architecture: of the network.
+      features: channels of the input.
+      stages: number, index into `architecture.blocks` and stride of each stage.
+      num_classes: of the classifier.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        features: int,
+        stages: Sequence[tuple[int, int, int]],
+        num_classes: int,
+    ):
+        super().__init__()
+        self.order, self.preactivation = [], architecture.preactivation
+        block = PreActivationBlock if self.preactivation else BasicBlock
+        for number, kind, stage_stride in stages:
+            width = architecture.widths[kind]
+            for index in range(architecture.blocks[kind]):
+                self.order.append(f"stage{number}_block{index}")
+                stride = stage_stride if index == 0 else 1
+                self.add_module(self.order[-1], block(features, width, stride))
+                features = width
+        if self.preactivation:
+            self.final_bn = nn.BatchNorm2d(features)
+        self.classifier = nn.Linear(features, num_classes)
+
+    def run(self, x) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Logits, embedding, and the feature map of every stage."""
+        features = {}
         for name in self.order:
             x = getattr(self, name)(x)
+            features[name.partition("_")[0]] = x  # of the stage's last block, in the end
+        if self.preactivation:
+            x = F.relu(self.final_bn(x))
         embedding = x.mean((2, 3))
-        return self.classifier(embedding), embedding
+        return self.classifier(embedding), embedding, list(features.values())
+
+
+class ResNet(Stages):
+    """Images `[B, 3, H, W]` -> logits `[B, N]`, embedding `[B, D]` and feature maps."""
+
+    def __init__(self, architecture: Architecture):
+        numbers = range(1, len(architecture.blocks) + 1)
+        stages = [(number, number - 1, 1 + (number > 1)) for number in numbers]
+        width = architecture.stem_width
+        super().__init__(architecture, width, stages, architecture.num_classes)
+        self.stem_conv = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        if not self.preactivation:
+            self.stem_bn = nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        x = self.stem_conv(x)
+        return self.run(x if self.preactivation else F.relu(self.stem_bn(x), inplace=True))
 
 
 class ProjectionHead(nn.Module):
@@ -146,11 +199,24 @@ class Cohort(nn.Module):
 
     def forward(self, images, labels):
         outputs = [getattr(self, f"network_{i}")(images) for i in range(self.count)]
-        embeddings = [getattr(self, f"head_{i}")(each) for i, (_, each) in enumerate(outputs)]
-        total = sum(F.cross_entropy(logits, labels) for logits, _ in outputs)
+        embeddings = [getattr(self, f"head_{i}")(each) for i, (_, each, _) in enumerate(outputs)]
+        total = sum(F.cross_entropy(logits, labels) for logits, *_ in outputs)
         return total + mcl_loss(
             embeddings, labels, self.mcl, self.mcl["temperature"], self.mcl["kd_temperature"]
         )
+
+
+def half(device: torch.device, dtype: str):
+    """Autocast to bfloat16, or nothing of the kind for float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def device_for_steps() -> torch.device:
+    """The GPU if there is one; convolutions and products may use TF32 there, as in XLA."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Trainer:
@@ -165,6 +231,7 @@ class Trainer:
       fill: `(name, shape) -> array` of every kernel and bias, in kdjax's layout.
       channels_last: memory format of images and network.
       compile: whether to run through `torch.compile`.
+      dtype: 'float32', or 'bfloat16': autocast.
     """
 
     def __init__(
@@ -178,10 +245,9 @@ class Trainer:
         *,
         channels_last: bool = False,
         compile: bool = False,
+        dtype: str = "float32",
     ):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = True  # as XLA does by default
+        self.device, self.dtype = device_for_steps(), dtype
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         cohort = Cohort(architecture, count, mcl)
         fill_weights(cohort, fill)
@@ -201,7 +267,8 @@ class Trainer:
         indices = torch.from_numpy(indices).to(self.device)
         images = (self.images[indices].float() / 255 - self.mean) / self.std
         images = images.contiguous(memory_format=self.format)
-        loss = self.cohort(images, self.labels[indices])
+        with half(self.device, self.dtype):
+            loss = self.cohort(images, self.labels[indices])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -104,11 +104,19 @@ def _read_config(path: Path) -> dict:
         ) from error
 
 
+def _version(package: str) -> str | None:
+    """The installed version, or None: grain, for one, is not needed by every run."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _write_versions(path: Path) -> None:
     versions = {
         "kdjax": kdjax.__version__,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),

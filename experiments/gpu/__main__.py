@@ -1,0 +1,155 @@
+"""Numbers, speed and training of kdjax on a GPU machine, without a network, in given minutes.
+
+    python -m experiments.gpu --minutes 8 --wheels WHEELS --golden GOLDEN --data PIECES --output OUT
+    python -m experiments.gpu --minutes 8 --parts training --data PIECES --resume OUT --output OUT2
+
+Three parts, in this order:
+
+    numbers     the golden losses and six networks (`numbers.py`)
+    benchmark   steps of kdjax and PyTorch (`benchmark.py`)
+    training    CIFAR-100, ResNet-32, MCL beside cross entropy (`training.py`)
+
+The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax, chex and pytest;
+PyTorch for the benchmark's other sides. What else kdjax imports (ml-collections) may come as wheels
+in a folder. Data comes as pieces (`pieces.py`). --output gets gpu.md, gpu.json, and archives of the
+training in parts of at most 15 MiB; --scratch is where everything else is written. Every part ends
+by itself before its share of the minutes is over; what it did not get to is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Shares of the minutes; what one part leaves goes to those after it.
+SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45}
+_CLOSING_SECONDS = 20  # for the last checkpoint and the archives
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--parts", default=",".join(SHARES), help="of them, with commas")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to install for this command")
+    parser.add_argument("--golden", type=Path, help="folder of the golden numbers, for numbers")
+    parser.add_argument("--data", type=Path, help="folder of pieces, for training")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--resume", type=Path, help="--output of a training to go on with")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--epochs", type=int, default=300, help="of the schedule, in training")
+    parser.add_argument("--rounds", type=int, default=8, help="of the benchmark")
+    parser.add_argument("--sides", help="of PyTorch in the benchmark, with commas")
+    parser.add_argument("--tiny", action="store_true", help="small networks, to try the command")
+    options = parser.parse_args(argv)
+    options.parts = options.parts.split(",")
+    if unknown := set(options.parts) - set(SHARES):
+        parser.error(f"no part {sorted(unknown)}; the parts are {list(SHARES)}")
+    for part, flag in (("numbers", "golden"), ("training", "data")):
+        folder = getattr(options, flag)
+        if part in options.parts and (folder is None or not folder.is_dir()):
+            parser.error(f"the part {part} needs --{flag}: a folder")
+    return options
+
+
+def install(wheels: Path, site: Path) -> None:
+    """Installs wheels for this command and the processes that it starts."""
+    files = sorted(map(str, wheels.glob("*.whl")))
+    if not files:
+        raise SystemExit(f"--wheels={wheels}: no *.whl in it")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
+    subprocess.run([*pip, "--upgrade", "--target", str(site), *files], check=True)
+    sys.path.insert(0, str(site))
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def deadlines(parts: list[str], now: float, seconds: float) -> dict[str, float]:
+    """When every part must have ended."""
+    total = sum(SHARES[part] for part in parts)
+    ends, share = {}, 0.0
+    for part in SHARES:
+        if part in parts:
+            share += SHARES[part] / total
+            ends[part] = now + share * seconds
+    return ends
+
+
+def numbers_part(options, deadline: float) -> tuple[dict, list[str]]:
+    from experiments.gpu import numbers
+
+    golden = options.golden.resolve()
+    found = numbers.measure(golden, options.scratch / "numbers", deadline, tiny=options.tiny)
+    return found | {"over": numbers.outside(found)}, numbers.table(found)
+
+
+def benchmark_part(options, deadline: float) -> tuple[dict, list[str]]:
+    from experiments.gpu import benchmark
+
+    sides = options.sides.split(",") if options.sides else benchmark.TORCH_SIDES
+    found = benchmark.measure(
+        deadline, tiny=options.tiny, rounds=options.rounds, sides=tuple(sides)
+    )
+    return found, benchmark.table(found)
+
+
+def training_part(options, deadline: float) -> tuple[dict, list[str]]:
+    from experiments.gpu import pieces, training
+
+    counts = pieces.join(options.data, options.scratch / "data")
+    about = {"images": counts, "dtype": options.dtype, "epochs": options.epochs}
+    if options.resume:
+        training.unpack(options.resume, options.scratch, about)
+    found = training.train(
+        options.scratch,
+        deadline,
+        dtype=options.dtype,
+        epochs=options.epochs,
+        tiny=options.tiny,
+    )
+    files = training.pack(options.scratch, options.output, about)
+    lines = training.table(found, about)
+    return {"about": about, "runs": found, "files": [file.name for file in files]}, lines
+
+
+PARTS = {"numbers": numbers_part, "benchmark": benchmark_part, "training": training_part}
+
+
+def main(argv: list[str]) -> int:
+    """Runs the parts; the status is 1 when a number is over its tolerance or a run failed."""
+    start = time.monotonic()
+    options = parse(argv)
+    for folder in (options.output, options.scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    if options.wheels:
+        install(options.wheels, (options.scratch / "site").resolve())
+    closing = 2 if options.tiny else _CLOSING_SECONDS
+    ends = deadlines(options.parts, start, 60 * options.minutes - closing)
+    results, page = {}, []
+    for part in ends:
+        results[part], lines = PARTS[part](options, ends[part])
+        lines = [f"## {part}", "", *lines, ""]
+        print("\n".join(lines), flush=True)
+        page += lines
+        (options.output / "gpu.md").write_text("\n".join(page))
+        (options.output / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{time.monotonic() - start:.0f} seconds in all")
+    return int(failed(results))
+
+
+def failed(results: dict) -> bool:
+    """Whether a number is over its tolerance, or a process failed."""
+    numbers, training = results.get("numbers", {}), results.get("training", {})
+    runs = training.get("runs", {}).values()
+    return bool(
+        numbers.get("over") or numbers.get("failed") or any("output" in run for run in runs)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""The GPU command: its parts without a GPU, and all of it in its tiny form."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.gpu import __main__ as gpu
+from experiments.gpu import benchmark, numbers, pieces, training
+from tests import golden
+
+
+def write_pair(folder, images_of_class=12):
+    """A pair of random 8x8 images of ten classes; returns the file of the training images."""
+    draw = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), images_of_class)
+    for split in ("train", "test"):
+        images = draw.integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
+        np.savez(folder / f"set_{split}.npz", image=images, label=draw.permutation(labels))
+    return folder / "set_train.npz"
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 6, 3), (1, 1, 1, 3), (2, 1, 4, 3)])
+def test_residuals_lose_nothing(shape):
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    differences = pieces.residuals(images)
+    np.testing.assert_array_equal(pieces.images_of(differences), images)
+    gray = np.full(shape, 77, np.uint8)
+    assert (
+        np.count_nonzero(pieces.residuals(gray)) == shape[0]
+    )  # the first pixel of the green plane
+
+
+def test_pieces_join_to_the_pair(tmp_path):
+    train = write_pair(tmp_path)
+    assert pieces.main([str(train), "--output", str(tmp_path / "pieces"), "--train_pieces=3"]) == 0
+    assert pieces.join(tmp_path / "pieces", tmp_path) == {"train": 120, "test": 120}
+    for split in ("train", "test"):
+        joined, given = (np.load(tmp_path / f"{name}_{split}.npz") for name in ("data", "set"))
+        np.testing.assert_array_equal(joined["image"], given["image"])
+        np.testing.assert_array_equal(joined["label"], given["label"])
+    # Of those pieces only that have arrived.
+    (tmp_path / "pieces/train_1.npz").unlink()
+    assert pieces.join(tmp_path / "pieces", tmp_path)["train"] == 80
+    (tmp_path / "pieces/test_0.npz").unlink()
+    with pytest.raises(SystemExit, match="no test_"):
+        pieces.join(tmp_path / "pieces", tmp_path)
+
+
+def test_the_minutes_are_shared():
+    ends = gpu.deadlines(["numbers", "training"], 100.0, 60.0)
+    assert ends == pytest.approx({"numbers": 115.0, "training": 160.0})
+    assert list(gpu.deadlines(["training", "numbers", "benchmark"], 0.0, 1.0)) == list(gpu.SHARES)
+
+
+def test_archives_come_back_in_parts_and_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PART_BYTES", 1000)
+    scratch, output, other = (tmp_path / name for name in ("scratch", "output", "other"))
+    for folder in (output, *(scratch / name for name in training.RUNS)):
+        folder.mkdir(parents=True)
+    values = np.random.default_rng(0).bytes(4500)
+    for name in training.RUNS:
+        (scratch / name / "state").write_bytes(values + name.encode())
+    about = {"images": {"train": 8, "test": 4}, "dtype": "bfloat16", "epochs": 3}
+    files = [file.name for file in training.pack(scratch, output, about)]
+    assert "mcl.tar.gz.4" in files and files[-1] == "training.json"
+    training.unpack(output, other, about)
+    for name in training.RUNS:
+        assert (other / name / "state").read_bytes() == values + name.encode()
+    with pytest.raises(SystemExit, match="epochs was 3, is 4"):
+        training.unpack(output, other, about | {"epochs": 4})
+
+
+def test_numbers_over_their_tolerance_are_named(tmp_path):
+    lines = [("kd", "kd_0", 1e-7), ("kd", "kd_1", 2e-5), ("sp", "sp_0", 1e-6), ("sp", "sp_0", 0)]
+    text = "".join(json.dumps({"family": f, "case": c, "error": e}) + "\n" for f, c, e in lines)
+    (tmp_path / "float32-1.jsonl").write_text(text)
+    (tmp_path / "bfloat16-2.jsonl").write_text(text + json.dumps({"failed": "test"}) + "\n")
+    network = {"network": "net", "dtype": "float32", "mode": "eval", "error": float("nan")}
+    (tmp_path / "networks.jsonl").write_text(json.dumps(network) + "\n")
+    found = {
+        "losses": numbers.losses_of(tmp_path),
+        "networks": numbers.networks_of(tmp_path),
+        "failed": [],
+    }
+    assert found["losses"]["float32"]["kd"]["cases"] == 2
+    assert found["losses"]["float32"]["sp"]["comparisons"] == 2
+    assert numbers.outside(found) == ["kd float32", "net float32 eval"]
+    assert "| kd | 2 | 2.0e-05 (1e-05) | 2.0e-05 (0.05) |" in numbers.table(found)
+
+
+def test_table_of_the_benchmark():
+    chosen = benchmark.settings(benchmark.Job("mcl", "float32", "kdjax"), True)
+    rows = [
+        benchmark.row(
+            benchmark.Job("mcl", "float32", side),
+            [2 * seconds, 2 * seconds, 9.0],
+            {"built": 1.0, "first": 3.0 + 2 * seconds, "losses": [1.0, 2.0]},
+            2**20,
+            chosen,
+            work=1e12,
+            top=1e13,
+        )
+        for side, seconds in (("kdjax", 0.5), ("torch", 1.0))
+    ]
+    assert rows[1]["images_per_second"] == pytest.approx(8) and rows[1]["compile_s"] == 4
+    found = {"device": "card", "ceilings": {"float32": 1e13}, "rows": rows, "missing": []}
+    line = "| mcl, batch 8 | float32 | torch | 1000.00 | 1000.00 | 8 | 4.0 | 1 "
+    line += "| 1.000 | 10.0 % | 2.00 |"
+    assert line in benchmark.table(found)
+
+
+@pytest.mark.slow
+def test_the_command_in_its_tiny_form(tmp_path):
+    write_pair(tmp_path)
+    pieces.main([str(tmp_path / "set_train.npz"), "--output", str(tmp_path / "pieces")])
+    command = [sys.executable, "-m", "experiments.gpu", "--tiny", f"--data={tmp_path / 'pieces'}"]
+    command += [f"--golden={golden.require()}", f"--scratch={tmp_path / 'scratch'}"]
+    command += ["--dtype=float32", "--rounds=2", "--sides=torch"]
+    first = [*command, "--minutes=10", "--epochs=2", f"--output={tmp_path / 'first'}"]
+    subprocess.run(first, check=True)
+    found = json.loads((tmp_path / "first/gpu.json").read_text())
+    assert found["numbers"]["losses"]["bfloat16"]["kd_distillkl"]["cases"] == 3
+    assert {row["family"] for row in found["benchmark"]["rows"]} == set(benchmark.FAMILIES)
+    assert found["training"]["runs"]["mcl"]["rows"][-1]["epoch"] == 2
+    again = [*command, "--minutes=2", "--parts=training", "--epochs=2"]
+    again += [f"--resume={tmp_path / 'first'}", f"--output={tmp_path / 'second'}"]
+    subprocess.run(again, check=True)
+    assert (
+        json.loads((tmp_path / "second/gpu.json").read_text())["training"]["runs"]["mcl"]["rows"]
+        == found["training"]["runs"]["mcl"]["rows"]
+    )

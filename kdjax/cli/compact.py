@@ -20,7 +20,7 @@ from kdjax.errors import UserError
 from kdjax.networks import Network, load, store
 from kdjax.pruning import accounting
 from kdjax.runs import workdir as workdirs
-from kdjax.runs.metrics import say
+from kdjax.runs.console import say
 from kdjax.tree import leaves
 
 TOLERANCE = 1e-5  # of logits, relative to the largest

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from kdjax.errors import UserError
-from kdjax.runs.metrics import say
+from kdjax.runs.console import say
 
 
 def train(values: flags.FlagValues) -> None:

@@ -24,7 +24,7 @@ from kdjax.interop import onnx
 from kdjax.interop import torch as interop
 from kdjax.interop.deployed import Images
 from kdjax.networks import Network
-from kdjax.runs.metrics import write_atomically
+from kdjax.runs.files import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

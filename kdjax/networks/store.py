@@ -124,16 +124,13 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
 def _read(checkpoints: Path, choice: str) -> tuple[int, dict, dict]:
     """Step, metadata and state of the 'best' or the 'latest' checkpoint."""
     manager = Checkpoints(checkpoints, "", read_only=True)
-    latest = manager.step("latest")
-    metadata = manager.metadata(latest)
-    best = descriptions.best_of(metadata)
+    best = descriptions.best_of(manager.metadata())
     if choice == "best" and best:
         manager.close()
         manager = Checkpoints(checkpoints, best, read_only=True)
-        metadata = manager.metadata(manager.step("best"))
-    step, state = manager.restore_tree("best" if choice == "best" and best else "latest")
+    loaded = manager.load("best" if choice == "best" and best else "latest")
     manager.close()
-    return step, metadata, state
+    return loaded.step, loaded.metadata, loaded.tree
 
 
 def _index(network: int | str, count: int, directory: Path) -> int:

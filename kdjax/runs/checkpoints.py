@@ -1,108 +1,228 @@
-"""Orbax behind one small file: the latest and the best checkpoint of a run, written meanwhile."""
+"""Orbax behind one small file: the latest and the best checkpoints of a run, checked when read.
+
+A checkpoint is the directory STEP with three items: `state` (the arrays), `metrics` and `metadata`
+(JSON). The metadata hold a checksum of every array and of the metrics, made before the writing.
+"""
+
+from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import args as ocp_args
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from kdjax.errors import UserError
+from kdjax.runs import files, saved_state
+from kdjax.runs.console import say
+from kdjax.runs.saved_state import SavedState
+from kdjax.runs.schema import Damaged
+
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_OBSOLETE, _SET_ASIDE = ".obsolete", ".damaged"
 
 
 def saved(directory: Path) -> bool:
     """Whether a directory of checkpoints holds a finished one."""
-    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+    return directory.is_dir() and bool(_steps(directory))
 
 
 class Checkpoints:
-    """The checkpoints of one workdir.
+    """The checkpoints of one workdir: the latest two, and the best.
 
     A checkpoint under way is written beside the finished ones and renamed when it is whole, so a
-    process killed at any moment leaves the last finished one.
+    process killed at any moment leaves the last finished one. What is read is compared with its
+    checksums; instead of a checkpoint that is damaged, another is read.
 
     Args:
       directory: created if missing, unless `read_only`.
       best: the metric whose highest value makes a checkpoint the best one.
-      read_only: never creates or deletes anything.
+      read_only: never creates or deletes anything; the run may go on meanwhile.
+
+    Raises:
+      UserError: the directory is missing, is a file, or cannot be made or read.
     """
 
     def __init__(self, directory: str | Path, best: str, *, read_only: bool = False):
         self.directory = Path(directory).absolute()
         self._best = best
+        self._read_only = read_only
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f"{self.directory} is a file, not a directory of checkpoints")
         if read_only and not self.directory.is_dir():
             raise UserError(f"{self.directory} does not exist; is --workdir a run's directory?")
-        policy = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(n=1),
-                policies.BestN(
-                    get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=self._score,
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=True,
-            ),
-            item_names=("state", "metadata"),
+        if not read_only:
+            self._prepare()
+        handlers = {name: ocp.JsonCheckpointHandler(filename=name) for name in saved_state.ITEMS}
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), **handlers),
+            # Threads that wait for a directory that cannot be made would outlive the error.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         )
 
-    def _score(self, metrics: dict[str, float]) -> float:
-        return metrics.get(self._best, -math.inf)
+    def _prepare(self) -> None:
+        """Makes the directory, and removes what killed processes left unfinished."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                for path in self.directory.iterdir():
+                    if _UNFINISHED in path.name or path.name.endswith(_OBSOLETE):
+                        shutil.rmtree(path)
+        except OSError as error:
+            raise files.cannot_write(self.directory, error) from error
+        _synchronize("kdjax_checkpoints_prepared")
 
     def latest_step(self) -> int | None:
         """Step of the newest finished checkpoint, or None."""
-        return self._manager.latest_step()
+        return max(_steps(self.directory), default=None)
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the best metric, or None."""
-        return self._manager.best_step()
+        """Step of the finished checkpoint with the best metric, or None."""
+        return _highest(self._scores({}))
+
+    def _scores(self, damaged: dict[int, str]) -> dict[int, float]:
+        """The metric of the finished checkpoints, -inf of those without; adds to the damaged."""
+        scores = {}
+        for step in _steps(self.directory):
+            path = self.directory / str(step)
+            try:
+                _, metrics = saved_state.read_documents(path)
+            except Damaged as error:
+                if path.exists():
+                    damaged.setdefault(step, str(error))
+                continue
+            scores[step] = metrics.get(self._best, -math.inf)
+        return scores
 
     def save(
         self, step: int, state: Any, metrics: dict[str, float], metadata: dict[str, Any]
     ) -> None:
         """Starts writing `state` (a tree of numpy arrays); returns before it is on disk.
 
-        A step that has been saved already is left as it is. An earlier write that failed raises.
+        A step that has been saved already is left as it is.
 
         Args:
           step: the number of the checkpoint.
           state: what `restore` gives back.
           metrics: of which one decides whether the checkpoint is the best one.
           metadata: JSON values, kept with the checkpoint; `metadata` gives them back.
-        """
-        self._manager.check_for_errors()
-        if step in self._manager.all_steps():
-            return
-        self._manager.save(
-            step,
-            args=ocp_args.Composite(
-                state=ocp_args.StandardSave(state), metadata=ocp_args.JsonSave(metadata)
-            ),
-            metrics=metrics,
-        )
-
-    def metadata(self, step: int) -> dict[str, Any]:
-        """The metadata that the checkpoint of `step` was saved with.
 
         Raises:
-          UserError: it cannot be read.
+          UserError: an array or a metric is not finite; this checkpoint or the one before it cannot
+            be written.
         """
-        args = ocp_args.Composite(metadata=ocp_args.JsonRestore())
+        self.wait()
+        if step in _steps(self.directory):
+            return
+        document = saved_state.document(state, metrics, metadata)
+        self._remove_obsolete()
+        args = ocp_args.Composite(
+            state=ocp_args.StandardSave(state),
+            metrics=ocp_args.JsonSave(metrics),
+            metadata=ocp_args.JsonSave(document),
+        )
         try:
-            return self._manager.restore(step, args=args).metadata
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
+            self._checkpointer.save(self.directory / str(step), args=args)
+        except Exception as error:  # orbax and its threads raise whatever their libraries do
+            raise files.cannot_write(self.directory / str(step), error) from error
+
+    def _remove_obsolete(self) -> None:
+        """Removes finished checkpoints but the newest and the best, before another is written."""
+        keep = {self.latest_step(), self.best_step()}
+        if jax.process_index() == 0:
+            for step in set(_steps(self.directory)) - keep:
+                path = self.directory / str(step)
+                # A reader sees a whole checkpoint or none.
+                obsolete = path.rename(path.with_name(f"{step}{_OBSOLETE}"))
+                shutil.rmtree(obsolete)
+
+    def metadata(self, step: int | None = None) -> dict[str, Any]:
+        """The metadata that the checkpoint of `step` was saved with.
+
+        None stands for the newest checkpoint whose metadata can be read.
+
+        Raises:
+          UserError: they cannot be read.
+        """
+        if step is None:
+            readable = self._scores({})
+            step = max(readable) if readable else self.step("latest")
+        try:
+            return saved_state.read_documents(self.directory / str(step))[0]["metadata"]
+        except Damaged as error:
+            raise UserError(
+                f"checkpoint {self.directory / str(step)} is damaged: {error}"
+            ) from error
+
+    def load(self, which: str = "latest") -> SavedState:
+        """Reads the 'latest' or the 'best' checkpoint, or the next good one if it is damaged.
+
+        Next to the best is the second best; next to the latest is the one before it. A line tells
+        the user. Where checkpoints are written, damaged ones are renamed: their steps come again.
+
+        Raises:
+          UserError: there is none, or none that is not damaged.
+        """
+        self.wait()
+        damaged: dict[int, str] = {}
+        while (step := self._candidate(which, damaged)) is not None:
+            path = self.directory / str(step)
+            try:
+                loaded = saved_state.read(self._checkpointer, path)
+            except Damaged as error:
+                if (
+                    path.exists() or not self._read_only
+                ):  # else a newer one took its place meanwhile
+                    damaged[step] = str(error)
+                continue
+            if damaged:
+                self._report(damaged, step)
+            return loaded
+        if not damaged:
+            raise self._none(which)
+        step, reason = next(iter(damaged.items()))
+        raise UserError(
+            f"checkpoint {self.directory / str(step)} is damaged ({reason}), and there is no other "
+            "one to use instead; restore it from a copy, or train in another --workdir"
+        )
+
+    def _candidate(self, which: str, damaged: dict[int, str]) -> int | None:
+        if which == "latest":
+            return max(set(_steps(self.directory)) - damaged.keys(), default=None)
+        scores = self._scores(damaged)
+        scores = {step: score for step, score in scores.items() if step not in damaged}
+        best = _highest(scores)
+        return max(scores, default=None) if best is None and damaged else best
+
+    def _none(self, which: str) -> UserError:
+        if which == "best" and self.latest_step() is not None:
+            return UserError(
+                f"no checkpoint in {self.directory} was evaluated as best ({self._best}) yet; "
+                "train on, or use --checkpoint=latest"
+            )
+        return UserError(f"{self.directory} holds no checkpoint; train first (--job=train)")
+
+    def _report(self, damaged: dict[int, str], used: int) -> None:
+        reasons = ", ".join(f"{self.directory / str(n)} ({text})" for n, text in damaged.items())
+        aside = "" if self._read_only else f"; renamed to *{_SET_ASIDE}"
+        say(f"damaged checkpoint: {reasons}{aside}; using that of step {used}")
+        if self._read_only:
+            return
+        _synchronize("kdjax_checkpoints_read")
+        if jax.process_index() == 0:
+            for step in damaged:
+                path = self.directory / str(step)
+                aside = path.with_name(f"{step}{_SET_ASIDE}")
+                shutil.rmtree(aside, ignore_errors=True)  # of the same step, damaged once before
+                path.rename(aside)
+        _synchronize("kdjax_checkpoints_set_aside")
 
     def restore(self, like: Any, which: str = "latest") -> tuple[int, Any]:
-        """Reads the 'latest' or the 'best' checkpoint.
+        """Reads the 'latest' or the 'best' checkpoint, as `load`.
 
         Args:
           like: a tree of the same structure whose leaves have `shape` and `dtype`.
@@ -114,20 +234,8 @@ class Checkpoints:
         Raises:
           UserError: there is none, it does not fit `like`, or it cannot be read.
         """
-        step = self.step(which)
-        abstract = jax.tree.map(lambda x: ocp.utils.to_shape_dtype_struct(x), like)
-        restore_args = ocp_args.StandardRestore(abstract, fallback_sharding=None)
-        try:
-            restored = self._manager.restore(step, args=ocp_args.Composite(state=restore_args))
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
-        # Orbax checks names, but gives numpy arrays of whatever shape was saved.
-        pairs = zip(jax.tree.leaves_with_path(restored.state), jax.tree.leaves(like), strict=True)
-        for (path, leaf), expected in pairs:
-            if leaf.shape != expected.shape:
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise self._unfit(step, f"{name} is {leaf.shape}, not {expected.shape}")
-        return step, restored.state
+        loaded = self.load(which)
+        return loaded.step, loaded.fitted(like)
 
     def restore_tree(self, which: str = "latest") -> tuple[int, Any]:
         """As `restore`, of whatever structure was saved: nested dicts of numpy arrays.
@@ -135,13 +243,8 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        step = self.step(which)
-        restore_args = ocp_args.StandardRestore(fallback_sharding=None)
-        try:
-            restored = self._manager.restore(step, args=ocp_args.Composite(state=restore_args))
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self._unfit(step, str(error).strip().splitlines()[0]) from error
-        return step, restored.state
+        loaded = self.load(which)
+        return loaded.step, loaded.tree
 
     def step(self, which: str) -> int:
         """Step of the 'latest' or the 'best' checkpoint.
@@ -151,20 +254,43 @@ class Checkpoints:
         """
         step = self.best_step() if which == "best" else self.latest_step()
         if step is None:
-            raise UserError(f"{self.directory} holds no checkpoint; train first (--job=train)")
+            raise self._none(which)
         return step
 
-    def _unfit(self, step: int, reason: str) -> UserError:
-        return UserError(
-            f"checkpoint {self.directory / str(step)} is damaged or of another network: "
-            f"{reason}; if it is damaged, remove that directory to go on from an earlier one"
-        )
-
     def wait(self) -> None:
-        """Returns when all checkpoints are on disk."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Returns when all checkpoints are on disk.
+
+        Raises:
+          UserError: one could not be written.
+        """
+        try:
+            self._checkpointer.wait_until_finished()
+        except Exception as error:  # as in `save`
+            raise files.cannot_write(self.directory, error) from error
 
     def close(self) -> None:
-        """Waits for writes under way and ends the manager's threads."""
-        self._manager.close()
+        """Waits for writes under way and ends the checkpointer's threads.
+
+        Raises:
+          UserError: a checkpoint could not be written.
+        """
+        self.wait()
+        self._checkpointer.close()
+
+
+def _steps(directory: Path) -> list[int]:
+    try:
+        return [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+    except OSError as error:
+        raise UserError(f"{directory} cannot be read: {error.strerror}") from error
+
+
+def _highest(scores: dict[int, float]) -> int | None:
+    """The step of the highest score, the later one of equals; None if none has a score."""
+    steps = [step for step, score in scores.items() if score > -math.inf]
+    return max(steps, key=lambda step: (scores[step], step), default=None)
+
+
+def _synchronize(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

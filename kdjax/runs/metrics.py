@@ -1,75 +1,76 @@
-"""Metrics to files: `metrics.jsonl` and `metrics.csv` always, TensorBoard where it is installed."""
+"""Metrics to files: `metrics.jsonl` always, TensorBoard where it is installed."""
 
-import csv
+from __future__ import annotations
+
+import collections
 import importlib.util
 import json
-import os
-import sys
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
 from kdjax.errors import UserError
+from kdjax.runs import files, schema
+from kdjax.runs.schema import Damaged
 
+_MAX_ROW = 2**20  # bytes
 
-def say(line: str) -> None:
-    """Prints a line for the user, once for all processes."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is either the old one or the new one, whenever the process is killed."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+# A row as it is written: told without parsing, so that a long file costs little at a resumption.
+_ROW = re.compile(
+    rb'\{"step": (0|[1-9]\d{0,14})'
+    rb'(?:, "[^"\\\x00-\x1f\x7f-\xff]+": -?(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d{1,2})?)*\}\n'
+)
+_FIELDS = {"step": schema.integer(0, 10**15 - 1)}
 
 
 class MetricsWriter:
-    """Appends rows keyed by step to `metrics.jsonl`; rewrites `metrics.csv` at every flush.
+    """Appends rows keyed by step to `metrics.jsonl`.
 
     Args:
-      workdir: where the files are.
+      workdir: where the file is.
       step: the step training goes on from; rows of later steps, left by a process that was killed
         after its last checkpoint, are dropped.
+
+    Raises:
+      UserError: the file is damaged or cannot be written.
     """
 
     def __init__(self, workdir: Path, step: int):
-        self._jsonl = workdir / "metrics.jsonl"
-        self._csv = workdir / "metrics.csv"
-        self._rows = [row for row in read(self._jsonl) if row["step"] <= step]
-        lines = "".join(json.dumps(row) + "\n" for row in self._rows)
-        write_atomically(self._jsonl, lines)
+        self._path = workdir / "metrics.jsonl"
+        kept = 0
+        if self._path.exists():
+            kept = sum(len(line) for number, line in _lines(self._path) if number <= step)
+        try:
+            with open(self._path, "ab") as file:
+                if kept < file.tell():
+                    file.truncate(kept)
+        except OSError as error:
+            raise files.cannot_write(self._path, error) from error
         self._tensorboard = _tensorboard(workdir, step)
 
     def write(self, row: dict[str, float]) -> None:
-        """Appends one row; it must have 'step'."""
-        self._rows.append(row)
-        with open(self._jsonl, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Appends one row; it must have 'step'.
+
+        Raises:
+          UserError: a value is not finite, or the file cannot be written.
+        """
+        bad = [name for name, value in row.items() if schema.number(value) is not None]
+        if bad:
+            raise UserError(f"not finite at step {row['step']}: {', '.join(bad)}")
+        line = json.dumps({"step": row["step"], **row}) + "\n"
+        try:
+            with open(self._path, "ab") as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise files.cannot_write(self._path, error) from error
         if self._tensorboard is not None:
             for name, value in row.items():
                 if name != "step":
                     self._tensorboard.add_scalar(name, value, row["step"])
-
-    def flush(self) -> None:
-        """Brings `metrics.csv` up to date: one column per metric, one line per row."""
-        names = list(dict.fromkeys(name for row in self._rows for name in row))
-        temporary = self._csv.with_name(self._csv.name + ".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(temporary, self._csv)
-        if self._tensorboard is not None:
             self._tensorboard.flush()
 
     def close(self) -> None:
-        """Flushes and closes the files."""
-        self.flush()
+        """Closes TensorBoard's file."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -80,13 +81,52 @@ def read(path: Path) -> list[dict[str, float]]:
     Raises:
       UserError: a line is not what was written.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    return [json.loads(line) for _, line in _lines(path)] if path.exists() else []
+
+
+def last(path: Path) -> dict[str, float] | None:
+    """The last whole row of a `metrics.jsonl`, or None if there is none.
+
+    Raises:
+      UserError: a line is not what was written.
+    """
+    lines = collections.deque(_lines(path) if path.exists() else (), maxlen=1)
+    return json.loads(lines[0][1]) if lines else None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of the file that are whole, and their steps.
+
+    Raises:
+      UserError: a line is not what was written.
+    """
+    before, number = -1, 0
     try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); mend or remove it") from error
+        with open(path, "rb") as file:
+            while line := file.readline(_MAX_ROW):
+                number += 1
+                if not line.endswith(b"\n") and len(line) < _MAX_ROW:
+                    return
+                match = _ROW.fullmatch(line)
+                step = int(match[1]) if match else _checked_step(line)
+                if step <= before:
+                    raise Damaged(f"step {step} stands after step {before}")
+                before = step
+                yield step, line
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except Damaged as error:
+        raise UserError(
+            f"{path} is damaged: line {number}: {error}; mend that line, or move the file away: "
+            "training goes on without its rows"
+        ) from error
+
+
+def _checked_step(line: bytes) -> int:
+    """The step of a row that is written in another way than `MetricsWriter` does."""
+    row = schema.checked(schema.parse(line), _FIELDS, "the row")
+    schema.checked(row, dict.fromkeys(row, schema.number))
+    return row["step"]
 
 
 def _tensorboard(workdir: Path, step: int):
@@ -95,31 +135,3 @@ def _tensorboard(workdir: Path, step: int):
     from tensorboardX import SummaryWriter
 
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=True)
-
-
-class Progress:
-    """A bar with images per second, on a terminal and in process 0; nothing elsewhere."""
-
-    def __init__(self, epoch: int, images: int, done: int):
-        self._bar = None
-        if jax.process_index() == 0 and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                desc=f"epoch {epoch}",
-                total=images,
-                initial=done,
-                unit="img",
-                unit_scale=True,
-                leave=False,
-            )
-
-    def advance(self, images: int) -> None:
-        """Counts images as done."""
-        if self._bar is not None:
-            self._bar.update(images)
-
-    def close(self) -> None:
-        """Removes the bar."""
-        if self._bar is not None:
-            self._bar.close()

@@ -14,7 +14,8 @@ import kdjax
 from kdjax import config as configs
 from kdjax.errors import UserError
 from kdjax.runs.checkpoints import saved
-from kdjax.runs.metrics import say, write_atomically
+from kdjax.runs.console import say
+from kdjax.runs.files import write_atomically
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

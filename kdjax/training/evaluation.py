@@ -65,11 +65,11 @@ class Run:
         """
         directory = self.workdir / "checkpoints"
         checkpoints = Checkpoints(directory, self.config.evaluation.best, read_only=True)
-        left = metadata.compactions_of(checkpoints.metadata(checkpoints.step(checkpoint)))
-        program = build(self.config, self.workdir, compactions=left)
-        step, state = checkpoints.restore(program.abstract_state(), checkpoint)
+        loaded = checkpoints.load(checkpoint)
         checkpoints.close()
-        return Restored(program, step, state)
+        left = metadata.compactions_of(loaded.metadata)
+        program = build(self.config, self.workdir, compactions=left)
+        return Restored(program, loaded.step, loaded.fitted(program.abstract_state()))
 
 
 def load_run(workdir: str | Path) -> Run:

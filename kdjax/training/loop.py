@@ -13,12 +13,16 @@ from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.runs.metrics import MetricsWriter, Progress, say
+from kdjax.runs.console import Progress, say
+from kdjax.runs.metrics import MetricsWriter
 from kdjax.training import optimizers, resumption
+from kdjax.training.finite import not_finite
 from kdjax.training.hooks import Hook
 from kdjax.training.preemption import Preemption
 from kdjax.training.program import Program, network_names
 from kdjax.training.step import TrainState
+
+_SHOWN = 4  # names of what is not finite
 
 
 def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
@@ -77,9 +81,11 @@ class _Loop:
         for epoch in range(step // per_epoch, config.epochs):
             state, row = self._epoch(state, epoch, step)
             step, done = (epoch + 1) * per_epoch, epoch + 1
+            self._refuse(step, not_finite(state))
             metrics = None
             if done % config.evaluation.every_epochs == 0 or done == config.epochs:
                 metrics = self._evaluate(state)
+                self._refuse(step, [n for n, value in metrics.items() if not np.isfinite(value)])
                 row |= metrics
             may_be_best = self._report(state, row, done, evaluated=metrics is not None)
             self._write(row)
@@ -154,6 +160,7 @@ class _Loop:
                 # At the epoch's end there is a row to write and an evaluation to make first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
+                    self._refuse(step, not_finite(state))
                     self._save(step, state, {})
                     self.checkpoints.wait()
                     self.preemption.stop(step)
@@ -182,21 +189,27 @@ class _Loop:
         steps = [int(flags.argmax()) for flags in bad.values() if flags.any()]
         if steps:
             at = min(steps)
-            names = ", ".join(name for name, flags in bad.items() if flags[at])
-            good = self.checkpoints.latest_step()
-            kept = f"the last good checkpoint is step {good}" if good else "nothing was saved yet"
-            where = " in another --workdir" if good else ""
-            raise UserError(
-                f"not finite at step {first_step + at}: {names}; {kept}; lower "
-                f"config.optimizer.learning_rate or add config.optimizer.warm_up_epochs{where}"
-            )
+            self._refuse(first_step + at, [name for name, flags in bad.items() if flags[at]])
         rows.append(metrics)
+
+    def _refuse(self, step: int, names: Sequence[str]) -> None:
+        """Raises `UserError` if anything, of these names, is not finite at a step."""
+        if not names:
+            return
+        self.checkpoints.wait()
+        good = self.checkpoints.latest_step()
+        kept = f"the last good checkpoint is step {good}" if good else "nothing was saved yet"
+        where = " in another --workdir" if good else ""
+        shown = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        raise UserError(
+            f"not finite at step {step}: {shown}; {kept}; lower config.optimizer.learning_rate "
+            f"or add config.optimizer.warm_up_epochs{where}"
+        )
 
     def _write(self, row: dict[str, float]) -> None:
         """Writes an epoch's row to the metrics files, and a line of it for the user."""
         if self.writer is not None:
             self.writer.write(row)
-            self.writer.flush()
         tops = [
             f"{n} {100 * row[f'{n}/top1']:.2f}"
             for n in [*network_names(row), "ensemble"]

@@ -5,7 +5,7 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-from kdjax.runs.metrics import say
+from kdjax.runs.console import say
 
 EXIT_STATUS = 128 + signal.SIGTERM
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdjax.networks import metadata
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.runs.metrics import say
+from kdjax.runs.console import say
 from kdjax.training.program import Program
 from kdjax.training.step import TrainState
 
@@ -24,11 +24,11 @@ def start(
     Raises:
       UserError: the latest checkpoint cannot be read, or is not this run's.
     """
-    latest = checkpoints.latest_step()
-    if latest is None:
+    if checkpoints.latest_step() is None:
         return program, 0, program.init_state()
-    compactions = metadata.compactions_of(checkpoints.metadata(latest))
-    program = program.with_compactions(compactions)
-    step, state = checkpoints.restore(program.abstract_state())
+    loaded = checkpoints.load()
+    step = loaded.step
+    program = program.with_compactions(metadata.compactions_of(loaded.metadata))
+    state = loaded.fitted(program.abstract_state())
     say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")
     return program, step, state

@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from kdjax.runs import workdir as workdirs
-from kdjax.runs.metrics import say
+from kdjax.runs.console import say
 from kdjax.training import loop, shrinking, teachers
 from kdjax.training.hooks import METHOD_REPORT, Hook
 from kdjax.training.program import build

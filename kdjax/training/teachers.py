@@ -94,7 +94,7 @@ def directory(workdir: Path) -> Path:
 
 def finished(config: ConfigDict, workdir: Path) -> bool:
     """Whether the run of `config` in `workdir` has ended: its last epoch is on disk."""
-    rows = metric_files.read(workdir / "metrics.jsonl")
-    if not rows or rows[-1]["epoch"] < config.epochs:
+    row = metric_files.last(workdir / "metrics.jsonl")
+    if row is None or row.get("epoch", 0) < config.epochs:
         return False
-    return (workdir / "checkpoints" / str(rows[-1]["step"])).is_dir()
+    return (workdir / "checkpoints" / str(row["step"])).is_dir()

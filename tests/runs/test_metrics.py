@@ -1,6 +1,5 @@
 """The files of metrics: what a resumed run finds and what it leaves."""
 
-import csv
 import json
 
 import pytest
@@ -17,23 +16,11 @@ def write(workdir, rows, step=0):
     writer.close()
 
 
-def test_rows_land_in_both_files(tmp_path):
-    write(tmp_path, [{"step": 3, "loss": 0.5}, {"step": 6, "loss": 0.25}])
-    assert metrics.read(tmp_path / "metrics.jsonl") == [
-        {"step": 3, "loss": 0.5},
-        {"step": 6, "loss": 0.25},
-    ]
-    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n3,0.5\n6,0.25\n"
-
-
-def test_columns_are_those_of_all_rows(tmp_path):
-    write(tmp_path, [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "top1": 0.9}])
-    with open(tmp_path / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows == [
-        {"step": "1", "loss": "1.0", "top1": ""},
-        {"step": "2", "loss": "0.5", "top1": "0.9"},
-    ]
+def test_rows_land_in_the_file(tmp_path):
+    rows = [{"step": 3, "loss": 0.5}, {"step": 6, "loss": -2.5e-07, "net/top1": 1}]
+    write(tmp_path, rows)
+    assert metrics.read(tmp_path / "metrics.jsonl") == rows
+    assert metrics.last(tmp_path / "metrics.jsonl") == rows[-1]
 
 
 def test_resumed_run_drops_rows_after_its_step(tmp_path):
@@ -57,24 +44,60 @@ def test_rows_are_there_before_the_writer_is_closed(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1}]
 
 
-def test_damaged_file_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_bytes(b"\x00\xff\x00\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
-        MetricsWriter(tmp_path, 0)
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"\x00\xff\x00", "can't decode byte 0xff"),
+        (b"", "it is empty"),
+        (b"[1]", "the row is a list"),
+        (b"3", "the row is a number"),
+        (b'{"epoch": 1}', "the row has no 'step'"),
+        (b'{"step": "x"}', "'step' is text"),
+        (b'{"step": null}', "'step' is null"),
+        (b'{"step": true}', "'step' is a truth value"),
+        (b'{"step": -1}', r"'step' is -1, not in \[0"),
+        (b'{"step": 1.5}', "'step' is a number"),
+        (b'{"step": 2, "loss": NaN}', "NaN is no number"),
+        (b'{"step": 2, "loss": 1e999}', "'loss' is not finite"),
+        (b'{"step": 2, "loss": "low"}', "'loss' is text"),
+        (b'{"step": 9, "loss": 1.0}', "step 6 stands after step 9"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 2**20, "integer string conversion"),
+    ],
+)
+def test_damaged_row_is_named(tmp_path, line, reason):
+    write(tmp_path, [{"step": 6, "loss": 1.0}])
+    path = tmp_path / "metrics.jsonl"
+    content = line + b"\n" + path.read_bytes()
+    path.write_bytes(content)
+    for read in (metrics.read, metrics.last, lambda _: MetricsWriter(tmp_path, 6)):
+        with pytest.raises(UserError, match=rf"metrics\.jsonl is damaged: line [12]: .*{reason}"):
+            read(path)
+    assert path.read_bytes() == content
+
+
+def test_row_in_another_notation_is_read(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"loss":1.0,  "step":2}\n')
+    write(tmp_path, [{"step": 4}], step=2)
+    rows = metrics.read(tmp_path / "metrics.jsonl")
+    assert rows == [{"loss": 1.0, "step": 2}, {"step": 4}]
+
+
+def test_value_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(UserError, match="not finite at step 3: loss"):
+        write(tmp_path, [{"step": 3, "loss": float("nan")}])
+    assert metrics.read(tmp_path / "metrics.jsonl") == []
+
+
+def test_resumption_parses_and_writes_no_row(tmp_path, monkeypatch):
+    write(tmp_path, [{"step": step, "loss": 1.0} for step in range(100)])
+    before = (tmp_path / "metrics.jsonl").stat()
+    monkeypatch.setattr(metrics.json, "loads", lambda text: pytest.fail("a row is parsed"))
+    MetricsWriter(tmp_path, 99).close()
+    after = (tmp_path / "metrics.jsonl").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
 
 
 def test_no_metrics_yet(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == []
-
-
-def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    metrics.write_atomically(path, "old")
-
-    def fail(number):
-        raise OSError
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError):
-        metrics.write_atomically(path, "new")
-    assert path.read_text() == "old"
+    assert metrics.last(tmp_path / "metrics.jsonl") is None

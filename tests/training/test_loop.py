@@ -150,6 +150,17 @@ def test_loss_that_is_not_finite_names_the_last_good_checkpoint(make_config, tmp
     assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [PER_EPOCH]
 
 
+@pytest.mark.parametrize("factor", [1e38, 1e30])  # to infinity; to finite weights, no more logits
+def test_garbage_of_the_last_step_is_neither_saved_nor_the_best(make_config, tmp_path, factor):
+    changes = {"schedule": "multistep", "milestones": (1,), "factors": (factor,)}
+    changes = {f"optimizer.{name}": value for name, value in changes.items()}
+    config = make_config(**changes, **{"batch_size": 96, "optimizer.warm_up_epochs": 0})
+    with pytest.raises(UserError, match=r"not finite at step 2: .*; the last good checkpoint is s"):
+        stages.train(config, tmp_path)
+    assert kill_resume.latest(tmp_path / "checkpoints") == 1
+    assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [1]
+
+
 def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path):
     changes = {"epochs": 5, "checkpoint.every_epochs": 3, "evaluation.every_epochs": 2}
     stages.train(make_config(**changes), tmp_path)

@@ -81,7 +81,13 @@ def document(state: Any, metrics: dict[str, float], metadata: dict[str, Any]) ->
         "metrics": _json_checksum(metrics),
         "metadata": metadata,
     }
-    return made | {"checksum": _json_checksum(made)}
+    return sealed(made)
+
+
+def sealed(made: dict[str, Any]) -> dict[str, Any]:
+    """A document with the checksum over itself, in place of one that it has."""
+    rest = {name: value for name, value in made.items() if name != "checksum"}
+    return rest | {"checksum": _json_checksum(rest)}
 
 
 def is_finite(array: Any) -> bool:
@@ -100,8 +106,7 @@ def read_documents(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
       UserError: it is of another format.
     """
     found = schema.checked(_read_item(path, "metadata"), _DOCUMENT)
-    rest = {name: value for name, value in found.items() if name != "checksum"}
-    if _json_checksum(rest) != found["checksum"]:
+    if sealed(found) != found:
         raise Damaged("metadata/metadata is not what was saved")
     if found["format"] != FORMAT:
         raise UserError(

@@ -10,6 +10,7 @@ import numpy as np
 from kdjax.methods import base
 from kdjax.networks import InputSpec, Network, NetworkSpec
 from kdjax.networks import metadata as descriptions
+from kdjax.runs import saved_state
 from tests.models.helpers import random_variables
 
 IMAGES = InputSpec((8, 8))
@@ -35,6 +36,6 @@ def metadata_file(directory: Path, step: int = 0) -> Path:
 def change_metadata(directory: Path, change, step: int = 0) -> None:
     """Applies `change` to a checkpoint's metadata, in place."""
     file = metadata_file(directory, step)
-    metadata = json.loads(file.read_text())
-    change(metadata)
-    file.write_text(json.dumps(metadata))
+    document = json.loads(file.read_text())
+    change(document["metadata"])
+    file.write_text(json.dumps(saved_state.sealed(document)))

@@ -66,7 +66,7 @@ def metadata(directory, step=None) -> dict:
     """Of a checkpoint, the latest one unless another is named."""
     if step is None:
         step = max(int(path.name) for path in (directory / "checkpoints").iterdir())
-    return json.loads(saved.metadata_file(directory, step).read_text())
+    return json.loads(saved.metadata_file(directory, step).read_text())["metadata"]
 
 
 def spec_of(data: dict) -> dict:

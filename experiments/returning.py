@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from experiments import pruning_cifar100
-from kdjax.cli import flags as kdjax_flags
+from kdjax.cli import command_line
 from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
 from kdjax.training.program import Program, build
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         *extra,
     ]
     values = flags.FlagValues()
-    kdjax_flags.define(values, command)
+    command_line.define(values, command)
     values(command)
     run = build(values.config)
     print(f"{options.label}: pruned after every {run.steps_per_epoch} steps")

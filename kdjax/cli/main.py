@@ -1,7 +1,5 @@
 """The command line: `python -m kdjax.main --config configs/mcl.py --workdir runs/mcl`."""
 
-import ast
-import contextlib
 import errno
 import functools
 import logging
@@ -10,7 +8,7 @@ import sys
 
 from absl import flags
 
-from kdjax.cli.flags import define
+from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
 
@@ -18,66 +16,11 @@ _USAGE_STATUS = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-    """Parses the command line.
-
-    Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is
-        not there, does not know its arguments or fails.
-    """
-    values = flags.FlagValues()  # of its own: the libraries' flags are no business of the user's
-    define(values, argv)
-    try:
-        rest = values(argv)
-        if values.config is not None:
-            values.config.lock()  # a file that could not be read fails at its first use only
-    except Exception as error:  # a config file is a program: it may raise anything
-        raise UserError(_parse_message(error)) from error
-    if values.help:
-        return values
-    if len(rest) > 1:
-        raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
-    if not values.workdir and values.job != "networks":
-        raise UserError("--workdir is missing; name a directory for the run")
-    if values.job in ("train", "show-batch") and values.config is None:
-        raise UserError("--config is missing; for instance --config configs/mcl.py:digits")
-    return values
-
-
-def _parse_message(error: BaseException) -> str:
-    """One line about a command line or config file that cannot be used."""
-    cause = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, UserError):
-        return str(cause)
-    if isinstance(error, flags.Error) and "Traceback" not in str(error):
-        return _one_line(error)
-    if isinstance(cause, OSError):
-        reason = str(cause).splitlines()[-1].strip()
-        return f"--config: {reason}; name a file such as configs/mcl.py"
-    if isinstance(error, (AttributeError, KeyError)) and "get_config" not in str(error):
-        return f"--config: no such setting: {_unquoted(error)}; kdjax/config.py has them all"
-    return f"--config: the file fails: {type(cause).__name__}: {_one_line(cause)}; see --debug"
-
-
-def _unquoted(error: BaseException) -> str:
-    """The text of a `KeyError`, or of an error made from one, without Python's quotes."""
-    text = str(error.args[0]) if error.args else str(error)
-    with contextlib.suppress(ValueError, SyntaxError):
-        text = str(ast.literal_eval(text))
-    return " ".join(text.split())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def run(values: flags.FlagValues) -> None:
     """Does the job that the flags ask for."""
     if values.distributed:
         _join_processes(values)
-    JOBS[values.job](values)  # jobs import jax late: not before processes have joined
+    JOBS[values.job].run(values)  # jobs import jax late: not before processes have joined
 
 
 def _join_processes(values: flags.FlagValues) -> None:
@@ -89,7 +32,7 @@ def _join_processes(values: flags.FlagValues) -> None:
         jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"--distributed: {_one_line(error)}; see docs/pods.md for the flags to give"
+            f"--distributed: {one_line(error)}; see docs/pods.md for the flags to give"
         ) from error
 
 
@@ -101,7 +44,7 @@ def main(argv: list[str]) -> int:
     try:
         values = parse(argv)
         if values.help:
-            print(f"{__doc__}\n{values.get_help()}")
+            print(f"{__doc__}\n\n{help_text()}")
         else:
             run(values)
     except Exception as error:

@@ -123,8 +123,10 @@ def measure(program: Program, state: TrainState, split: str = "test") -> dict[st
     return program.evaluate(program.parallel.replicate(state), constants, split=split)
 
 
-def evaluate_network(config: ConfigDict, network: Network) -> dict[str, float]:
-    """Evaluates a network, without its branches, on the whole test split of `config.data`.
+def evaluate_network(
+    config: ConfigDict, network: Network, *, split: str = "test"
+) -> dict[str, float]:
+    """Evaluates a network, without its branches, on a whole split of `config.data`.
 
     Raises:
       UserError: the data has another number of classes.
@@ -145,4 +147,4 @@ def evaluate_network(config: ConfigDict, network: Network) -> dict[str, float]:
         {"cohort": {"network_0": variables["params"]}},
         {"batch_stats": {"network_0": variables["batch_stats"]}},
     )
-    return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()))
+    return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()), split)

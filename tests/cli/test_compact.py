@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import compaction, models
 from kdjax import config as configs
-from kdjax.cli import compact as compacting
+from kdjax.cli import compacting
 from kdjax.networks import InputSpec, Network, NetworkSpec, load, store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints

@@ -10,6 +10,8 @@ import signal
 import pytest
 
 from experiments import kill_resume
+from kdjax.cli import command_line, flags
+from kdjax.cli.jobs import JOBS
 from kdjax.cli.main import _user_message, main
 from kdjax.errors import UserError
 from kdjax.runs import metrics
@@ -122,7 +124,26 @@ def test_two_processes(tmp_path, source):
 def test_help(call):
     status, output, errors = call("--help")
     assert (status, errors) == (0, [])
-    assert "python -m kdjax.main" in output and "--workdir" in output
+    assert "python -m kdjax.main" in output
+    for name, job in JOBS.items():
+        own = output.split(f"--job={name}: ")[1].partition("--job=")[0]
+        assert all(f"--{flag.name}" in own for flag in job.flags)
+
+
+def test_the_file_of_settings_that_errors_name_is_there(call):
+    _, _, errors = call(CONFIG, "--config.epoch=3")
+    (path,) = re.findall(r"kdjax/\S+\.py", errors[0])
+    assert "epochs" in (runs.ROOT / path).read_text()
+
+
+def test_a_number_in_the_environment_that_is_none(call, monkeypatch):
+    monkeypatch.setattr(
+        command_line, "COMMON", (*flags.COMMON, flags.Flag("count", "", "two", int))
+    )
+    status, _, errors = call(CONFIG)
+    assert status == 2 and errors == [
+        "error: flag --count=two: invalid literal for int() with base 10: 'two'"
+    ]
 
 
 # Command lines that cannot be understood
@@ -149,7 +170,19 @@ CONFIG = f"--config={runs.ROOT}/configs/mcl.py:digits"
         ("SyntaxError", [f"--config={runs.ROOT}/README.md", "--workdir=w"]),
         ("get_config", [f"--config={runs.ROOT}/kdjax/errors.py", "--workdir=w"]),
         ("Unknown command line flag 'epochs'", [CONFIG, "--epochs=3"]),
-        ("--job=test", [CONFIG, "--job=test"]),
+        ("--job='test' is unknown", [CONFIG, "--job=test"]),
+        ("--job='export-torch' is unknown; did you mean .*'export'", ["--job=export-torch"]),
+        (
+            "--step is a flag of --job=show-batch; --job=train does not take it",
+            [CONFIG, "--workdir=w", "--step=3"],
+        ),
+        (
+            "--checkpoint is a flag of --job=compact, evaluate, export; --job=train",
+            [CONFIG, "--workdir=w", "--checkpoint=latest"],
+        ),
+        ("--config is a flag of .*train.*; --job=networks", [CONFIG, "--job=networks"]),
+        ("--config is a flag of", ["--job=export", "--workdir=w", CONFIG, "--config.epochs=3"]),
+        ("--job=compact needs --output", ["--job=compact", "--workdir=w"]),
         ("--num_processes=x", [CONFIG, "--num_processes=x"]),
         ("unexpected arguments: stray", [CONFIG, "--workdir=w", "stray"]),
         ("holds no run", ["--job=evaluate", "--workdir=/no/such/workdir"]),

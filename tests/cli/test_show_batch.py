@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdjax import config as configs
 from kdjax import methods, models
-from kdjax.cli import show_batch as show
+from kdjax.cli import batch_picture as show
 from kdjax.data import augment, transformations
 from kdjax.errors import UserError
 from kdjax.methods import Method, base, hssakd_online, hssakd_student, hssakd_teacher

@@ -203,7 +203,7 @@ def test_import_evaluate_distill_export(call, file, source, tmp_path):
     assert call("--job=evaluate", f"--workdir={run}")[0] == 0
 
     out = tmp_path / "student.safetensors"
-    flags = ("--job=export-torch", f"--workdir={run}", f"--torch_file={out}")
+    flags = ("--job=export", "--formats=torch", f"--workdir={run}", f"--torch_file={out}")
     assert call(*flags)[0] == 0
     student = load(run)
     again, _ = interop.import_state_dict(student.module(), interop.read(out))
@@ -239,7 +239,7 @@ def test_a_network_with_branches_is_evaluated_and_exported_without_them(call, so
     status, output, _ = call("--job=evaluate", *runs.settings(source), workdir)
     assert status == 0 and "network_0  top-1" in output
     file = f"--torch_file={tmp_path / 'student.safetensors'}"
-    assert call("--job=export-torch", workdir, file, "--torch_part=backbone")[0] == 0
+    assert call("--job=export", workdir, file, "--torch_part=backbone")[0] == 0
     plain = models.create("tiny", num_classes=runs.CLASSES)
     again, _ = interop.import_state_dict(plain, interop.read(tmp_path / "student.safetensors"))
     assert_same(again, {name: tree["backbone"] for name, tree in network.variables.items()})

@@ -61,7 +61,7 @@ def test_an_unfinished_teacher_is_trained_on(call, tmp_path):
 
 
 def expected(flags: list[str]) -> configs.ConfigDict:
-    from kdjax.cli.main import parse
+    from kdjax.cli.command_line import parse
 
     return teachers.config_of_teacher(parse(["kdjax", *flags, "--workdir=x"]).config)
 

@@ -1,0 +1,53 @@
+"""`--job=import-torch`: a PyTorch checkpoint as one of kdjax."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from kdjax.cli.flags import MEAN, STD, TORCH_FILE, TORCH_PART, WORKDIR, Flag
+from kdjax.cli.jobs.base import JOBS, Job
+from kdjax.runs.console import say
+
+NETWORK = Flag("network", "The network whose weights the file has.")
+
+
+def import_torch(values: FlagValues) -> None:
+    """Writes a PyTorch checkpoint as one of kdjax."""
+    from kdjax import models
+    from kdjax.interop import torch as interop
+    from kdjax.networks import InputSpec, Network, NetworkSpec, normalization, store
+
+    directory, file, name = Path(values.workdir), Path(values.torch_file), values.network
+    store.check_free(directory)
+    statistics = normalization.from_flags(values.mean, values.std)
+    state = interop.select(interop.read(file), values.torch_part)
+    module = models.create(name, num_classes=1)
+    num_classes = interop.count_classes(module, state)
+    side = models.create(models.parse(name).network, num_classes=1).image_size
+    channels = 3 if statistics is None else len(statistics.mean)
+    spec = NetworkSpec.of(name, num_classes, InputSpec((side, side), channels, statistics))
+    variables, report = interop.import_state_dict(spec.build(), state, image_shape=spec.input.shape)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = {"file": file.name, "sha256": digest, "names": report.dialect}
+    store.save(directory, Network(spec, variables), source)
+    say(str(report))
+    say(f"{name}, {num_classes} classes: {directory}")
+    if statistics is None:
+        say(
+            "what its images were normalized with is not known: as a teacher it will see them as "
+            "its student does; --mean and --std say it, such as --mean=imagenet"
+        )
+
+
+JOBS.add(
+    "import-torch",
+    Job(
+        import_torch,
+        "Write --torch_file as a checkpoint of --network to --workdir, to evaluate it or to teach.",
+        flags=(WORKDIR, TORCH_FILE, TORCH_PART, NETWORK, MEAN, STD),
+        required=(WORKDIR, TORCH_FILE, NETWORK),
+    ),
+)

@@ -185,7 +185,7 @@ CONFIG = f"--config={runs.ROOT}/configs/mcl.py:digits"
         ("--job=compact needs --output", ["--job=compact", "--workdir=w"]),
         ("--num_processes=x", [CONFIG, "--num_processes=x"]),
         ("unexpected arguments: stray", [CONFIG, "--workdir=w", "stray"]),
-        ("holds no run", ["--job=evaluate", "--workdir=/no/such/workdir"]),
+        ("holds no network", ["--job=evaluate", "--workdir=/no/such/workdir"]),
         ("cannot be written: Not a directory", [CONFIG, "--workdir=/dev/null/run"]),
     ],
 )

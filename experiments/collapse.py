@@ -17,7 +17,7 @@ import numpy as np
 
 import kdjax
 from kdjax import models
-from kdjax.data import ArraySplit, Dataset, feeding
+from kdjax.data import ArraySplit, Dataset, preprocessing
 from kdjax.methods.mcl import ProjectionHead
 
 IMAGES = 128
@@ -34,7 +34,7 @@ def first_images(dataset: Dataset) -> jax.Array:
     if not isinstance(dataset.test, ArraySplit):
         raise SystemExit("only for sets that are held on the device")
     constants = {"image": dataset.test.images[:IMAGES], "label": dataset.test.labels[:IMAGES]}
-    images, _ = feeding.test_input(dataset)(constants, {"index": np.arange(IMAGES)})
+    images, _ = preprocessing.test_input(dataset)(constants, {"index": np.arange(IMAGES)})
     return images
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import methods, models
-from kdjax.data import ArraySplit, Dataset, feeding, transformations
+from kdjax.data import ArraySplit, Dataset, preprocessing, transformations
 from kdjax.methods import CONSTANTS, Method, branches
 from kdjax.parallel import AXIS, Parallel, scan
 from kdjax.training import optimizers
@@ -90,7 +90,7 @@ class Sides:
         self.arrays = self.parallel.replicate({"image": images, "label": labels})
         split, names = ArraySplit(images, labels), tuple(map(str, range(num_classes)))
         dataset = Dataset("random", split, split, names, images.shape[1:], mean, std)
-        self.prepare = feeding.train_input(dataset, "none")
+        self.prepare = preprocessing.train_input(dataset, "none")
         self.transformations = transformations.create(config.hssakd.transformations)
         network = {"num_classes": num_classes, "axis_name": AXIS}
         self.module = models.create(f"{config.teacher.network}_aux", num_classes=num_classes)

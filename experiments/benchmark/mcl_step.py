@@ -102,7 +102,7 @@ class KdjaxSide:
         import jax
 
         from kdjax import methods
-        from kdjax.data import ArraySplit, Dataset, feeding
+        from kdjax.data import ArraySplit, Dataset, preprocessing
         from kdjax.parallel import AXIS, Parallel
         from kdjax.training import optimizers
         from kdjax.training import step as training
@@ -116,7 +116,7 @@ class KdjaxSide:
         method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
         tx = optimizers.create(config, steps_per_epoch=1)
         self.parallel = Parallel(config.parallel)
-        self.prepare = prepare = feeding.train_input(dataset, "none")
+        self.prepare = prepare = preprocessing.train_input(dataset, "none")
         self.train_steps = self.parallel.map(
             training.train_step(method, tx, prepare, config.seed), donate=True
         )

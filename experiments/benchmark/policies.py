@@ -28,7 +28,7 @@ from experiments.benchmark import report
 from experiments.benchmark.mcl_step import MEAN, NUM_CLASSES, STD
 from kdjax import config as configs
 from kdjax import methods
-from kdjax.data import ArraySplit, Dataset, feeding, policies
+from kdjax.data import ArraySplit, Dataset, policies, preprocessing
 from kdjax.parallel import AXIS, Parallel
 from kdjax.training import optimizers
 from kdjax.training import step as training
@@ -83,7 +83,7 @@ class Steps:
     def program(self, name: str) -> Callable[[], float]:
         """A function that makes a round with this policy and returns its seconds."""
         names = () if name == NONE else (name,)
-        prepare = feeding.train_input(
+        prepare = preprocessing.train_input(
             self.dataset, self.config.data.augmentation, policy_names=names
         )
         step = training.train_step(self.method, self.tx, prepare, self.config.seed)

@@ -38,7 +38,7 @@ from experiments.benchmark.policies import Settings, make_data
 from kdjax import config as configs
 from kdjax import methods
 from kdjax.compaction.latency import alternate
-from kdjax.data import feeding
+from kdjax.data import preprocessing
 from kdjax.parallel import AXIS, Parallel
 from kdjax.training import optimizers
 from kdjax.training import step as training
@@ -80,7 +80,7 @@ class Training:
         """A program for `alternate`: so many training steps."""
         train = self.dataset.train
         constants = self.parallel.replicate({"image": train.images, "label": train.labels})
-        prepare = feeding.train_input(self.dataset, self.config.data.augmentation)
+        prepare = preprocessing.train_input(self.dataset, self.config.data.augmentation)
         step = training.train_step(self.method, self.tx, prepare, self.config.seed)
         mapped = self.parallel.map(step, donate=True)
         rows = np.arange(self.config.batch_size, dtype=np.int32)[None]

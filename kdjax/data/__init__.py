@@ -10,10 +10,23 @@ _MODULES = {
     "ArraySplit": "splits",
     "Dataset": "dataset",
     "RecordSplit": "splits",
+    "Source": "splits",
     "load": "dataset",
+    "register_augmentation": "augment",
+    "register_policy": "policies",
+    "register_source": "sources",
 }
 
-__all__ = ["ArraySplit", "Dataset", "RecordSplit", "load"]
+__all__ = [
+    "ArraySplit",
+    "Dataset",
+    "RecordSplit",
+    "Source",
+    "load",
+    "register_augmentation",
+    "register_policy",
+    "register_source",
+]
 
 
 def __getattr__(name: str):

@@ -6,14 +6,55 @@ padded with black pixels *before* normalization, as torchvision's transforms do.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.errors import UserError
+from kdjax.data.images import random_resized_crop
+from kdjax.registry import Registry
 
-AUGMENTATIONS = ("crop_flip", "crop", "resized_crop_flip", "none")
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+class Augmentation(NamedTuple):
+    """How training images are augmented, and which part of a test image is evaluated.
+
+    Attributes:
+      augment: `(key, uint8 [B, H, W, C]) -> uint8 [B, H, W, C]`, on the device.
+      crop: `(uint8 [h, w, C], size, generator) -> uint8 [size, size, C]`, on the host, of each view
+        where an image is decoded; such sets are streamed. None: all views are augmented from one
+        image as it is held in memory, or from its central square.
+      evaluation_crop: share of the shorter side of larger images that streamed evaluation keeps.
+    """
+
+    augment: Augment
+    crop: Crop | None = None
+    evaluation_crop: float = 1.0
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", "config.data.augmentation")
+
+
+def register_augmentation(
+    name: str, augment: Augment, *, crop: Crop | None = None, evaluation_crop: float = 1.0
+) -> None:
+    """Registers an `Augmentation` as `config.data.augmentation=NAME`.
+
+    Args:
+      name: of the setting.
+      augment: on the device; see `Augmentation`.
+      crop: on the host, or None. A function of a module, for worker processes import it.
+      evaluation_crop: share of the shorter side that streamed evaluation keeps, in (0, 1].
+
+    Raises:
+      ValueError: the name is taken, or `evaluation_crop` is out of range.
+    """
+    if not 0 < evaluation_crop <= 1:
+        raise ValueError(f"evaluation_crop={evaluation_crop} must be in (0, 1]")
+    AUGMENTATIONS.add(name, Augmentation(augment, crop, evaluation_crop))
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
@@ -73,22 +114,9 @@ def _none(key: jax.Array, images: jax.Array) -> jax.Array:
     return images
 
 
-def augmenter(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The function (key, uint8 images) -> uint8 images of `config.data.augmentation`.
-
-    For 'resized_crop_flip' it only flips: images were cropped to size where they were decoded.
-
-    Raises:
-      UserError: unknown name.
-    """
-    functions = {
-        "crop_flip": _crop_flip,
-        "crop": random_crop,
-        "resized_crop_flip": random_flip,
-        "none": _none,
-    }
-    if name not in functions:
-        raise UserError(
-            f"config.data.augmentation={name!r} is unknown; choose from {', '.join(AUGMENTATIONS)}"
-        )
-    return functions[name]
+register_augmentation("crop_flip", _crop_flip)
+register_augmentation("crop", random_crop)
+register_augmentation(
+    "resized_crop_flip", random_flip, crop=random_resized_crop, evaluation_crop=0.875
+)
+register_augmentation("none", _none)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data import decoding, images, sources
-from kdjax.data.augment import augmenter
+from kdjax.data import decoding, images
+from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
+from kdjax.data.sources import open_source
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
 from kdjax.errors import UserError
 
@@ -45,12 +46,13 @@ def load(config) -> Dataset:
     """Opens `config.data.source` and applies the rest of `config.data`.
 
     Images are placed on the device if they all have one size (or `image_size` is set), train and
-    test together take at most 1 GiB, and no random resized crop is wanted; else they are streamed.
+    test together take at most 1 GiB, and the augmentation crops no image where it is decoded; else
+    they are streamed.
     `config.data.placement` overrides the rule.
 
     Args:
-      config: ConfigDict with a section `data`: source, dir, train_fraction, subset_seed, classes,
-        image_size, augmentation, placement, mean, std.
+      config: ConfigDict with a section `data`: source, dir, layout, train_fraction, subset_seed,
+        classes, image_size, augmentation, placement, mean, std.
 
     Raises:
       UserError: a setting is out of range or impossible for this source, or the data are missing
@@ -58,7 +60,7 @@ def load(config) -> Dataset:
     """
     data = config.data
     _check_settings(data)
-    source = _subset(sources.open_source(data.source, data.dir, data.layout), data)
+    source = _subset(open_source(data), data)
     shape = _stored_shape(source, data.image_size)
     _check_one_fits(shape, data)
     if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
@@ -73,16 +75,16 @@ def load(config) -> Dataset:
 
 
 def _check_settings(data) -> None:
-    augmenter(data.augmentation)
+    crops_on_host = AUGMENTATIONS[data.augmentation].crop is not None
     if data.placement not in _PLACEMENTS:
         raise UserError(
             f"config.data.placement={data.placement!r} is unknown; "
             f"choose from {', '.join(_PLACEMENTS)}"
         )
-    if data.placement == "device" and data.augmentation == "resized_crop_flip":
+    if data.placement == "device" and crops_on_host:
         raise UserError(
             "config.data.placement='device' cannot do config.data.augmentation="
-            "'resized_crop_flip', which crops where images are decoded; use placement='stream'"
+            f"{data.augmentation!r}, which crops where images are decoded; use placement='stream'"
         )
     if not 0 < data.train_fraction <= 1:
         raise UserError(f"config.data.train_fraction={data.train_fraction}: must be in (0, 1]")
@@ -177,7 +179,7 @@ def _placed_on_device(data, shape: tuple[int, int, int] | None, size: int) -> bo
     if data.placement != "auto":
         return data.placement == "device"
     small = shape is not None and size * int(np.prod(shape)) <= DEVICE_BYTES
-    return small and data.augmentation != "resized_crop_flip"
+    return small and AUGMENTATIONS[data.augmentation].crop is None
 
 
 def _streamed_shape(shape: tuple[int, int, int] | None, data) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ whatever way the program ends.
 import atexit
 import multiprocessing
 import os
+import pickle
 import signal
 import traceback
 import weakref
@@ -143,8 +144,15 @@ def _start(rows: np.ndarray, load_item: LoadItem, item_type: np.dtype) -> _Worke
     process = context.Process(
         target=_work, args=(other_end, memory, item_type, rows, load_item), daemon=True
     )
-    process.start()
-    other_end.close()
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"config.data.workers: the source or the augmentation cannot be sent to a process "
+            f"({error}); define it in a module that processes can import, or set workers to 0"
+        ) from error
+    finally:
+        other_end.close()
     slots = [np.frombuffer(part, item_type) for part in memory]
     return _Worker(process, connection, slots, len(rows))
 

@@ -6,48 +6,85 @@ folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`
 arrays:FILE.npz   plain arrays (see `arrays`)
 """
 
-import difflib
 import functools
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdjax.data import images
 from kdjax.data.splits import ArraySplit, Source
 from kdjax.errors import UserError
+from kdjax.registry import Registry
+
+# Settings of `config.data` that only some kinds of sources read, with the values that unset them.
+_OPTIONAL_SETTINGS = {"dir": "", "layout": ""}
 
 
-def open_source(source: str, data_dir: str = "", layout: str = "") -> Source:
-    """Opens `config.data.source`.
+class SourceKind(NamedTuple):
+    """A kind of data source.
+
+    Attributes:
+      open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
+      place: what follows it, for messages, such as 'PATH'; '' for a source without one.
+      settings: which of the settings that only some kinds read this one does: 'dir', 'layout'.
+    """
+
+    open: Callable[[str, Any], Source]
+    place: str
+    settings: tuple[str, ...]
+
+
+SOURCES: Registry[SourceKind] = Registry("data source", "config.data.source")
+
+
+def register_source(
+    kind: str,
+    open_kind: Callable[[str, Any], Source],
+    *,
+    place: str = "",
+    settings: Collection[str] = (),
+) -> None:
+    """Registers a kind of source, for `config.data.source='KIND:PLACE'` or `'KIND'`.
 
     Args:
-      source: one of the forms above.
-      data_dir: `config.data.dir`, where prepared TFDS sets are; '' is the TFDS default.
+      kind: without colon.
+      open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
+      place: what is to follow the colon, for messages; '' for sources without it.
+      settings: which of 'dir' and 'layout' `open_kind` reads; others are refused.
 
     Raises:
-      UserError: unknown kind, or data that are missing, not prepared or malformed.
+      ValueError: the kind is taken, has a colon, or a setting is unknown.
     """
-    if source == "digits":
-        return digits()
-    kind, _, where = source.partition(":")
-    # Each kind is imported when asked for: TFDS alone costs half a second.
-    if kind == "tfds" and where:
-        from kdjax.data import tfds_source
+    unknown = set(settings) - _OPTIONAL_SETTINGS.keys()
+    if ":" in kind or unknown:
+        raise ValueError(f"kind={kind!r} with settings {sorted(settings)} cannot be registered")
+    SOURCES.add(kind, SourceKind(open_kind, place, tuple(settings)))
 
-        return tfds_source.open_tfds(where, data_dir)
-    if kind == "folder" and where:
-        from kdjax.data import folder
 
-        return folder.open_folder(where)
-    if kind == "arrays" and where:
-        from kdjax.data import arrays
+def open_source(data) -> Source:
+    """Opens `data.source`.
 
-        return arrays.open_arrays(where, layout)
-    near = difflib.get_close_matches(source, ("digits", "tfds", "folder", "arrays"), n=1)
-    hint = f" (nearest: {near[0]})" if near else ""
-    raise UserError(
-        f"config.data.source={source!r} is unknown{hint}; write digits, tfds:NAME (such as "
-        "tfds:cifar100), folder:PATH or arrays:FILE.npz"
-    )
+    Args:
+      data: `config.data`: source, dir, layout.
+
+    Raises:
+      UserError: unknown kind, a setting that has no effect on this kind, or data that are missing,
+        not prepared or malformed.
+    """
+    name, colon, place = data.source.partition(":")
+    kind = SOURCES[name]
+    if bool(place) != bool(kind.place) or (colon and not place):
+        form = f"{name}:{kind.place}" if kind.place else name
+        raise UserError(f"config.data.source={data.source!r}: write {form}")
+    for setting, unset in _OPTIONAL_SETTINGS.items():
+        value = getattr(data, setting)
+        if value != unset and setting not in kind.settings:
+            raise UserError(
+                f"config.data.{setting}={value!r} has no effect on config.data.source="
+                f"{data.source!r}; leave it at {unset!r}"
+            )
+    return kind.open(place, data)
 
 
 @functools.cache
@@ -72,3 +109,36 @@ def digits() -> Source:
         for array in split:
             array.flags.writeable = False
     return Source("digits", *splits, tuple(str(digit) for digit in range(10)))
+
+
+# Modules are imported when a source of their kind is opened: readers are heavy.
+
+
+def _open_digits(place: str, data) -> Source:
+    del place, data
+    return digits()
+
+
+def _open_tfds(place: str, data) -> Source:
+    from kdjax.data import tfds_source
+
+    return tfds_source.open_tfds(place, data.dir)
+
+
+def _open_folder(place: str, data) -> Source:
+    del data
+    from kdjax.data import folder
+
+    return folder.open_folder(place)
+
+
+def _open_arrays(place: str, data) -> Source:
+    from kdjax.data import arrays
+
+    return arrays.open_arrays(place, data.layout)
+
+
+register_source("digits", _open_digits)
+register_source("tfds", _open_tfds, place="NAME", settings=("dir",))
+register_source("folder", _open_folder, place="PATH")
+register_source("arrays", _open_arrays, place="FILE.npz", settings=("layout",))

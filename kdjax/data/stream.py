@@ -6,13 +6,15 @@ workers, not on the part of a batch that is read, and not on the step at which r
 image that comes twice in an epoch is cropped twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from kdjax.data import images
 from kdjax.data.decoding import load_batches
 from kdjax.data.splits import RecordSplit
+
+Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
 class _FittedImage:
@@ -31,8 +33,11 @@ class _FittedImage:
 class _CroppedImage:
     """(image number, place) -> {'image', 'label', 'index'}, cropped at random."""
 
-    def __init__(self, split: RecordSplit, image_size: int, views: int, seed: tuple[int, int]):
+    def __init__(
+        self, split: RecordSplit, crop: Crop, image_size: int, views: int, seed: tuple[int, int]
+    ):
         self.split = split
+        self.crop = crop
         self.image_size = image_size
         self.views = views
         self.seed = seed
@@ -42,9 +47,7 @@ class _CroppedImage:
         pixels = self.split.records[index]
         rng = np.random.default_rng([*self.seed, place])
         # The first is the one that there would be without the others.
-        crops = [
-            images.random_resized_crop(pixels, self.image_size, rng) for _ in range(self.views)
-        ]
+        crops = [self.crop(pixels, self.image_size, rng) for _ in range(self.views)]
         shown = np.stack(crops) if self.views > 1 else crops[0]
         return _element(shown, self.split.labels[index], index)
 
@@ -75,7 +78,7 @@ def train_batches(
     epoch: int,
     seed: int,
     image_size: int,
-    augmentation: str,
+    crop: Crop | None = None,
     views: int = 1,
     first_step: int = 0,
     columns: slice = slice(None),
@@ -83,10 +86,9 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one epoch from `first_step` on.
 
-    With augmentation 'resized_crop_flip' each image is a random crop (8-100 % of the area, aspect
-    3/4-4/3) at `image_size`, or `views` of them made of what is decoded once; otherwise its shorter
-    side is resized and the central square cut out, which all views are made of. Flips and padded
-    crops follow on the device (`augment.augmenter`).
+    With `crop` each image is a random crop at `image_size`, or `views` of them made of what is
+    decoded once; otherwise its shorter side is resized and the central square cut out, which all
+    views are made of. What else augments them follows on the device.
 
     Args:
       split: the training images.
@@ -94,7 +96,7 @@ def train_batches(
       epoch: of that order.
       seed: `config.seed`.
       image_size: pixels.
-      augmentation: `config.data.augmentation`.
+      crop: of `augment.Augmentation`.
       views: `config.data.views`.
       first_step: row to begin with; the batches from there on are the same for any value.
       columns: the part of each row this process reads.
@@ -109,16 +111,11 @@ def train_batches(
       UserError: `workers` is negative, or an image is unreadable.
     """
     rows = np.stack([order, np.arange(order.size).reshape(order.shape)], axis=-1)
-    if crops_here(augmentation):
-        load_image = _CroppedImage(split, image_size, views, (seed, epoch))
-    else:
+    if crop is None:
         load_image = _FittedImage(split, image_size)
+    else:
+        load_image = _CroppedImage(split, crop, image_size, views, (seed, epoch))
     return load_batches(rows[first_step:, columns], load_image, workers)
-
-
-def crops_here(augmentation: str) -> bool:
-    """Whether `config.data.augmentation` crops at random where images are decoded."""
-    return augmentation == "resized_crop_flip"
 
 
 def evaluation_batches(

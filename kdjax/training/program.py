@@ -14,7 +14,8 @@ import optax
 from ml_collections import ConfigDict
 
 from kdjax import data, methods
-from kdjax.data import feeding
+from kdjax.data import preprocessing
+from kdjax.data.feed import Feed, automatic_steps, check_settings
 from kdjax.errors import UserError
 from kdjax.methods import Method
 from kdjax.models import Compaction
@@ -42,7 +43,7 @@ class Program:
       config: see `kdjax.config`.
       parallel: how functions are spread over devices.
       feed: the batches.
-      prepare: `feeding.train_input` of the data.
+      prepare: `preprocessing.train_input` of the data.
       create_method: makes `method` from `compactions`.
       compactions: which filters are left of networks that are smaller than their names say, by
         'network_i'.
@@ -54,7 +55,7 @@ class Program:
 
     config: ConfigDict
     parallel: Parallel
-    feed: feeding.Feed
+    feed: Feed
     prepare: Callable
     create_method: Callable[[Mapping[str, Compaction] | None], Method]
     compactions: Mapping[str, Compaction]
@@ -181,12 +182,12 @@ def build(
       UserError: settings or data that make no run.
     """
     _check_settings(config)
-    feeding.check_settings(config.data)
+    check_settings(config.data)
     parallel = Parallel(config.parallel)
     _check_batch(config.batch_size, parallel)
     dataset = data.load(config)
-    most_steps = config.steps_per_dispatch or feeding.automatic_steps(dataset, config)
-    feed = feeding.Feed(config, dataset, parallel, most_steps)
+    most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
+    feed = Feed(config, dataset, parallel, most_steps)
     stand_in = None
     if not with_teacher and methods.needs_teacher(config):
         stand_in = teachers.abstract_teacher(config, dataset.num_classes)
@@ -207,12 +208,12 @@ def build(
 def _compiled(
     config: ConfigDict,
     parallel: Parallel,
-    feed: feeding.Feed,
+    feed: Feed,
     create_method: Callable[[Mapping[str, Compaction] | None], Method],
     compactions: Mapping[str, Compaction] | None,
 ) -> Program:
     dataset = feed.dataset
-    prepare = feeding.train_input(
+    prepare = preprocessing.train_input(
         dataset,
         config.data.augmentation,
         views=config.data.views,
@@ -221,7 +222,7 @@ def _compiled(
     method = create_method(compactions)
     tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
     step = train_step(method, tx, prepare, config.seed)
-    evaluation = evaluation_step(method, feeding.test_input(dataset), dataset.num_classes)
+    evaluation = evaluation_step(method, preprocessing.test_input(dataset), dataset.num_classes)
     if compactions is None:
         compactions = methods.starting_compactions(config, dataset.num_classes)
     return Program(

@@ -37,7 +37,7 @@ def step_batch(prepare, seed: int):
     `device`.
 
     Args:
-      prepare: of `feeding.train_input`.
+      prepare: of `preprocessing.train_input`.
       seed: `config.seed`.
     """
 

@@ -129,10 +129,15 @@ def edited_tfds(prepared_tfds, tmp_path):
     return edit
 
 
+def opened(source, dir="", layout=""):
+    """The source of these settings."""
+    return open_source(ConfigDict({"source": source, "dir": str(dir), "layout": layout}))
+
+
 def fails(source, data_dir=""):
     """The message of the UserError that opening `source` raises: always one line."""
     with pytest.raises(UserError) as caught:
-        open_source(source, str(data_dir))
+        opened(source, data_dir)
     message = str(caught.value)
     assert "\n" not in message
     return message

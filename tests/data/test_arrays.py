@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax.data import arrays as array_files
-from kdjax.data.sources import open_source
 from kdjax.errors import UserError
-from tests.data.conftest import fails
+from tests.data.conftest import fails, opened
 
 
 def arrays(size=6, classes=3, **changes):
@@ -36,7 +35,7 @@ def test_arrays(tmp_path, held_out):
     else:
         file = tmp_path / "shapes.npz"
         np.savez(file, **four_keys(train, test))
-    source = open_source(f"arrays:{file}")
+    source = opened(f"arrays:{file}")
     assert source.name == "shapes"
     assert source.class_names == ("0", "1", "2")
     np.testing.assert_array_equal(source.train.images, train["image"])
@@ -179,7 +178,7 @@ def test_arrays_that_are_no_regular_file(tmp_path):
 def test_labels_of_any_integer_type(tmp_path, dtype):
     file, labels = tmp_path / "set.npz", np.array([0, 1, 2, 0, 1, 2], dtype)
     np.savez(file, **four_keys(arrays(label=labels), arrays(label=labels)))
-    source = open_source(f"arrays:{file}")
+    source = opened(f"arrays:{file}")
     assert source.train.labels.dtype == np.int32
     np.testing.assert_array_equal(source.train.labels, labels)
 
@@ -217,7 +216,7 @@ def test_channels_first(tmp_path, shape):
 def test_channels_last_are_taken_as_they_are(tmp_path, shape):
     file, image = tmp_path / "set.npz", np.zeros(shape, np.uint8)
     np.savez(file, **four_keys(arrays(image=image), arrays(image=image)))
-    assert open_source(f"arrays:{file}").train.images.shape == shape
+    assert opened(f"arrays:{file}").train.images.shape == shape
 
 
 def test_unknown_layout(tmp_path):

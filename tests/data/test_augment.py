@@ -17,7 +17,7 @@ def images():
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_augmenters_keep_shape_and_type_and_do_not_change_under_jit(name, images):
-    function = augment.augmenter(name)
+    function = augment.AUGMENTATIONS[name].augment
     key = jax.random.key(3)
     out = function(key, images)
     assert out.shape == images.shape
@@ -28,9 +28,9 @@ def test_augmenters_keep_shape_and_type_and_do_not_change_under_jit(name, images
 
 def test_none_is_the_identity_and_the_others_are_not(images):
     key = jax.random.key(0)
-    np.testing.assert_array_equal(augment.augmenter("none")(key, images), images)
+    np.testing.assert_array_equal(augment.AUGMENTATIONS["none"].augment(key, images), images)
     for name in ("crop_flip", "crop", "resized_crop_flip"):
-        assert (augment.augmenter(name)(key, images) != images).any()
+        assert (augment.AUGMENTATIONS[name].augment(key, images) != images).any()
 
 
 def test_crop_is_a_window_of_the_zero_padded_image(images):
@@ -65,7 +65,7 @@ def test_flip_mirrors_about_half_of_the_images(images):
 
 
 def test_keys_decide(images):
-    crop_flip = augment.augmenter("crop_flip")
+    crop_flip = augment.AUGMENTATIONS["crop_flip"].augment
     first, second = (crop_flip(jax.random.key(k), images) for k in (0, 1))
     assert (first != second).any()
 
@@ -73,7 +73,8 @@ def test_keys_decide(images):
 def test_resized_crop_only_flips_on_the_device(images):
     key = jax.random.key(5)
     np.testing.assert_array_equal(
-        augment.augmenter("resized_crop_flip")(key, images), augment.random_flip(key, images)
+        augment.AUGMENTATIONS["resized_crop_flip"].augment(key, images),
+        augment.random_flip(key, images),
     )
 
 
@@ -89,4 +90,19 @@ def test_normalize(images, dtype):
 
 def test_unknown_augmentation():
     with pytest.raises(UserError, match=r"config\.data\.augmentation='flop'.*crop_flip"):
-        augment.augmenter("flop")
+        _ = augment.AUGMENTATIONS["flop"]
+
+
+def test_crops_on_the_host_belong_to_the_augmentation():
+    kinds = augment.AUGMENTATIONS
+    assert {name for name, kind in kinds.items() if kind.crop} == {"resized_crop_flip"}
+    assert kinds["resized_crop_flip"].evaluation_crop == 0.875
+    assert kinds["crop_flip"].evaluation_crop == kinds["none"].evaluation_crop == 1
+
+
+def test_registering_wrongly():
+    with pytest.raises(ValueError, match="'crop' is registered already"):
+        augment.register_augmentation("crop", augment.random_crop)
+    for share in (0, 1.1):
+        with pytest.raises(ValueError, match="evaluation_crop"):
+            augment.register_augmentation("mine", augment.random_crop, evaluation_crop=share)

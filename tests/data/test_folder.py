@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax.data.sources import open_source
 from kdjax.errors import UserError
-from tests.data.conftest import fails, write_folder
+from tests.data.conftest import fails, opened, write_folder
 
 
 def test_folder(folder):
@@ -17,7 +16,7 @@ def test_folder(folder):
     (folder / "train" / "ant" / "notes.txt").write_text("not an image")
     (folder / "train" / "ant" / "._0.jpg").write_bytes(b"")
     (folder / "train" / "ant" / "3.jpg").rename(folder / "train" / "ant" / "3.JPEG")
-    source = open_source(f"folder:{folder}")
+    source = opened(f"folder:{folder}")
     assert source.name == "same"
     assert source.class_names == ("ant", "bee", "cat")
     np.testing.assert_array_equal(source.train.labels, np.repeat([0, 1, 2], 4))
@@ -32,7 +31,7 @@ def test_folder(folder):
 
 
 def test_folder_with_uneven_images_and_val(uneven_folder):
-    source = open_source(f"folder:{uneven_folder}")
+    source = opened(f"folder:{uneven_folder}")
     assert len(source.test.labels) == 12
     assert source.train.records.common_shape() is None
     assert source.train.records[1].shape == (25, 50, 3)
@@ -42,7 +41,7 @@ def test_folder_with_uneven_images_and_val(uneven_folder):
 def test_folder_images_become_rgb(folder, mode):
     file = folder / "train" / "ant" / ("0.jpg" if mode == "CMYK" else "0.png")
     Image.new(mode, (30, 40)).save(file)
-    assert open_source(f"folder:{folder}").train.records[0].shape == (40, 30, 3)
+    assert opened(f"folder:{folder}").train.records[0].shape == (40, 30, 3)
 
 
 def test_folder_errors(tmp_path):
@@ -66,7 +65,7 @@ def test_folder_classes_must_agree(folder):
 
 
 def test_folder_image_that_vanished(folder):
-    records = open_source(f"folder:{folder}").train.records
+    records = opened(f"folder:{folder}").train.records
     (folder / "train" / "ant" / "0.jpg").unlink()
     with pytest.raises(UserError, match=r"0\.jpg: cannot be read"):
         records[0]
@@ -83,7 +82,7 @@ def test_val_stands_in_for_a_test_without_labels(folder, files):
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(b"")
-    source = open_source(f"folder:{folder}")
+    source = opened(f"folder:{folder}")
     assert source.test.records.root == folder / "val"
     assert len(source.test.labels) == 12
 
@@ -91,7 +90,7 @@ def test_val_stands_in_for_a_test_without_labels(folder, files):
 def test_a_test_with_labels_is_preferred_and_must_be_whole(folder):
     write_folder(folder / "other", held_out="val")
     (folder / "other" / "val").rename(folder / "val")
-    assert open_source(f"folder:{folder}").test.records.root == folder / "test"
+    assert opened(f"folder:{folder}").test.records.root == folder / "test"
     (folder / "test" / "cat").rename(folder / "test" / "cats")
     assert f"{folder / 'test'}: 3 classes against 3" in fails(f"folder:{folder}")
 
@@ -113,13 +112,13 @@ def test_only_regular_files_are_opened(folder, kind):
 def test_links_to_images_are_images(folder):
     file = folder / "train" / "ant" / "0.jpg"
     (folder / "train" / "ant" / "4.jpg").symlink_to(file)
-    records = open_source(f"folder:{folder}").train.records
+    records = opened(f"folder:{folder}").train.records
     np.testing.assert_array_equal(records[4], records[0])
 
 
 def test_home_directory(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert open_source("folder:~/same").train.records.root == folder / "train"
+    assert opened("folder:~/same").train.records.root == folder / "train"
     assert "the home directory is unknown" in fails("folder:~no_such_user/same")
     assert "null character" in fails("folder:a\0b")
 
@@ -134,7 +133,6 @@ def test_folder_that_cannot_be_listed(folder, monkeypatch):
 
 def test_folder_helper_is_deterministic(tmp_path):
     first, second = (
-        open_source(f"folder:{write_folder(tmp_path / name)}").train.records[7]
-        for name in ("a", "b")
+        opened(f"folder:{write_folder(tmp_path / name)}").train.records[7] for name in ("a", "b")
     )
     np.testing.assert_array_equal(first, second)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
+from kdjax import data
 from kdjax.data import policies
 from kdjax.errors import UserError
 
@@ -96,8 +97,9 @@ def test_devices_make_what_one_makes():
 
 
 def test_policies_come_in_order(monkeypatch):
-    monkeypatch.setitem(policies.POLICIES, "add", lambda keys, images: images + 1)
-    monkeypatch.setitem(policies.POLICIES, "double", lambda keys, images: images * 2)
+    monkeypatch.setattr(policies.POLICIES, "_entries", {})
+    data.register_policy("add", lambda keys, images: images + 1)
+    data.register_policy("double", lambda keys, images: images * 2)
     images = jnp.ones((1, 2, 2, 1), jnp.uint8)
     assert (policies.create(("add", "double"))(keys(1), images) == 4).all()
     assert (policies.create(("double", "add"))(keys(1), images) == 3).all()
@@ -116,9 +118,9 @@ def test_no_policies():
 
 
 def test_unknown_policy():
-    with pytest.raises(UserError, match=r"config\.data\.policies: 'randaugment'.*rand_augment"):
+    with pytest.raises(UserError, match=r"config\.data\.policies='randaugment'.*rand_augment"):
         policies.create(("cutout", "randaugment"))
-    with pytest.raises(UserError, match=r"'mosaic' is unknown.*augmix.*trivial_augment"):
+    with pytest.raises(UserError, match=r"'mosaic' is unknown"):
         policies.create(("mosaic",))
 
 

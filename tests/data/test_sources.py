@@ -4,9 +4,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from kdjax.data.sources import open_source
-from tests.data.conftest import fails
+from kdjax import data as data_package
+from kdjax.data import sources
+from kdjax.errors import UserError
+from tests.data.conftest import fails, opened
 
 
 def test_importing_data_is_light():
@@ -19,14 +22,54 @@ def test_importing_data_is_light():
 
 
 def test_unknown_sources():
-    assert "config.data.source='cifar100'" in fails("cifar100")
-    assert "nearest: digits" in fails("digit")
-    assert "nearest: folder" in fails("folders:/x")
-    assert "write digits, tfds:NAME" in fails("tfds:")
+    assert "config.data.source='cifar100' is unknown" in fails("cifar100")
+    assert "did you mean 'digits'" in fails("digit")
+    assert "did you mean 'folder'" in fails("folders:/x")
+    assert "config.data.source='tfds:': write tfds:NAME" in fails("tfds:")
+    assert "config.data.source='tfds': write tfds:NAME" in fails("tfds")
+    assert "config.data.source='digits:0': write digits" in fails("digits:0")
+    assert "write digits" in fails("digits:")
+
+
+def test_settings_without_effect_are_refused():
+    assert "config.data.dir='/x' has no effect on config.data.source='digits'" in fails(
+        "digits", "/x"
+    )
+    with pytest.raises(UserError, match=r"config\.data\.layout='NCHW' has no effect"):
+        opened("folder:/x", layout="NCHW")
+
+
+@pytest.fixture
+def stripes(monkeypatch):
+    """A source of a user's: `stripes:COUNT`, of COUNT images of two classes."""
+    monkeypatch.setattr(sources.SOURCES, "_entries", {**sources.SOURCES._entries})
+
+    def open_stripes(place, data):
+        count = int(place)
+        labels = np.arange(count, dtype=np.int32) % 2
+        images = np.zeros((count, 4, 4, 3), np.uint8)
+        images[labels == 1, ::2] = 255
+        split = data_package.ArraySplit(images, labels)
+        return data_package.Source(data.source, split, split, ("plain", "striped"))
+
+    data_package.register_source("stripes", open_stripes, place="COUNT")
+
+
+def test_a_registered_source(stripes, make_config):
+    loaded = data_package.load(make_config(source="stripes:6"))
+    assert loaded.class_names == ("plain", "striped") and loaded.train.images.shape == (6, 4, 4, 3)
+    assert "write stripes:COUNT" in fails("stripes")
+    assert "did you mean 'stripes'" in fails("stripe:6")
+
+
+def test_registering_twice_or_wrongly():
+    for kind, settings in (("digits", ()), ("a:b", ()), ("mine", ("colour",))):
+        with pytest.raises(ValueError, match=f"'{kind}'"):
+            data_package.register_source(kind, lambda place, data: None, settings=settings)
 
 
 def test_digits():
-    source = open_source("digits")
+    source = opened("digits")
     train, test = source.train, source.test
     assert train.images.shape == (1437, 32, 32, 3)
     assert test.images.shape == (360, 32, 32, 3)
@@ -35,7 +78,7 @@ def test_digits():
     assert source.class_names == tuple("0123456789")
     # Stratified: each class has 174 to 183 images, a fifth of them in the test.
     assert set(np.bincount(test.labels)) <= {35, 36, 37}
-    assert open_source("digits") is source
+    assert opened("digits") is source
     for array in (*train, *test):
         assert not array.flags.writeable
     assert train.images.max() > 250

@@ -13,8 +13,8 @@ from kdjax.errors import UserError
 
 LEFT_OPEN = """
 import sys
-from kdjax.data import order, sources, stream
-split = sources.open_source(f"folder:{sys.argv[1]}").train
+from kdjax.data import folder, order, stream
+split = folder.open_folder(sys.argv[1]).train
 rows, mask = order.evaluation_order(12, 2)
 batches = stream.evaluation_batches(split, rows, mask, image_size=16, workers=int(sys.argv[2]))
 batch = next(batches)
@@ -32,7 +32,7 @@ def streamed(uneven_folder, make_config):
 
 def train(dataset, **options):
     order = epoch_order(dataset.train.labels, seed=0, epoch=2, batch_size=4)
-    defaults = {"epoch": 2, "seed": 0, "image_size": 16, "augmentation": "resized_crop_flip"}
+    defaults = {"epoch": 2, "seed": 0, "image_size": 16, "crop": images.random_resized_crop}
     return list(stream.train_batches(dataset.train, order, **{**defaults, **options}))
 
 
@@ -79,7 +79,7 @@ def test_crops_depend_on_seed_and_epoch(streamed):
 
 def test_an_image_that_comes_again_is_cropped_again(streamed):
     order = np.array([[5, 5, 6], [5, 7, 6]])
-    options = {"epoch": 0, "seed": 0, "image_size": 16, "augmentation": "resized_crop_flip"}
+    options = {"epoch": 0, "seed": 0, "image_size": 16, "crop": images.random_resized_crop}
     one, other = (
         batch["image"] for batch in stream.train_batches(streamed.train, order, **options)
     )
@@ -111,13 +111,13 @@ def test_an_image_is_decoded_once_for_all_its_views(streamed, monkeypatch):
 
 def test_views_that_the_device_makes_are_not_sent(streamed):
     assert_same(
-        train(streamed, augmentation="crop_flip", views=3),
-        train(streamed, augmentation="crop_flip"),
+        train(streamed, crop=None, views=3),
+        train(streamed, crop=None),
     )
 
 
 def test_central_crop_without_resized_crop(streamed):
-    for batch in train(streamed, augmentation="none"):
+    for batch in train(streamed, crop=None):
         for index, image in zip(batch["index"], batch["image"], strict=True):
             expected = images.fit(streamed.train.records[int(index)], 16)
             np.testing.assert_array_equal(image, expected)
@@ -126,7 +126,7 @@ def test_central_crop_without_resized_crop(streamed):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_iterator_can_be_closed_early(streamed, workers):
     order = epoch_order(streamed.train.labels, seed=0, epoch=0, batch_size=2)
-    options = {"epoch": 0, "seed": 0, "image_size": 16, "augmentation": "none"}
+    options = {"epoch": 0, "seed": 0, "image_size": 16}
     batches = stream.train_batches(streamed.train, order, workers=workers, **options)
     assert len(list(itertools.islice(batches, 1))) == 1
     batches.close()

@@ -10,9 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from kdjax.data.sources import open_source
 from kdjax.errors import UserError
-from tests.data.conftest import fails, tfds_picture
+from tests.data.conftest import fails, opened, tfds_picture
 
 TINY = "tfds:tiny_squares"
 
@@ -35,7 +34,7 @@ def check_tiny_squares(source):
 def test_tfds(prepared_tfds, in_memory, monkeypatch):
     if not in_memory:
         monkeypatch.setattr("kdjax.data.tfds_source.IN_MEMORY_BYTES", -1)
-    check_tiny_squares(open_source("tfds:tiny_squares", str(prepared_tfds)))
+    check_tiny_squares(opened("tfds:tiny_squares", str(prepared_tfds)))
 
 
 def test_tfds_unknown_name(prepared_tfds, tmp_path):
@@ -79,7 +78,7 @@ def test_tfds_validation_stands_in_for_test(edited_tfds):
     version = data_dir / "tiny_squares" / "1.0.0"
     for file in version.glob("*-test.*"):
         file.rename(file.with_name(file.name.replace("-test.", "-validation.")))
-    check_tiny_squares(open_source("tfds:tiny_squares", str(data_dir)))
+    check_tiny_squares(opened("tfds:tiny_squares", str(data_dir)))
 
 
 def test_tfds_without_a_label(edited_tfds):
@@ -112,7 +111,7 @@ def test_names_in_files_import_nothing(edited_tfds, tmp_path, monkeypatch):
 
     for change in (top, image, legacy):
         assert "needs the features image" in fails(TINY, edited_tfds(features=change))
-    check_tiny_squares(open_source(TINY, str(edited_tfds(info=module))))
+    check_tiny_squares(opened(TINY, str(edited_tfds(info=module))))
     assert not {name for name in set(sys.modules) - before if "evil" in name}
 
 
@@ -120,7 +119,7 @@ def test_other_features_are_not_looked_at(edited_tfds):
     def add(features):
         features["featuresDict"]["features"]["id"] = {"pythonClassName": "evil.X"}
 
-    check_tiny_squares(open_source(TINY, str(edited_tfds(features=add))))
+    check_tiny_squares(opened(TINY, str(edited_tfds(features=add))))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_shards_with_other_names(edited_tfds):
     version = data_dir / "tiny_squares" / "1.0.0"
     (file,) = version.glob("*-train.*")
     file.rename(version / "train.00000.00001.array_record")
-    check_tiny_squares(open_source(TINY, str(data_dir)))
+    check_tiny_squares(opened(TINY, str(data_dir)))
 
 
 def test_the_latest_version_and_the_only_configuration(edited_tfds):
@@ -150,26 +149,26 @@ def test_the_latest_version_and_the_only_configuration(edited_tfds):
     root = data_dir / "tiny_squares"
     (root / "0.9.0").mkdir()
     (root / "1.0.0").rename(root / "10.0.0")
-    check_tiny_squares(open_source(TINY, str(data_dir)))
-    check_tiny_squares(open_source(f"{TINY}:10.0.0", str(data_dir)))
+    check_tiny_squares(opened(TINY, str(data_dir)))
+    check_tiny_squares(opened(f"{TINY}:10.0.0", str(data_dir)))
     root.rename(data_dir / "plain")
     root.mkdir()
     (data_dir / "plain").rename(root / "plain")
-    check_tiny_squares(open_source(TINY, str(data_dir)))
-    check_tiny_squares(open_source(f"{TINY}/plain", str(data_dir)))
+    check_tiny_squares(opened(TINY, str(data_dir)))
+    check_tiny_squares(opened(f"{TINY}/plain", str(data_dir)))
 
 
 def test_home_directory(prepared_tfds, monkeypatch):
     monkeypatch.setenv("HOME", str(prepared_tfds.parent))
-    check_tiny_squares(open_source(TINY, f"~/{prepared_tfds.name}"))
+    check_tiny_squares(opened(TINY, f"~/{prepared_tfds.name}"))
     monkeypatch.setenv("TFDS_DATA_DIR", f"~/{prepared_tfds.name}")
-    check_tiny_squares(open_source(TINY))
+    check_tiny_squares(opened(TINY))
 
 
 def test_reading_needs_no_tfds(prepared_tfds):
     code = (
-        "import sys; from kdjax.data.sources import open_source; "
-        f"print(open_source({TINY!r}, sys.argv[1]).train.records[0].shape, "
+        "import sys; from kdjax.data.tfds_source import open_tfds; "
+        "print(open_tfds('tiny_squares', sys.argv[1]).train.records[0].shape, "
         "[m for m in ('tensorflow_datasets', 'google.protobuf') if m in sys.modules])"
     )
     run = subprocess.run(
@@ -207,7 +206,7 @@ def test_an_image_of_another_shape_than_declared(edited_tfds):
         image = features["featuresDict"]["features"]["image"]["image"]
         image["shape"]["dimensions"] = ["9", "8", "3"]
 
-    source = open_source(TINY, str(edited_tfds(features=change)))
+    source = opened(TINY, str(edited_tfds(features=change)))
     with pytest.raises(UserError, match=r"an image of \[8, 8, 3\], the set declares \[9, 8, 3\]"):
         source.train.records[0]
 
@@ -275,7 +274,7 @@ def test_mutated_json_is_read_or_refused(edited_tfds, name):
             damaged[rng.integers(len(damaged))] = rng.integers(256)
         file.write_bytes(damaged)
         try:
-            source = open_source(TINY, str(data_dir))
+            source = opened(TINY, str(data_dir))
             _ = source.train.records[0]
         except UserError as error:
             refused += 1
@@ -287,7 +286,7 @@ def test_mutated_json_is_read_or_refused(edited_tfds, name):
 
 @pytest.mark.skipif("KDJAX_DATA" not in os.environ, reason="KDJAX_DATA names no prepared folder")
 def test_tfds_cifar100():
-    source = open_source("tfds:cifar100", os.path.join(os.environ["KDJAX_DATA"], "tfds"))
+    source = opened("tfds:cifar100", os.path.join(os.environ["KDJAX_DATA"], "tfds"))
     assert len(source.train.labels) == 50000
     assert len(source.test.labels) == 10000
     assert len(source.class_names) == 100

@@ -14,7 +14,8 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import data
-from kdjax.data import feeding
+from kdjax.data import preprocessing
+from kdjax.data.feed import Feed
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.training.step import step_batch
 
@@ -31,8 +32,8 @@ def first_batch(source: str, augmentation: str) -> dict[str, np.ndarray]:
     config.batch_size = 8
     config.data.update(source=source, augmentation=augmentation, image_size=8, views=2, partners=1)
     parallel = Parallel("pmap")
-    feed = feeding.Feed(config, data.load(config), parallel, 1)
-    make = step_batch(feeding.train_input(feed.dataset, augmentation, views=2), config.seed)
+    feed = Feed(config, data.load(config), parallel, 1)
+    make = step_batch(preprocessing.train_input(feed.dataset, augmentation, views=2), config.seed)
 
     def gathered(step, constants, batches):
         only = jax.tree.map(lambda x: x[0], batches)

@@ -5,9 +5,8 @@ rotations, histograms and the like are Pillow's, as torchvision calls them, to t
 `tones.auto_contrast_tables` for the one level by which AutoContrast may differ.
 """
 
-import difflib
-import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -17,48 +16,70 @@ from kdjax.data.policies.cutout import cutout
 from kdjax.data.policies.rand_augment import rand_augment
 from kdjax.data.policies.random_erasing import random_erasing
 from kdjax.data.policies.trivial_augment import trivial_augment
-from kdjax.errors import UserError
+from kdjax.registry import Registry
 
-Policy = Callable[[jax.Array, jax.Array], jax.Array]
-
-POLICIES = {
-    "augmix": augmix,
-    "auto_augment": auto_augment,
-    "cutout": cutout,
-    "rand_augment": rand_augment,
-    "random_erasing": random_erasing,
-    "trivial_augment": trivial_augment,
-}
+Apply = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def create(names: Sequence[str], *, fill: int | tuple[int, ...] = 0) -> Policy:
+class Policy(NamedTuple):
+    """An augmentation policy.
+
+    Attributes:
+      apply: `(keys [B], uint8 [B, H, W, C]) -> uint8 [B, H, W, C]`.
+      takes_fill: whether `apply` has an argument `fill`, the mean color of the training images.
+    """
+
+    apply: Apply
+    takes_fill: bool
+
+
+POLICIES: Registry[Policy] = Registry("augmentation policy", "config.data.policies")
+
+
+def register_policy(name: str, apply: Apply, *, takes_fill: bool = False) -> None:
+    """Registers a `Policy`, for `config.data.policies`.
+
+    Args:
+      name: of the policy.
+      apply: `(keys, images) -> images` on the device; what becomes of an image must depend on its
+        key alone.
+      takes_fill: whether `apply` has a keyword argument `fill`: 0..255 for all channels or one per
+        channel.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    POLICIES.add(name, Policy(apply, takes_fill))
+
+
+register_policy("augmix", augmix)
+register_policy("auto_augment", auto_augment)
+register_policy("cutout", cutout, takes_fill=True)
+register_policy("rand_augment", rand_augment)
+register_policy("random_erasing", random_erasing)
+register_policy("trivial_augment", trivial_augment)
+
+
+def create(names: Sequence[str], *, fill: int | tuple[int, ...] = 0) -> Apply:
     """`(keys, images) -> images`: the policies of `names`, one after the other.
 
     Keys are typed PRNG keys [B], images uint8 [B, H, W, C] in and out.
 
     Args:
       names: of `POLICIES`, each with the settings of its paper; none: nothing is changed.
-      fill: color of cutout's square, 0..255, for all channels or one per channel: the mean color
+      fill: for policies that take it, 0..255, for all channels or one per channel: the mean color
         of the training images, to be zero after normalization.
 
     Raises:
       UserError: unknown name; where images come in, that they have neither 1 nor 3 channels.
     """
-    functions = [_named(name, fill) for name in names]
+    chosen = [POLICIES[name] for name in names]
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
-        for position, function in enumerate(functions):
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-            images = function(own, images)
+        for position, policy in enumerate(chosen):
+            policy_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+            options = {"fill": fill} if policy.takes_fill else {}
+            images = policy.apply(policy_keys, images, **options)
         return images
 
     return apply
-
-
-def _named(name: str, fill: int | tuple[int, ...]) -> Policy:
-    if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=3, cutoff=0.5) or POLICIES
-        raise UserError(
-            f"config.data.policies: {name!r} is unknown; did you mean {' or '.join(near)}?"
-        )
-    return functools.partial(cutout, fill=fill) if name == "cutout" else POLICIES[name]

@@ -7,7 +7,8 @@ import pytest
 
 from kdjax import config as configs
 from kdjax import data
-from kdjax.data import ArraySplit, Dataset, RecordSplit, feeding, policies
+from kdjax.data import ArraySplit, Dataset, RecordSplit, augment, images, policies, preprocessing
+from kdjax.data.feed import Feed, automatic_steps, dispatch_lengths
 from kdjax.errors import UserError
 from kdjax.parallel import AXIS, Parallel
 from kdjax.runs import metrics
@@ -22,7 +23,7 @@ from tests.tiny_runs.first_batch import AUGMENTATIONS, first_batch
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 10, 100])
 @pytest.mark.parametrize("steps", [1, 2, 5, 12, 23, 97, 390])
 def test_dispatches_cover_the_epoch(steps, most):
-    lengths = feeding.dispatch_lengths(steps, most)
+    lengths = dispatch_lengths(steps, most)
     assert sum(lengths) == steps
     if len(set(lengths)) > 1:
         assert not any(steps % length == 0 for length in range(-(-most // 2), most + 1))
@@ -32,10 +33,10 @@ def test_dispatches_cover_the_epoch(steps, most):
 
 
 def test_equal_dispatches_where_half_the_length_or_more_divides_the_epoch():
-    assert feeding.dispatch_lengths(390, 100) == (78,) * 5
-    assert feeding.dispatch_lengths(12, 5) == (4, 4, 4)
-    assert feeding.dispatch_lengths(97, 10) == (10,) * 9 + (7,)
-    assert feeding.dispatch_lengths(3, 100) == (3,)
+    assert dispatch_lengths(390, 100) == (78,) * 5
+    assert dispatch_lengths(12, 5) == (4, 4, 4)
+    assert dispatch_lengths(97, 10) == (10,) * 9 + (7,)
+    assert dispatch_lengths(3, 100) == (3,)
 
 
 def make_feed(source, most=3, **changes):
@@ -43,7 +44,7 @@ def make_feed(source, most=3, **changes):
     config.batch_size, config.evaluation.batch_size = 4, 5
     config.data.source = source
     config.data.update(changes)
-    return feeding.Feed(config, data.load(config), Parallel("pmap"), most)
+    return Feed(config, data.load(config), Parallel("pmap"), most)
 
 
 def steps_of(feed, epoch, first=0):
@@ -92,7 +93,7 @@ def test_resident_and_streamed_give_the_same_batches(folder, augmentation):
     )
 
     def inputs(feed):
-        prepare = feeding.train_input(feed.dataset, augmentation)
+        prepare = preprocessing.train_input(feed.dataset, augmentation)
         positions = np.arange(4)
         prepare = jax.vmap(prepare, in_axes=(None, 0, None, None), axis_name=AXIS)
         constants = feed.constants("train")
@@ -107,7 +108,7 @@ def test_resident_and_streamed_give_the_same_batches(folder, augmentation):
 
 def test_an_image_is_augmented_by_its_position_in_the_global_batch(folder):
     feed = make_feed(folder, image_size=8)
-    prepare = feeding.train_input(feed.dataset, "crop_flip")
+    prepare = preprocessing.train_input(feed.dataset, "crop_flip")
     constants, key = feed.constants("train"), jax.random.key(0)
 
     def images(positions, indices):
@@ -126,14 +127,15 @@ def invert(monkeypatch):
     def one(key, image):
         return 255 - jnp.where(jax.random.bernoulli(key), image[::-1], image)
 
-    monkeypatch.setattr(policies, "POLICIES", {"invert": jax.vmap(one)})
+    monkeypatch.setattr(policies.POLICIES, "_entries", {**policies.POLICIES._entries})
+    data.register_policy("invert", jax.vmap(one))
     return ("invert",)
 
 
 def method_batch(feed, *, policy_names=(), parts=1, key=1):
     """The whole first batch as a method gets it, made in `parts`, one per device."""
     data_ = feed.config.data
-    prepare = feeding.train_input(
+    prepare = preprocessing.train_input(
         feed.dataset, data_.augmentation, views=data_.views, policy_names=policy_names
     )
     batch = jax.tree.map(lambda x: x[0], steps_of(feed, 0)[0])
@@ -169,8 +171,8 @@ def test_first_view_is_the_image_there_would_be_without_others(
 
 
 def test_keys_of_views_are_none_that_the_augmentation_of_another_draws_from():
-    (keys,) = feeding._image_keys(jax.random.key(0), jnp.arange(3, 4), 4)
-    policy = jax.vmap(jax.random.fold_in, (0, None))(keys, feeding._POLICIES)
+    (keys,) = preprocessing._image_keys(jax.random.key(0), jnp.arange(3, 4), 4)
+    policy = jax.vmap(jax.random.fold_in, (0, None))(keys, preprocessing._POLICIES)
     drawn = jax.vmap(lambda key: jax.random.split(key, 32))(keys).reshape(-1)
     every = np.asarray(jax.random.key_data(jnp.concatenate([keys, policy, drawn])))
     assert len(np.unique(every, axis=0)) == len(every) == 4 + 4 + 128
@@ -180,7 +182,7 @@ def test_flips_of_views_are_independent():
     ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[None, :, None], (8, 8, 3))
     split = ArraySplit(np.stack([ramp] * 64), np.zeros(64, np.int32))
     dataset = Dataset("x", split, split, ("a",), (8, 8, 3), np.zeros(3), np.ones(3))
-    prepare = jax.jit(feeding.train_input(dataset, "resized_crop_flip", views=5))
+    prepare = jax.jit(preprocessing.train_input(dataset, "resized_crop_flip", views=5))
     constants = {"image": split.images, "label": split.labels}
     index = np.arange(64)
     views = np.asarray(prepare(constants, {"index": index}, jax.random.key(0), index)["views"])
@@ -225,6 +227,31 @@ def test_policies_see_what_was_cropped_and_flipped(folder, invert):
     assert all(np.logical_or(same, mirrored)) and any(same) and any(mirrored)
 
 
+def top_left(pixels, size, generator):
+    """Of a user's: the corner, with a pixel at random."""
+    corner = pixels[:size, :size].copy()
+    corner[0, 0] = generator.integers(256)
+    return corner
+
+
+def test_a_registered_augmentation(folder, monkeypatch):
+    monkeypatch.setattr(augment.AUGMENTATIONS, "_entries", {**augment.AUGMENTATIONS._entries})
+    data.register_augmentation(
+        "corner", lambda key, images: images, crop=top_left, evaluation_crop=0.5
+    )
+    feed = make_images(folder, "corner", views=2)
+    assert not feed.resident
+    (batch, *_) = steps_of(feed, 0)
+    assert batch["image"].shape == (1, 4, 2, 8, 8, 3)
+    for index, views in zip(batch["index"][0], batch["image"][0], strict=True):
+        stored = feed.dataset.train.records[int(index)]
+        for view in views:
+            np.testing.assert_array_equal(view[1:], stored[1:8, :8])
+    test = next(iter(feed.evaluation()))
+    expected = images.fit(feed.dataset.test.records[0], 8, resize_to=16)
+    np.testing.assert_array_equal(test["image"][0, 0, 0], expected)
+
+
 def test_cutout_leaves_what_is_nothing_after_normalization(folder):
     feed = make_images(folder, "none", views=2)
     before = method_batch(feed)["views"]
@@ -240,7 +267,7 @@ def test_cutout_leaves_what_is_nothing_after_normalization(folder):
         ({"views": 0}, "config.data.views=0: must be at least 1"),
         ({"partners": -1}, "config.data.partners=-1"),
         ({"partners": 1, "images_per_class": 2}, "set one of them to 0"),
-        ({"policies": ("cutout", "cutuot")}, "'cutuot' is unknown; did you mean cutout"),
+        ({"policies": ("cutout", "cutuot")}, "'cutuot' is unknown; did you mean 'cutout'"),
         ({"augmentation": "flop"}, "config.data.augmentation='flop'"),
     ],
 )
@@ -327,7 +354,7 @@ def test_automatic_steps_keep_a_streamed_dispatch_small(
     config = configs.base()
     config.batch_size = 256
     config.data.update(changes)
-    most = feeding.automatic_steps(dataset, config)
+    most = automatic_steps(dataset, config)
     held = min(100, 2**28 // (256 * size * size * 3 * part))
     assert most == (held if streamed else steps)
     assert part > 1 or most == steps

@@ -1,16 +1,18 @@
-"""What goes to the devices: indices into resident arrays, or decoded batches of a streamed set."""
+"""What is sent to the devices: indices into resident arrays, or batches of a streamed set."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data import ArraySplit, Dataset, augment, order, policies, stream
+from kdjax.data import order, preprocessing, stream
+from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
+from kdjax.data.dataset import Dataset
+from kdjax.data.splits import ArraySplit
 from kdjax.errors import UserError
 from kdjax.parallel import Parallel
 
@@ -19,18 +21,13 @@ Arrays = dict[str, Any]
 _MOST_STEPS = 100
 _STREAMED_BYTES = 2**28  # of the batches of one dispatch, which the host stacks
 
-# What an image's key is folded with for other views than the first, and for policies. Far from 0:
-# `jax.random.split(key)[i]` is `fold_in(key, i)`, and splitting is what crops and flips do.
-_POLICIES = 2**16
-_VIEWS = 2**17
-
 
 def check_settings(data: ConfigDict) -> None:
     """Raises `UserError` for settings of `config.data` that make no batches of any data set."""
     if data.views < 1:
         raise UserError(f"config.data.views={data.views}: must be at least 1")
     order.check_companions(data.images_per_class, data.partners)
-    _augmenter(data.augmentation, data.policies)
+    preprocessing.augmenter(data.augmentation, data.policies)
 
 
 def images_per_step(config: ConfigDict) -> int:
@@ -54,7 +51,7 @@ def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
 def _batch_bytes(dataset: Dataset, config: ConfigDict) -> int:
     """Bytes of a global batch of decoded images."""
     data = config.data
-    crops = data.views if stream.crops_here(data.augmentation) else 1
+    crops = data.views if AUGMENTATIONS[data.augmentation].crop else 1
     return images_per_step(config) * crops * math.prod(dataset.image_shape)
 
 
@@ -129,7 +126,7 @@ class Feed:
             epoch=epoch,
             seed=config.seed,
             image_size=self.dataset.image_shape[0],
-            augmentation=config.data.augmentation,
+            crop=AUGMENTATIONS[config.data.augmentation].crop,
             views=config.data.views,
             first_step=first_step,
             columns=self.parallel.columns(self.images_per_step),
@@ -168,10 +165,13 @@ class Feed:
             image_size=self.dataset.image_shape[0],
             columns=self.parallel.columns(batch_size),
             workers=self.config.data.workers,
-            crop_fraction=0.875 if stream.crops_here(self.config.data.augmentation) else 1.0,
+            crop_fraction=AUGMENTATIONS[self.config.data.augmentation].evaluation_crop,
         )
-        for batch in reader:
-            yield self._stack([batch])
+        try:
+            for batch in reader:
+                yield self._stack([batch])
+        finally:
+            reader.close()
 
     def _stack(self, batches: list[Arrays]) -> Arrays:
         """K host batches -> `[local devices, K, batch per device, ...]` on the devices."""
@@ -183,79 +183,3 @@ class Feed:
             return np.ascontiguousarray(split.swapaxes(0, 1))
 
         return self.parallel.shard(jax.tree.map(arrange, *batches))
-
-
-def train_input(
-    dataset: Dataset, augmentation: str, *, views: int = 1, policy_names: Sequence[str] = ()
-) -> Callable[..., Arrays]:
-    """`(constants, batch, key, positions) -> method batch`: gather, augment, normalize.
-
-    Every view of an image has a key of its own, from the step's key, the image's position in the
-    global batch and the view's number, so that the same images come out on any number of devices.
-    The first view is the one that there would be without the others; crops and flips are those
-    that there would be without policies.
-
-    Args:
-      dataset: whose mean and standard deviation normalize.
-      augmentation: `config.data.augmentation`.
-      views: `config.data.views`; from 2 on, batches have 'views' `[B, V, H, W, C]`, and 'image' is
-        the first of them.
-      policy_names: `config.data.policies`, applied to what was cropped and flipped.
-
-    Raises:
-      UserError: unknown augmentation or policy.
-    """
-    gray = tuple(round(255 * float(each)) for each in dataset.mean)  # 0 when it is normalized
-    augment_images = _augmenter(augmentation, policy_names, fill=gray)
-
-    def prepare(constants, batch, key, positions):
-        images, labels = _look_up(constants, batch)
-        if images.ndim == 4:  # not cropped where it was decoded: all views are made of one image
-            images = jnp.repeat(images[:, None], views, axis=1)
-        flat = images.reshape(-1, *images.shape[2:])
-        flat = augment_images(_image_keys(key, positions, views).reshape(-1), flat)
-        shown = augment.normalize(flat, dataset.mean, dataset.std).reshape(images.shape)
-        found = {"image": shown[:, 0], "label": labels, "index": batch["index"]}
-        return found | {"views": shown} if views > 1 else found
-
-    return prepare
-
-
-_fold_each = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-
-
-def _image_keys(key: jax.Array, positions: jax.Array, views: int) -> jax.Array:
-    """The keys `[B, V]` of all views of the images at `positions` of the global batch."""
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    return jnp.stack([keys, *(_fold_each(keys, _VIEWS + view) for view in range(1, views))], axis=1)
-
-
-def _augmenter(
-    augmentation: str, names: Sequence[str], fill: tuple[int, ...] | int = 0
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`(keys [N], uint8 images [N, H, W, C]) -> uint8 images`, by the key of each image."""
-    crop_and_flip = augment.augmenter(augmentation)
-
-    def one(key, image):
-        return crop_and_flip(key, image[None])[0]
-
-    if not names:
-        return jax.vmap(one)
-    policy = policies.create(tuple(names), fill=fill)
-    return lambda keys, images: policy(_fold_each(keys, _POLICIES), jax.vmap(one)(keys, images))
-
-
-def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`(constants, batch) -> images, labels`: gather and normalize."""
-
-    def prepare(constants, batch):
-        images, labels = _look_up(constants, batch)
-        return augment.normalize(images, dataset.mean, dataset.std), labels
-
-    return prepare
-
-
-def _look_up(constants, batch):
-    if constants:
-        return constants["image"][batch["index"]], constants["label"][batch["index"]]
-    return batch["image"], batch["label"]

@@ -1,0 +1,98 @@
+"""What the devices make of a batch before a network sees it: gather, augment, normalize."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.data import augment, policies
+from kdjax.data.dataset import Dataset
+
+Arrays = dict[str, Any]
+
+# What an image's key is folded with for other views than the first, and for policies. Far from 0:
+# `jax.random.split(key)[i]` is `fold_in(key, i)`, and splitting is what crops and flips do.
+_POLICIES = 2**16
+_VIEWS = 2**17
+
+
+def train_input(
+    dataset: Dataset, augmentation: str, *, views: int = 1, policy_names: Sequence[str] = ()
+) -> Callable[..., Arrays]:
+    """`(constants, batch, key, positions) -> method batch`: gather, augment, normalize.
+
+    Every view of an image has a key of its own, from the step's key, the image's position in the
+    global batch and the view's number, so that the same images come out on any number of devices.
+    The first view is the one that there would be without the others; crops and flips are those
+    that there would be without policies.
+
+    Args:
+      dataset: whose mean and standard deviation normalize.
+      augmentation: `config.data.augmentation`.
+      views: `config.data.views`; from 2 on, batches have 'views' `[B, V, H, W, C]`, and 'image' is
+        the first of them.
+      policy_names: `config.data.policies`, applied to what was cropped and flipped.
+
+    Raises:
+      UserError: unknown augmentation or policy.
+    """
+    gray = tuple(round(255 * float(value)) for value in dataset.mean)  # 0 when it is normalized
+    augment_images = augmenter(augmentation, policy_names, fill=gray)
+
+    def prepare(constants, batch, key, positions):
+        images, labels = _look_up(constants, batch)
+        if images.ndim == 4:  # not cropped where it was decoded: all views are made of one image
+            images = jnp.repeat(images[:, None], views, axis=1)
+        flat = images.reshape(-1, *images.shape[2:])
+        flat = augment_images(_image_keys(key, positions, views).reshape(-1), flat)
+        shown = augment.normalize(flat, dataset.mean, dataset.std).reshape(images.shape)
+        method_batch = {"image": shown[:, 0], "label": labels, "index": batch["index"]}
+        return method_batch | {"views": shown} if views > 1 else method_batch
+
+    return prepare
+
+
+_fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+def _image_keys(key: jax.Array, positions: jax.Array, views: int) -> jax.Array:
+    """The keys `[B, V]` of all views of the images at `positions` of the global batch."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return jnp.stack([keys, *(_fold_in(keys, _VIEWS + view) for view in range(1, views))], axis=1)
+
+
+def augmenter(
+    augmentation: str, policy_names: Sequence[str], fill: tuple[int, ...] | int = 0
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(keys [N], uint8 images [N, H, W, C]) -> uint8 images`, by the key of each image.
+
+    Raises:
+      UserError: unknown augmentation or policy.
+    """
+    augment_batch = augment.AUGMENTATIONS[augmentation].augment
+
+    def augment_image(key, image):
+        return augment_batch(key, image[None])[0]
+
+    augment_images = jax.vmap(augment_image)
+    if not policy_names:
+        return augment_images
+    policy = policies.create(tuple(policy_names), fill=fill)
+    return lambda keys, images: policy(_fold_in(keys, _POLICIES), augment_images(keys, images))
+
+
+def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`(constants, batch) -> images, labels`: gather and normalize."""
+
+    def prepare(constants, batch):
+        images, labels = _look_up(constants, batch)
+        return augment.normalize(images, dataset.mean, dataset.std), labels
+
+    return prepare
+
+
+def _look_up(constants, batch):
+    if constants:
+        return constants["image"][batch["index"]], constants["label"][batch["index"]]
+    return batch["image"], batch["label"]

@@ -40,9 +40,9 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
       UserError: a workdir that cannot be used; a loss that is not finite.
       Preempted: SIGTERM came; the state was saved.
     """
-    workdirs.claim(workdir, program.config)
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
     program, step, state = resumption.start(program, workdir, checkpoints)
+    workdirs.claim(workdir, program.config)
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
         loop = _Loop(program, hooks, checkpoints, writer, preemption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdjax.errors import UserError
 from kdjax.networks import metadata
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import say
@@ -22,12 +23,18 @@ def start(
       checkpoints: of the workdir.
 
     Raises:
-      UserError: the latest checkpoint cannot be read, or is not this run's.
+      UserError: the latest checkpoint cannot be read, is not this run's, or is of a later epoch
+        than its last.
     """
     if checkpoints.latest_step() is None:
         return program, 0, program.init_state()
     loaded = checkpoints.load()
-    step = loaded.step
+    step, epochs = loaded.step, program.config.epochs
+    if step > epochs * program.steps_per_epoch:
+        raise UserError(
+            f"config.epochs={epochs}: the run in --workdir={workdir} has been trained for "
+            f"{step / program.steps_per_epoch:.4g} already; give as many, or use another --workdir"
+        )
     program = program.with_compactions(metadata.compactions_of(loaded.metadata))
     state = loaded.fitted(program.abstract_state())
     say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")

@@ -17,6 +17,7 @@ from kdjax.methods import Method
 from kdjax.parallel import Parallel
 from kdjax.runs import metrics
 from kdjax.runs import workdir as workdirs
+from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import stages
 from kdjax.training import step as training
 from kdjax.training.preemption import EXIT_STATUS, Preempted, Preemption
@@ -82,6 +83,15 @@ def test_finished_run_is_evaluated_again(make_config, tmp_path):
     first = stages.train(make_config(epochs=1), tmp_path)
     assert stages.train(make_config(epochs=1), tmp_path) == first
     assert len(metrics.read(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_fewer_epochs_than_a_run_has_change_nothing(make_config, tmp_path):
+    stages.train(make_config(epochs=2), tmp_path)
+    files = ("config.json", "metrics.jsonl")
+    before = [(tmp_path / name).read_text() for name in files]
+    with pytest.raises(UserError, match=r"config\.epochs=1: the run in .* for 2 already"):
+        stages.train(make_config(epochs=1), tmp_path)
+    assert [(tmp_path / name).read_text() for name in files] == before
 
 
 def test_steps_per_dispatch_changes_rounding_only(make_config):
@@ -161,9 +171,19 @@ def test_garbage_of_the_last_step_is_neither_saved_nor_the_best(make_config, tmp
     assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [1]
 
 
-def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path):
+def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path, monkeypatch):
+    save, saved = Checkpoints.save, {}
+
+    def recorded(self, step, state, metrics, metadata):
+        saved[step] = metrics
+        save(self, step, state, metrics, metadata)
+
+    monkeypatch.setattr(Checkpoints, "save", recorded)
     changes = {"epochs": 5, "checkpoint.every_epochs": 3, "evaluation.every_epochs": 2}
-    stages.train(make_config(**changes), tmp_path)
+    result = stages.train(make_config(**changes), tmp_path)
+    # Nothing was evaluated after epoch 3: its checkpoint cannot be the best one.
+    assert saved == {3 * PER_EPOCH: {}, 5 * PER_EPOCH: result}
+    assert kill_resume.latest(tmp_path / "checkpoints") == 5 * PER_EPOCH
     rows = metrics.read(tmp_path / "metrics.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["epoch"] for row in rows if "mean/top1" in row] == [2, 4, 5]

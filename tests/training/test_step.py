@@ -95,11 +95,15 @@ def test_the_loss_key_differs_from_step_to_step_and_the_clock_is_the_step(start)
 
 def test_augmentation_does_not_depend_on_the_number_of_devices():
     some = jax.tree.map(lambda x: x[0], batches(1))
-    key = jax.random.key(3)
-    whole = prepare({}, some, key, jnp.arange(BATCH))["image"]
-    half = jax.tree.map(lambda x: x[BATCH // 2 :], some)
-    second = prepare({}, half, key, BATCH // 2 + jnp.arange(BATCH // 2))["image"]
-    np.testing.assert_array_equal(whole[BATCH // 2 :], second)
+    make = training.step_batch(prepare, seed=1)
+    whole, _ = make({}, some, 3, 0)
+    half = BATCH // 2
+    parts = [jax.tree.map(lambda x, i=i: x[i * half :][:half], some) for i in range(2)]
+    (first, first_key), (second, second_key) = (make({}, parts[i], 3, i) for i in range(2))
+    together = np.concatenate([first["image"], second["image"]])
+    np.testing.assert_array_equal(whole["image"], together)
+    assert not np.allclose(whole["image"], some["image"])
+    assert first_key != second_key  # what losses draw is another on every device
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

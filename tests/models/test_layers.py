@@ -57,6 +57,22 @@ def test_batch_norm_constant_channel_is_finite():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+def test_batch_moments_are_accurate_far_from_zero(devices):
+    """Values of a thousand deviations from zero, in other places on every device."""
+    shifts = 1000 + np.arange(4).repeat(4)[:, None, None, None]
+    x = np.random.default_rng(0).normal(shifts, 1.0, (16, 3, 3, 5)).astype(np.float32)
+    split = x.reshape(devices, 16 // devices, *x.shape[1:])
+    mean, var, count = jax.vmap(
+        lambda x: layers.batch_moments(x, "batch"), axis_name="batch", out_axes=(0, 0, None)
+    )(split)
+    exact = x.astype(np.float64)
+    assert count == 16 * 3 * 3
+    np.testing.assert_allclose(mean[0], exact.mean((0, 1, 2)), rtol=1e-6)
+    # A device's mean is rounded to 3e-5 here. The mean of squares less the square is 0.1 off.
+    np.testing.assert_allclose(var[0], exact.var((0, 1, 2)), rtol=2e-4)
+
+
 def test_synchronized_batch_norm_equals_one_device():
     x = np.random.default_rng(0).normal(2.0, 3.0, (16, 3, 3, 5)).astype(np.float32)
     weights = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)

@@ -9,6 +9,7 @@ StableHLO and ONNX files are functions with the weights inside: any number of im
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -169,9 +170,21 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
 def _write_stablehlo(exported: _Exported, file: Path) -> dict[str, Any]:
     (batch,) = jax.export.symbolic_shape("batch")
     spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
-    made = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
+    with _without_locations():
+        made = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
     file.write_bytes(made.serialize())
     return {"platforms": list(PLATFORMS), "jax": jax.__version__}
+
+
+@contextlib.contextmanager
+def _without_locations() -> Iterator[None]:
+    """Keeps the paths of this machine's source files out of what is lowered in the block."""
+    frames = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
 def _write_onnx(exported: _Exported, file: Path) -> dict[str, Any]:

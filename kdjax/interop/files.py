@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from kdjax.errors import UserError
@@ -18,8 +19,28 @@ from kdjax.errors import UserError
 StateDict = dict[str, np.ndarray]
 
 # Where official training scripts put the state dict in what they save.
-_NESTED = ("net", "state_dict", "model", "model_state_dict", "student", "teacher")
+_NESTED = ("state_dict", "net", "model", "model_state_dict", "student", "teacher")
 _SHOWN = 8
+
+# Types of arrays in safetensors files.
+_NOT_OF_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2")
+_SAFETENSORS: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
 
 
 def some(items: list[str]) -> str:
@@ -45,14 +66,25 @@ def read(file: str | Path) -> StateDict:
     return _arrays(loaded, file)
 
 
-def _read_safetensors(file: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _read_safetensors(file: Path) -> StateDict:
+    from safetensors import SafetensorError, deserialize
 
     try:
-        return load_file(file)
+        stored = deserialize(file.read_bytes())
+        return {name: _decoded(name, array, file) for name, array in stored}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is damaged or no safetensors file: {_line(error)}") from error
+
+
+def _decoded(name: str, stored: Mapping[str, Any], file: Path) -> np.ndarray:
+    """One array of a safetensors file; floats that numpy has not become float32."""
+    dtype = _SAFETENSORS.get(stored["dtype"])
+    if dtype is None:
+        raise UserError(
+            f"{file}: {name} is of {stored['dtype']}; kdjax reads {', '.join(_SAFETENSORS)}"
+        )
+    array = np.frombuffer(stored["data"], dtype).reshape(stored["shape"])
+    return array.astype(np.float32) if stored["dtype"] in _NOT_OF_NUMPY else array
 
 
 def _read_torch(file: Path) -> Any:
@@ -123,7 +155,7 @@ def _numpy(value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     value = value.detach().cpu()
-    if str(value.dtype) == "torch.bfloat16":
+    if str(value.dtype).removeprefix("torch.").startswith(("bfloat16", "float8")):
         value = value.float()
     return value.numpy()
 

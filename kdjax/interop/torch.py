@@ -33,7 +33,10 @@ __all__ = [
     "write",
 ]
 
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, of torch.compile
+# What wrappers put before all names: DataParallel and AveragedModel (SWA); torch.compile; Lightning
+# modules, which name the network as their author likes.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_AVERAGED = "n_averaged"  # how many networks AveragedModel has seen
 _IMAGE_SHAPE = (32, 32, 3)
 
 
@@ -42,12 +45,14 @@ class Report(NamedTuple):
 
     Attributes:
       dialect: whose names the state dict has.
+      prefix: what all names began with, such as 'module.'; '' if nothing.
       rows: for every array (PyTorch name, PyTorch shape, path in kdjax's variables).
       counters: the batch counters of PyTorch's BatchNorm layers; kdjax has none.
       unread: arrays that the official network holds but never uses; kdjax has none.
     """
 
     dialect: str
+    prefix: str
     rows: list[tuple[str, tuple[int, ...], str]]
     counters: StateDict
     unread: StateDict
@@ -55,7 +60,8 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         width = max(len(name) for name, _, _ in self.rows)
         lines = [f"{n:<{width}}  {_shape(shape):>16}  {path}" for n, shape, path in self.rows]
-        lines.append(f"{len(self.rows)} arrays, named as by {self.dialect}")
+        after = f" after {self.prefix!r}" if self.prefix else ""
+        lines.append(f"{len(self.rows)} arrays, named as by {self.dialect}{after}")
         if self.counters:
             lines.append(f"{len(self.counters)} batch counters have no counterpart in kdjax")
         if self.unread:
@@ -67,16 +73,16 @@ def select(state: Mapping[str, Any], part: str = "") -> StateDict:
     """A state dict without what all its names have in common, or a part of it.
 
     Args:
-      state: arrays by name. Prefixes of DataParallel ('module.') are taken off.
+      state: arrays by name. The prefixes of wrappers ('module.' of DataParallel and of averaged
+        networks, 'model.' of Lightning, ...) are taken off, and SWA's count of networks.
       part: only names that begin with this and a dot are kept, without it: 'backbone' for the
         network inside one with auxiliary classifiers.
 
     Raises:
       UserError: no name begins so.
     """
-    state = dict(state)
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    prefix = _common_prefix(state)
+    state = {n.removeprefix(prefix): v for n, v in state.items() if n != _AVERAGED}
     if not part:
         return state
     prefix = f"{part}."
@@ -84,6 +90,18 @@ def select(state: Mapping[str, Any], part: str = "") -> StateDict:
     if not kept:
         raise UserError(f"no array is named {prefix}...; there are {some(list(state))}")
     return kept
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """The prefixes of wrappers that all names have in common, joined."""
+    names, found = [name for name in names if name != _AVERAGED], ""
+    while names:
+        prefixes = (p for p in _PREFIXES if all(name.startswith(found + p) for name in names))
+        prefix = next(prefixes, "")
+        if not prefix:
+            break
+        found += prefix
+    return found
 
 
 def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
@@ -101,11 +119,21 @@ def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
     for entry in entries:
         own = entry.path[1] in ("classifier", "backbone")
         if own and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
-            return state[entry.name].shape[0]
+            return _length(entry.name, state[entry.name])
     raise UserError(
         f"not a state dict of this network: it has no classifier, but {some(list(state))}"
-        f"{_hint(state)}"
+        f"{_hint(state, [entry.name for entry in entries])}"
     )
+
+
+def _length(name: str, bias: Any) -> int:
+    shape = np.shape(bias)
+    if len(shape) != 1 or not shape[0]:
+        raise UserError(
+            f"not a state dict of this network: {name}, the classifier's bias, has the shape "
+            f"{_shape(shape)}; it has one number for each class"
+        )
+    return shape[0]
 
 
 def import_state_dict(
@@ -118,7 +146,7 @@ def import_state_dict(
 
     Args:
       module: a network of `kdjax.models`, or one with branches, or a `Cohort` of them.
-      state: arrays by name. Prefixes of DataParallel ('module.') are taken off.
+      state: arrays by name. The prefixes of wrappers are taken off, as by `select`.
       image_shape: of the images that the network is for. Only the number of channels matters.
 
     Returns:
@@ -128,12 +156,14 @@ def import_state_dict(
       UserError: arrays that are missing, left over or of another shape (the message lists them), or
         a network that has no counterpart.
     """
+    prefix = _common_prefix(state)
     state = {name: np.asarray(value) for name, value in select(state).items()}
     shapes = mapping.shapes(module, image_shape)
     dialect, entries = _best_dialect(module, shapes, state)
     counters = {name: state.pop(name) for name in mapping.counters(entries) if name in state}
     unread = {name: state.pop(name) for name in _unread(module, entries) if name in state}
     _check(entries, traverse_util.flatten_dict(shapes), state)
+    _check_numbers(entries, state)
     values = {
         entry.path: np.ascontiguousarray(entry.from_torch(state[entry.name]), np.float32)
         for entry in entries
@@ -141,7 +171,8 @@ def import_state_dict(
     place = {name: number for number, name in enumerate(state)}
     entries = sorted(entries, key=lambda entry: place[entry.name])
     rows = [(e.name, state[e.name].shape, "/".join(e.path)) for e in entries]
-    return traverse_util.unflatten_dict(values), Report(dialect, rows, counters, unread)
+    report = Report(dialect, prefix, rows, counters, unread)
+    return traverse_util.unflatten_dict(values), report
 
 
 def _unread(module: nn.Module, entries: list[mapping.Entry]) -> dict[str, str]:
@@ -177,12 +208,30 @@ def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> No
         if items
     ]
     if problems:
-        raise UserError(f"not a state dict of this network: {'; '.join(problems)}{_hint(left)}")
+        hint = _hint(left, names)
+        raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
 
 
-def _hint(names: Iterable[str]) -> str:
+def _check_numbers(entries: list[mapping.Entry], state: StateDict) -> None:
+    """Raises `UserError` unless the arrays are of real numbers that float32 can hold."""
+    for entry in entries:
+        array = state[entry.name]
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{entry.name} is of {array.dtype}, not of real numbers")
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise UserError(f"{entry.name} has numbers that are not finite in float32")
+
+
+def _hint(names: Iterable[str], expected: Iterable[str] = ()) -> str:
+    """Which part of a state dict may be the network, from the names that do not belong to it."""
+    names = list(names)
     if any(name.startswith("backbone.") for name in names):
         return "; the network inside one with auxiliary classifiers is its part 'backbone'"
+    heads = dict.fromkeys(name.partition(".")[0] for name in names)
+    for head in heads:
+        inner = {n.removeprefix(f"{head}.") for n in names if n.startswith(f"{head}.")}
+        if inner & set(expected):
+            return f"; the network may be its part {head!r} (--torch_part={head})"
     return ""
 
 

@@ -8,6 +8,8 @@ Sources:
   `resnet110` of MCL and MCL-OKD has bottleneck blocks. It is `resnet110_bottleneck` here.
 - `sfp_resnet*`: the same with He's padding; soft filter pruning, models/resnet.py (checked against
   what it computes).
+- `option_a_resnet*`: He et al. 2016, section 4.2, as most repositories publish them: half of the
+  zeros of a shortcut stand before its channels, half behind them.
 - `cifar_resnet*`: the ImageNet widths; HSAKD models/resnetv2.py.
 - `selfkd_resnet*`: Self-KD-Lib models/resnet.py. 18: pre-activation, 50: post-activation with bare
   convolutions as shortcuts.
@@ -31,6 +33,11 @@ For 32x32 images and 100 classes (multiply-adds in millions):
     sfp_resnet44                664,436            97.18
     sfp_resnet56                858,868           125.49
     sfp_resnet110             1,733,812           252.89
+    option_a_resnet20           275,572            40.56
+    option_a_resnet32           470,004            68.87
+    option_a_resnet44           664,436            97.18
+    option_a_resnet56           858,868           125.49
+    option_a_resnet110        1,733,812           252.89
     cifar_resnet18           11,220,132           555.47
     cifar_resnet34           21,328,292          1159.45
     cifar_resnet50           23,705,252          1298.01
@@ -86,9 +93,9 @@ for _depth in (8, 32):
     )
 register("resnet110_bottleneck", CifarResNet, blocks=(12, 12, 12), block="bottleneck")
 for _depth in (20, 32, 44, 56, 110):
-    register(
-        f"sfp_resnet{_depth}", CifarResNet, blocks=((_depth - 2) // 6,) * 3, shortcut="padding"
-    )
+    _blocks = ((_depth - 2) // 6,) * 3
+    register(f"sfp_resnet{_depth}", CifarResNet, blocks=_blocks, shortcut="padding")
+    register(f"option_a_resnet{_depth}", CifarResNet, blocks=_blocks, shortcut="centered_padding")
 
 _WIDE = {"widths": (64, 128, 256, 512), "stem_width": 64}
 _18 = {"blocks": (2, 2, 2, 2), **_WIDE}

@@ -17,6 +17,8 @@ from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.filters import Block, Link
 
+PADDINGS = ("padding", "centered_padding")  # the shortcuts without parameters
+
 
 class Place(NamedTuple):
     """Where a block stands in its network.
@@ -67,7 +69,9 @@ class ResidualBlock(nn.Module):
       stride: of the block.
       shortcut: what takes the place of the identity where a block changes the shape.
         'projection': a 1x1 convolution and BatchNorm; 'convolution': a 1x1 convolution; 'padding':
-        every `stride`-th pixel, and zeros as the channels that are missing (no parameters).
+        every `stride`-th pixel, and zeros as the channels that are missing, behind those that are
+        there; 'centered_padding': the same with half of the zeros before them. Both have no
+        parameters.
       widens: whether the output has another number of channels than the input.
       dtype: compute dtype.
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
@@ -110,12 +114,15 @@ class ResidualBlock(nn.Module):
         """
         if not self.shape_changes:
             return x
-        if self.shortcut == "padding":
+        if self.shortcut in PADDINGS:
             missing = features - x.shape[-1]
-            return jnp.pad(x[:, :: self.stride, :: self.stride], [(0, 0)] * 3 + [(0, missing)])
+            before = missing // 2 if self.shortcut == "centered_padding" else 0
+            sides = [(0, 0)] * 3 + [(before, missing - before)]
+            return jnp.pad(x[:, :: self.stride, :: self.stride], sides)
         if self.shortcut not in ("projection", "convolution"):
             raise UserError(
-                f"unknown shortcut {self.shortcut!r}; choose projection, convolution or padding"
+                f"unknown shortcut {self.shortcut!r}; choose projection, convolution, "
+                f"{' or '.join(PADDINGS)}"
             )
         x = self.conv("shortcut_conv", x, features, 1, self.stride)
         return self.norm("shortcut_bn", x, train) if self.shortcut == "projection" else x
@@ -134,7 +141,7 @@ class ResidualBlock(nn.Module):
                     consumers=(f"{name}/conv{number + 1}",) if number < last else (),
                 )
             )
-        if place.reshapes and shortcut != "padding":
+        if place.reshapes and shortcut not in PADDINGS:
             norm = f"{name}/shortcut_bn" if shortcut == "projection" else ""
             links.append(Link((f"{name}/shortcut_conv",), (norm,), projection=True))
         return tuple(links)

@@ -11,6 +11,7 @@ import jax
 from kdjax.models import layers
 from kdjax.models.filters import Link, Sum, residual_sums
 from kdjax.models.residual_blocks import (
+    PADDINGS,
     BasicBlock,
     BottleneckBlock,
     Place,
@@ -40,7 +41,8 @@ class ResidualNetwork(StagedNetwork):
       stem_width: channels of the first convolution.
       block: 'basic', 'bottleneck' or 'preactivation' (two 3x3 convolutions, the identity taken from
         the activated input; nothing comes after the last block).
-      shortcut: 'projection', 'convolution' or 'padding', see `ResidualBlock`.
+      shortcut: 'projection', 'convolution', 'padding' or 'centered_padding', see
+        `ResidualBlock`.
     """
 
     blocks: Sequence[int] = (3, 3, 3)
@@ -86,7 +88,7 @@ class ResidualNetwork(StagedNetwork):
         kind, (first, *others) = _BLOCKS[self.block], itertools.chain(*self._places().values())
         stem = Link(("stem_conv",), ("stem_bn",))
         if not kind.preactivation:  # that would read it through a second BatchNorm
-            padding = self.shortcut == "padding"
+            padding = self.shortcut in PADDINGS
             readers = kind.reads_and_writes(first).reads
             stem = stem._replace(
                 consumers=readers[:1] if padding else readers,
@@ -97,7 +99,7 @@ class ResidualNetwork(StagedNetwork):
 
     @nn.nowrap
     def filter_sums(self) -> tuple[Sum, ...]:
-        if self.shortcut == "padding":
+        if self.shortcut in PADDINGS:
             return ()  # channels of one sum are channels of the next
         every = itertools.chain(*self._places().values())
         blocks = map(_BLOCKS[self.block].reads_and_writes, every)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from kdjax import models
 from kdjax.errors import UserError
@@ -91,6 +96,99 @@ def test_counters_are_kept_where_they_are_asked_for(network, state):
 def test_prefixes_are_taken_off(network, variables, state, prefix):
     state = {prefix + name: value for name, value in state.items()}
     assert_same(interop.import_state_dict(network, state)[0], variables)
+
+
+def test_prefixes_of_wrappers_are_reported(network, variables, state):
+    lightning = {f"model.{name}": value for name, value in state.items()}
+    averaged = {f"module.{name}": value for name, value in state.items()}
+    averaged["n_averaged"] = np.int64(5)
+    for wrapped, prefix in ((lightning, "model."), (averaged, "module.")):
+        imported, report = interop.import_state_dict(network, wrapped)
+        assert_same(imported, variables)
+        assert report.prefix == prefix
+        assert f"named as by HSAKD after '{prefix}'" in str(report)
+        assert interop.count_classes(network, wrapped) == 7
+
+
+def test_a_part_that_fits_is_named(network, state):
+    wrapped = {f"student.{name}": value for name, value in state.items()}
+    wrapped["criterion.weight"] = np.ones(7)
+    refused(network, wrapped, "may be its part 'student' (--torch_part=student)")
+    with pytest.raises(UserError, match="part 'student'"):
+        interop.count_classes(network, wrapped)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7, 1)])
+def test_a_bias_of_another_shape_counts_no_classes(network, state, shape):
+    state["fc.bias"] = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match=r"fc\.bias, the classifier's bias, has the shape"):
+        interop.count_classes(network, state)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((7,), 1j), "fc.bias is of complex128"),
+        (np.array(["x"] * 7), "fc.bias is of <U1"),
+        (np.full((7,), np.nan), "fc.bias has numbers that are not finite"),
+        (np.full((7,), 1e300), "fc.bias has numbers that are not finite in float32"),
+    ],
+)
+def test_arrays_that_are_no_weights(network, state, array, message):
+    refused(network, state | {"fc.bias": array}, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("BF16", ml_dtypes.bfloat16),
+        ("F8_E4M3", ml_dtypes.float8_e4m3fn),
+        ("F8_E5M2", ml_dtypes.float8_e5m2),
+    ],
+)
+def test_narrow_floats_of_safetensors(name, dtype, tmp_path):
+    values = np.array([[1.5, -0.25, 0], [2, 3, -4]]).astype(dtype)
+    write_safetensors(tmp_path / "x.safetensors", {"a": (name, values)})
+    read = interop.read(tmp_path / "x.safetensors")["a"]
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, [[1.5, -0.25, 0], [2, 3, -4]])
+
+
+def test_types_of_safetensors_that_are_not_read(tmp_path):
+    write_safetensors(tmp_path / "x.safetensors", {"a": ("C64", np.ones(2, np.complex64))})
+    with pytest.raises(UserError, match=r"x\.safetensors.*C64"):
+        interop.read(tmp_path / "x.safetensors")
+
+
+def write_safetensors(file, arrays: dict) -> None:
+    """As the format's description has it; its own writer does not know all types."""
+    header, content = {}, b""
+    for name, (dtype, array) in arrays.items():
+        offsets = [len(content), len(content) + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
+        content += array.tobytes()
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content)
+
+
+def test_safetensors_of_noise(network, state, tmp_path):
+    """A few hundred damaged files: an error in one line, or arrays."""
+    good, file = save(state), tmp_path / "x.safetensors"
+    random = np.random.default_rng(0)
+    for number in range(300):
+        damaged = np.frombuffer(good, np.uint8).copy()
+        # Most of the damage goes to the header, which is what is parsed.
+        places = random.integers(0, random.choice([16, 2000, len(good)]), random.integers(1, 9))
+        damaged[places] = random.integers(0, 256, len(places))
+        file.write_bytes(
+            damaged[: random.integers(1, len(good)) if random.random() < 0.2 else None]
+        )
+        try:
+            read = interop.read(file)
+            if number % 10 == 0:  # it takes a while
+                interop.import_state_dict(network, read)
+        except UserError as error:
+            assert "\n" not in str(error)
 
 
 def test_the_network_inside_one_with_auxiliary_classifiers():

@@ -194,13 +194,21 @@ def test_steps_in_float64(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cases("_lr0.001"))
 def test_steps_in_float32(name):
-    """The small learning rate, within some times the official code's own rounding error."""
+    """The small learning rate, within twice the official code's own rounding error.
+
+    Where an activation is rounded to the other side of a ReLU than in float64 (the first
+    gradients differ by more than rounding then, as they do for 32 layers), ten times more.
+    """
     record, arrays = golden.trajectory(name)
     result = run(record, arrays, jnp.float32)
     rounding = dict(record["torch_f32_vs_f64_rel"])
-    # A single activation rounded to the other side of a ReLU changes gradients by this much.
-    rounding["grad_norm_step0"] = 1e-4
-    assert_trajectory(result, record, arrays, lambda name: 30 * max(rounding[name], 1e-6))
+    gradients = norms(result.first_gradients, parameter_paths(record))
+    expected = arrays["grad_norm_step0_f64"]
+    difference = np.abs(gradients - expected).max() / expected.max()
+    assert difference < 5e-4
+    rounding["grad_norm_step0"] = max(difference, 1e-6)
+    times = 2 if difference < 1e-6 else 20
+    assert_trajectory(result, record, arrays, lambda name: times * max(rounding[name], 1e-6))
     # Running statistics are stored for the first and the last BatchNorm, in float32.
     places = networks(record)[1]
     for place, entry in norm_entries(record).items():

@@ -15,6 +15,7 @@ _VGG = {"convs": (1, 1, 2, 1, 1), "widths": (4, 6, 6, 8, 8), **_CLASSES}
 FAMILIES: dict[str, models.StagedNetwork] = {
     "resnet": models.CifarResNet(**_RESNET),
     "resnet, padding": models.CifarResNet(shortcut="padding", **_RESNET),
+    "resnet, centered padding": models.CifarResNet(shortcut="centered_padding", **_RESNET),
     "resnet, wider than its stem": models.CifarResNet(
         shortcut="convolution", stem_relu=False, **_RESNET | {"stem_width": 6}
     ),

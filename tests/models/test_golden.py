@@ -4,56 +4,66 @@ from __future__ import annotations
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.interop import torch as interop
+from kdjax.models import self_teacher
 from tests import golden
-from tests.models import (
-    cases_densenet,
-    cases_hcgnet,
-    cases_mobilenet_v2,
-    cases_online,
-    cases_resnet,
-    cases_self_kd,
-    cases_shufflenet,
-    cases_vgg,
-)
+from tests.models import reference_networks
 from tests.models.official import Computed, GoldenCase
 
-CASES: list[GoldenCase] = [
-    *cases_densenet.CASES,
-    *cases_hcgnet.CASES,
-    *cases_mobilenet_v2.CASES,
-    *cases_online.CASES,
-    *cases_resnet.CASES,
-    *cases_self_kd.CASES,
-    *cases_shufflenet.CASES,
-    *cases_vgg.CASES,
-]
 BUFFERS = ("bn_mean", "bn_var", "bn_count")
+# Of a network in the default run: BatchNorm layers, which tell how long it takes to compile, and
+# multiply-adds and side of the images, which tell how long it takes to run.
+MOST_LAYERS, MOST_MULTIPLY_ADDS, LARGEST_SIDE = 60, 150e6, 64
 
 
-def parameters(cases: list[GoldenCase]) -> list:
-    """For pytest: the small ones in the default run, the others marked slow."""
+def cases() -> list:
+    """Every golden network; all but the shallowest of a family, if it is shallow, are slow."""
+    folder = golden.root()
+    if folder is None:
+        return [pytest.param(None, marks=pytest.mark.skip(reason="golden numbers not found"))]
+    nets = json.loads((folder / "nets" / "index.json").read_text())["nets"]
+    found = [reference_networks.case(net["name"], net["reference"]) for net in nets]
+    shallowest: dict = {}
+    for case in found:
+        record = json.loads((folder / "nets" / f"{case.name}.json").read_text())
+        depth = (record["bn_total"], np.prod(record["x"]["shape"]), record["param_count"])
+        if _is_small(record):
+            candidate, family = (depth, case.name), _family(case)
+            shallowest[family] = min(shallowest.get(family, candidate), candidate)
+    fast = {name for _, name in shallowest.values()}
     return [
-        pytest.param(case, id=case.name, marks=() if case.fast else pytest.mark.slow)
-        for case in cases
+        pytest.param(case, id=case.name, marks=() if case.name in fast else pytest.mark.slow)
+        for case in found
     ]
 
 
-@pytest.fixture(scope="module", params=parameters(CASES))
+def _is_small(record: dict) -> bool:
+    side = record["x"]["shape"][1]
+    counted = record.get("multi_adds", {"value": 0, "resolution": side})
+    multiply_adds = counted["value"] * (side / counted["resolution"]) ** 2
+    return (
+        record["bn_total"] <= MOST_LAYERS
+        and multiply_adds <= MOST_MULTIPLY_ADDS
+        and side <= LARGEST_SIDE
+    )
+
+
+def _family(case: GoldenCase) -> tuple:
+    """What a network is made of: its class and, of those without branches, all that differs."""
+    module = case.build(jnp.float32)
+    if not isinstance(module, models.StagedNetwork):
+        return (type(module).__name__,)
+    kinds = ("block", "shortcut", "stem_relu", "stem_size")
+    return (type(module).__name__, *(getattr(module, kind, None) for kind in kinds))
+
+
+@pytest.fixture(scope="module", params=cases())
 def computed(request) -> Computed:
     return Computed(request.param)
-
-
-def test_every_golden_network_has_a_case():
-    index = json.loads(golden.path("nets", "index.json").read_text())
-    assert index["group"] == "open"
-    assert {case.name for case in CASES} == {net["name"] for net in index["nets"]}
 
 
 def test_parameters_and_multiply_adds(computed):
@@ -63,20 +73,27 @@ def test_parameters_and_multiply_adds(computed):
     assert counted == computed.record["param_count"]
     expected = computed.record.get("multi_adds")
     if expected is not None:
-        module = computed.case.counted(computed.module)
-        resolution = expected["resolution"]
-        assert models.multiply_adds(module, (resolution, resolution, 3)) == expected["value"]
+        resolution, module = expected["resolution"], computed.module
+        if isinstance(module, self_teacher.SelfTaught):
+            # What the official network runs in evaluation, in which its multiply-adds are counted.
+            module = self_teacher.Branched(module.network, module.heads)
+        shape = (resolution, resolution, computed.images.shape[-1])
+        assert models.multiply_adds(module, shape) == expected["value"]
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_outputs(computed, mode):
+def compare(computed: Computed, mode: str) -> set[str]:
+    """Compares what is computed in float32; returns the golden names of what was compared."""
     named, _ = computed.results(mode)
     compared = set()
     for name, value in named.items():
         key = f"{mode}_{name}"
+        # Some times the official code's own rounding, where that is large: of HCGNets, whose
+        # BatchNorm over four vectors amplifies it.
+        rounding = computed.record["torch_f32_vs_f64_rel"].get(key, 0)
+        tolerance = max(1e-4, 4 * rounding)
         if key in computed.arrays:
             # MCL-OKD's embeddings keep the axes that pooling leaves.
-            expected, tolerance = computed.expected(key)
+            expected = computed.arrays.get(f"{key}_f64", computed.arrays[key])
             golden.assert_close(value, expected.reshape(value.shape), tolerance)
             compared.add(key)
         elif key in computed.record["arrays"] and f"{key}_s0" in computed.arrays:
@@ -88,13 +105,18 @@ def test_outputs(computed, mode):
             rms = np.sqrt((value**2).mean((1, 2)))
             golden.assert_close(rms, computed.arrays[f"{key}_rms"])
             compared.add(key)
+    return compared
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_outputs(computed, mode):
+    compared = compare(computed, mode)
     recorded = {
         key
         for key in computed.record["arrays"]
         if key.startswith(f"{mode}_") and not key.startswith(("train_bn", "train_probe"))
     }
     recorded -= {key for key in recorded if key.endswith(("_f64", "_s0", "_mean", "_rms"))}
-    recorded -= {"train_grad_norm_f64"}
     assert recorded <= compared, f"not compared: {recorded - compared}"
 
 
@@ -115,76 +137,28 @@ def test_round_trip_is_exact(computed):
         np.testing.assert_array_equal(back[name], value)
 
 
-GRADIENTS = {"hsakd_resnet8", "hsakd_ShuffleV2_05", "hsakd_wrn_16_1"}
-GRADIENTS_SLOW = {
-    "hsakd_mobilenetV2",
-    "okd_vgg16",
-    "hsakd_resnet18_imagenet",
-    "hsakd_resnet8x4_aux",
-    "hsakd_ShuffleV1_c20",
-    "okd_densenetd40k12",
-    "okd_hcgnet_A1",
-    "lmcl_wrn_16_2_cifar",
-    "mcl_wrn_16_2_n4",
-    "okd_cl_ilr_densenetd40k12_n4",
-    "okd_cl_ilr_resnet32_n4",
-    "okd_okddip_resnet32_n4",
-    "okd_one_resnet32_n3",
-    "okd_resnet110",
-    "selfkd_CIFAR_ResNet18_byot",
-    "selfkd_MixSKD_CIFAR_ResNet18",
-    "selfkd_ResNet18_BiFPN",
-    "sfp_resnet20",
-}
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_logits_in_float64(computed, mode):
+    named, _ = computed.results(mode, jnp.float64)
+    ending = "_f64"
+    stored = {
+        key.removeprefix(f"{mode}_").removesuffix(ending): array
+        for key, array in computed.arrays.items()
+        if key.startswith(f"{mode}_") and key.endswith(ending)
+    }
+    logits = {name: array for name, array in stored.items() if name in named}
+    assert set(stored) - set(logits) <= {"probe", "grad_norm"}
+    for name, expected in logits.items():
+        golden.compare(named[name].reshape(expected.shape), expected, np.float64)
 
 
-def _rows(logits):
-    """`[B, C]` as it is, `[B, C, n]` as `[B * n, C]`."""
-    return logits if logits.ndim == 2 else logits.swapaxes(1, 2).reshape(-1, logits.shape[1])
-
-
-@pytest.mark.parametrize(
-    "case",
-    parameters(
-        [
-            case._replace(fast=case.name in GRADIENTS)
-            for case in CASES
-            if case.name in GRADIENTS | GRADIENTS_SLOW
-        ]
-    ),
-)
-def test_gradients_in_float64(case):
-    record, arrays, images = golden.network(case.name)
-    logits = record["train_probe"].split("sum over ")[1].split(" of cross")[0].split(", ")
-    with jax.enable_x64(True):
-        module = case.build(jnp.float64)
-        variables, report = interop.import_state_dict(module, golden.state_dict(record))
-        variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
-
-        @jax.jit
-        @jax.value_and_grad
-        def probe(params):
-            inputs = variables | {"params": params}
-            outputs, _ = module.apply(
-                inputs, images.astype(np.float64), train=True, mutable=["batch_stats"]
-            )
-            named = case.named(outputs)
-            total = 0.0
-            for name in logits:
-                log_probs = jax.nn.log_softmax(_rows(named[name]))
-                labels = jnp.arange(len(log_probs))
-                total -= log_probs[labels, labels % log_probs.shape[-1]].mean()
-            return total
-
-        value, gradients = probe(variables["params"])
-        assert value.dtype == jnp.float64
-        golden.assert_close(value, arrays["train_probe_f64"], 1e-9)
-    state = interop.export_state_dict(
-        module, variables | {"params": gradients}, dialect=report.dialect
-    )
+def test_gradients_in_float64(computed):
+    _, probe = computed.results("train", jnp.float64)
+    golden.compare(probe["value"], computed.arrays["train_probe_f64"], np.float64)
+    state = computed.official(computed.variables | {"params": probe["gradients"]})
     norms = [
         np.linalg.norm(state[name].ravel())
-        for name, _, kind in record["state_dict"]
+        for name, _, kind in computed.record["state_dict"]
         if kind not in BUFFERS
     ]
-    golden.assert_close(np.array(norms), arrays["train_grad_norm_f64"], 1e-8)
+    golden.assert_close(np.array(norms), computed.arrays["train_grad_norm_f64"], 1e-9)

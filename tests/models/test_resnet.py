@@ -37,9 +37,18 @@ def test_padding_subsamples_and_appends_zeros():
     np.testing.assert_array_equal(y[..., 3:], 0)
 
 
+def test_centered_padding_puts_half_of_the_zeros_before():
+    x = np.random.default_rng(0).normal(size=(2, 5, 8, 4)).astype(np.float32)
+    block = residual_blocks.BasicBlock(width=8, stride=2, shortcut="centered_padding")
+    y, params = without_residual(block, x)
+    assert set(params) == {"conv1", "bn1", "conv2", "bn2"}
+    np.testing.assert_array_equal(y[..., 2:6], np.maximum(x[:, ::2, ::2], 0))
+    np.testing.assert_array_equal(y[..., [0, 1, 6, 7]], 0)
+
+
 @pytest.mark.parametrize(
     ("shortcut", "layers"),
-    [("padding", set()), ("convolution", {"shortcut_conv"})],
+    [("padding", set()), ("centered_padding", set()), ("convolution", {"shortcut_conv"})],
 )
 @pytest.mark.parametrize("block", ["basic", "bottleneck", "preactivation"])
 def test_layers_of_shortcuts(block, shortcut, layers):

@@ -19,6 +19,7 @@ CONSTRUCTORS: dict[str, str] = {
     **{f"selfkd_resnet{depth}": f"Self-KD-Lib CIFAR_ResNet{depth}" for depth in (18, 50)},
     **{f"mixskd_resnet{depth}": f"Self-KD-Lib MixSKD_CIFAR_ResNet{depth}" for depth in (18, 50)},
     **{f"sfp_resnet{depth}": f"SFP resnet{depth}" for depth in (20, 32, 44, 56, 110)},
+    **{f"option_a_resnet{depth}": f"resnet{depth}, shortcuts A" for depth in (20, 32, 44, 56, 110)},
     **{f"resnet{depth}": f"torchvision resnet{depth}" for depth in (18, 34, 50, 101)},
     **{f"vgg{depth}": f"HSAKD vgg{depth}_bn" for depth in (8, 11, 13, 16, 19)},
     "vgg16_maxpool": "MCL-OKD vgg16",

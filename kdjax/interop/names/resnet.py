@@ -37,6 +37,8 @@ def _is_resnetv2(network: nn.Module) -> bool:
 
 
 def _cifar(network: CifarResNet) -> dict[str, Rules]:
+    if network.shortcut == "centered_padding":
+        return {"option A": _names("linear")}
     if network.shortcut == "padding":
         return {"SFP": _names("classifier", _PRUNING, ("conv_1_3x3", "bn_1"), "stage_")}
     if network.block == "preactivation":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,9 +80,14 @@ def _is_constant(equation, operands: list[Operand]) -> bool:
 
 
 class Session:
-    """A file that runs on the CPU: float32 images `[B, H, W, C]` to logits `[B, num_classes]`."""
+    """A file that runs on the CPU: float32 images `[B, H, W, C]` to logits `[B, num_classes]`.
+
+    ONNX Runtime's telemetry is switched off: when it is imported without this, it writes an
+    identifier of the machine and a database to the user's cache, and reports what is run.
+    """
 
     def __init__(self, file: Path):
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is imported
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

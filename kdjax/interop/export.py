@@ -25,7 +25,7 @@ from kdjax.interop import onnx
 from kdjax.interop import torch as interop
 from kdjax.interop.deployed import Images
 from kdjax.networks import Network
-from kdjax.runs.files import write_atomically
+from kdjax.runs.files import writing
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -64,8 +64,11 @@ def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]
     """Where `write` puts each format, and the description under ''.
 
     Raises:
-      UserError: an unknown format, a package that it needs is missing, or a file is there already.
+      UserError: an unknown format, a package that it needs is missing, a file is there already, or
+        the name is of another directory.
     """
+    if Path(name).name != name or name in ("", ".."):
+        raise UserError(f"{name!r} is no name of a file in {directory}")
     unknown = [each for each in formats if each not in FORMATS]
     if unknown or not formats:
         raise UserError(f"--formats={','.join(formats)}: choose from {','.join(FORMATS)}")
@@ -109,16 +112,19 @@ def write(
     _make(directory)
     exported = _exported(network, images)
     written, failures = {}, []
-    for each in formats:
-        try:
-            written[each] = _write(exported, paths[each], each)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        yield f"{each:<10}{_line(paths[each], written[each]['largest_relative_difference'])}"
-    if written:
-        _describe(exported, paths[""], written)
-        yield f"{'json':<10}{paths['']}"
+    # Another export of this name is refused meanwhile.
+    with writing(paths[""], replace=False) as description:
+        for form in formats:
+            try:
+                written[form] = _write(exported, paths[form], form)
+            except UserError as error:
+                failures.append(str(error))
+                continue
+            yield f"{form:<10}{_line(paths[form], written[form]['largest_relative_difference'])}"
+        if not written:
+            raise UserError("; ".join(failures))
+        description.write_text(_described(exported, written))
+    yield f"{'json':<10}{paths['']}"
     if failures:
         raise UserError("; ".join(failures))
 
@@ -146,9 +152,9 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
     Returns:
       What the description says of it.
     """
-    unchecked = file.with_name(f"unchecked_{file.name}")
-    try:
-        more = _WRITERS[form](exported, unchecked)
+    content, more = _WRITERS[form](exported)
+    with writing(file, replace=False) as unchecked:
+        unchecked.write_bytes(content)
         difference = _difference(exported, unchecked, form)
         tolerance = TOLERANCE
         if form == "stablehlo" and jax.default_backend() != "cpu":
@@ -159,21 +165,15 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
                 f"network's by {difference:.1e}, relative to the largest; more than "
                 f"{tolerance:.0e}, so it was removed"
             )
-        unchecked.replace(file)
-    except OSError as error:
-        raise UserError(f"--output={file.parent} cannot be written: {error.strerror}") from error
-    finally:
-        unchecked.unlink(missing_ok=True)
     return {"file": file.name, **more, "largest_relative_difference": difference}
 
 
-def _write_stablehlo(exported: _Exported, file: Path) -> dict[str, Any]:
+def _stablehlo(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
     (batch,) = jax.export.symbolic_shape("batch")
     spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
     with _without_locations():
         made = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
-    file.write_bytes(made.serialize())
-    return {"platforms": list(PLATFORMS), "jax": jax.__version__}
+    return made.serialize(), {"platforms": list(PLATFORMS), "jax": jax.__version__}
 
 
 @contextlib.contextmanager
@@ -187,13 +187,22 @@ def _without_locations() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
-def _write_onnx(exported: _Exported, file: Path) -> dict[str, Any]:
+def _onnx(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
     name = exported.network.spec.full_name
     try:
-        file.write_bytes(onnx.convert(exported.closed, exported.images.shape, name))
+        content = onnx.convert(exported.closed, exported.images.shape, name)
     except onnx.Unsupported as error:
         raise UserError(f"{name} cannot be written as ONNX: {error}; leave onnx out") from error
-    return {"opset": onnx.OPSET}
+    return content, {"opset": onnx.OPSET}
+
+
+def _torch(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
+    state = _state_dict(exported.network)
+    content = interop.encoded(state, _SUFFIXES["torch"])
+    return content, {"arrays": len(state), "images": "normalized, NCHW"}
+
+
+_WRITERS = {"stablehlo": _stablehlo, "onnx": _onnx, "torch": _torch}
 
 
 def write_state_dict(file: Path, network: Network) -> int:
@@ -202,16 +211,13 @@ def write_state_dict(file: Path, network: Network) -> int:
     Raises:
       UserError: the network has no counterpart in PyTorch, or the file cannot be written.
     """
-    state = interop.export_state_dict(network.module(), network.variables)
+    state = _state_dict(network)
     interop.write(file, state)
     return len(state)
 
 
-def _write_torch(exported: _Exported, file: Path) -> dict[str, Any]:
-    return {"arrays": write_state_dict(file, exported.network), "images": "normalized, NCHW"}
-
-
-_WRITERS = {"stablehlo": _write_stablehlo, "onnx": _write_onnx, "torch": _write_torch}
+def _state_dict(network: Network) -> interop.StateDict:
+    return interop.export_state_dict(network.module(), network.variables)
 
 
 def _difference(exported: _Exported, file: Path, form: str) -> float:
@@ -236,7 +242,8 @@ def _line(file: Path, difference: float) -> str:
     return f"{file}  {megabytes:.1f} MB  largest relative difference {difference:.1e}"
 
 
-def _describe(exported: _Exported, file: Path, written: dict[str, dict]) -> None:
+def _described(exported: _Exported, written: dict[str, dict]) -> str:
+    """The description of an export's files."""
     network = exported.network
     description = {
         "network": network.spec.full_name,
@@ -252,4 +259,4 @@ def _describe(exported: _Exported, file: Path, written: dict[str, dict]) -> None
     }
     if network.spec.compaction is not None:
         description["compaction"] = network.spec.compaction.as_dict()
-    write_atomically(file, json.dumps(description, indent=2) + "\n")
+    return json.dumps(description, indent=2) + "\n"

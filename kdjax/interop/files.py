@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from kdjax.errors import UserError
+from kdjax.runs.files import write_atomically
 
 StateDict = dict[str, np.ndarray]
 
@@ -167,14 +168,19 @@ def write(file: str | Path, state: Mapping[str, np.ndarray]) -> None:
       UserError: the file cannot be written, or torch is missing.
     """
     file = Path(file)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.numpy import save
+    write_atomically(file, encoded(state, file.suffix))
 
-            file.write_bytes(save(dict(state)))
-        else:
-            torch, buffer = _torch(file), io.BytesIO()
-            torch.save({n: torch.from_numpy(v.copy()) for n, v in state.items()}, buffer)
-            file.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}") from error
+
+def encoded(state: Mapping[str, np.ndarray], suffix: str) -> bytes:
+    """The content of a file of a state dict, with the suffix '.safetensors' or PyTorch's own.
+
+    Raises:
+      UserError: torch is needed and missing.
+    """
+    if suffix == ".safetensors":
+        from safetensors.numpy import save
+
+        return save(dict(state))
+    torch, buffer = _torch(Path(f"a {suffix} file")), io.BytesIO()
+    torch.save({n: torch.from_numpy(v.copy()) for n, v in state.items()}, buffer)
+    return buffer.getvalue()

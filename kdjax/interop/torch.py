@@ -19,13 +19,14 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.interop import mapping
-from kdjax.interop.files import StateDict, read, some, write
+from kdjax.interop.files import StateDict, encoded, read, some, write
 from kdjax.interop.names import online, self_kd  # noqa: F401 (register their namings)
 
 __all__ = [
     "Report",
     "StateDict",
     "count_classes",
+    "encoded",
     "export_state_dict",
     "import_state_dict",
     "read",

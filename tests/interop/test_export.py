@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +20,7 @@ from kdjax.interop import deployed, export, onnx
 from kdjax.interop import torch as interop
 from kdjax.models import Compaction
 from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, load, save
+from kdjax.runs import files
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from tests import tiny_runs as runs
@@ -85,6 +90,9 @@ def test_a_run_becomes_functions_of_pixels(call, run, source, tmp_path):
 
     names = [f"network_1.{form}" for form in ("json", "onnx", "safetensors", "stablehlo")]
     assert sorted(file.name for file in (run / "export").iterdir()) == names
+    for file in (run / "export").iterdir():  # names of source files, of people and machines
+        assert not re.search(rb"/[\w./-]+\.py", content := file.read_bytes()), file.name
+        assert str(Path.home()).encode() + b"/" not in content
     description = json.loads((run / "export/network_1.json").read_text())
     assert description["input"]["shape"] == ["batch", 8, 8, 3]
     assert description["files"]["stablehlo"]["platforms"] == ["cpu", "cuda", "tpu"]
@@ -216,9 +224,39 @@ def test_a_file_that_computes_something_else_is_removed(tiny, tmp_path, monkeypa
     assert list(json.loads((tmp_path / "x.json").read_text())["files"]) == ["torch"]
 
 
+def test_two_exports_of_one_name(tiny, tmp_path):
+    refused = pytest.raises(UserError, match="another process writes")
+    with files.writing(tmp_path / "x.json"), refused:
+        list(export.write(tiny, NORMALIZED, tmp_path, "x", ["torch"]))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/x", "/x", "..", ""])
+def test_names_stay_in_their_directory(name, tmp_path):
+    with pytest.raises(UserError, match="is no name of a file in"):
+        export.files(tmp_path / "deep", name, ["torch"])
+
+
+def test_onnx_runtime_writes_nothing(tiny, tmp_path):
+    """Imported as it is, it writes an identifier to the user's cache, and a database."""
+    list(export.write(tiny, NORMALIZED, tmp_path, "x", ["onnx"]))
+    (home := tmp_path / "home").mkdir()
+    program = (
+        "import sys, numpy; from kdjax.interop import onnx; "
+        "print(onnx.Session(sys.argv[1])(numpy.zeros((1, 8, 8, 3), numpy.float32)).shape)"
+    )
+    environment = os.environ | {"HOME": str(home), "TMPDIR": str(home)}
+    environment |= {"XDG_CACHE_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", program, str(tmp_path / "x.onnx")]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == f"(1, {runs.CLASSES})"
+    assert list(home.rglob("*")) == []
+
+
 def test_networks_that_give_no_numbers_are_not_written(tiny, tmp_path):
     variables = jax.tree.map(lambda x: np.full_like(x, np.nan), tiny.variables)
-    with pytest.raises(UserError, match="differ from the network's by nan"):
+    with pytest.raises(UserError, match="numbers that are not finite"):
         list(export.write(tiny._replace(variables=variables), NORMALIZED, tmp_path, "x", ["torch"]))
     assert list(tmp_path.iterdir()) == []
 

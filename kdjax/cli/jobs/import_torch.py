@@ -23,7 +23,9 @@ def import_torch(values: FlagValues) -> None:
     directory, file, name = Path(values.workdir), Path(values.torch_file), values.network
     store.check_free(directory)
     statistics = normalization.from_flags(values.mean, values.std)
-    state = interop.select(interop.read(file), values.torch_part)
+    state = interop.read(file)
+    if values.torch_part:
+        state = interop.select(state, values.torch_part)
     module = models.create(name, num_classes=1)
     num_classes = interop.count_classes(module, state)
     side = models.create(models.parse(name).network, num_classes=1).image_size

@@ -68,7 +68,7 @@ def pair(case: Case) -> tuple[tuple, tuple]:
     updates, _ = jax.jit(prune.update)(still, prune.init(params), params)
     params = jax.device_get(optax.apply_updates(params, updates))
     variables = {"params": params, "batch_stats": jax.device_get(variables["batch_stats"])}
-    smaller = compaction.compact(network, variables, multiple=case.multiple)
+    smaller = compaction.remove_filters(network, variables, multiple=case.multiple)
     return (network, variables), (smaller.network, smaller.variables)
 
 

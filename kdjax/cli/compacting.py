@@ -48,7 +48,7 @@ def compact(
       output: where it goes, for everything that takes a trained network's directory.
       network_index, checkpoint: as in `kdjax.networks.load`.
       config: a run's own where None; of an imported network, needed to recalibrate.
-      multiple: as in `compaction.compact`.
+      multiple: as in `compaction.remove_filters`.
       recalibrate: 0 removes exactly. Otherwise BatchNorm is removed with the filters, as in the
         papers, outputs change, and its statistics are estimated anew from so many training batches.
 
@@ -62,7 +62,9 @@ def compact(
         config = workdirs.read_config(workdir)
     network, variables = found.module(), found.variables
     _check_zeros(network, variables, workdir)
-    smaller = compaction.compact(network, variables, drop_norms=recalibrate > 0, multiple=multiple)
+    smaller = compaction.remove_filters(
+        network, variables, drop_norms=recalibrate > 0, multiple=multiple
+    )
     _check_removed(network, smaller.network, workdir)
     image_shape = found.spec.input.shape
     spec = dataclasses.replace(found.spec, compaction=smaller.network.compaction)

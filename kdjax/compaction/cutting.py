@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from kdjax.models import BatchNorm, StagedNetwork
-from kdjax.models.compacted import Narrow, narrow_layers
 from kdjax.models.filters import Link
+from kdjax.models.narrowing import Narrow, narrow_layers
 
 # What is left of an array: {axis: indices}, axes counted from the end, by the array's path.
 Cuts = dict[str, dict[int, np.ndarray]]
@@ -27,7 +27,7 @@ def narrow(tree: Any, cuts: Cuts, *, within: str = "") -> Any:
     Args:
       tree: parameters, `batch_stats`, an optimizer's state, or a whole training state. Arrays may
         have more axes in front, say one for devices.
-      cuts: of `Compact`.
+      cuts: of `Removal`.
       within: the '/'-joined keys under which the network is, at any depth: 'network_0' in all that
         belongs to a cohort. Without it, every path that ends as one of the network's is meant, so
         that a tree with more than this network needs it.

@@ -20,7 +20,7 @@ def filter_groups(
 
     A convolution and the depthwise ones behind it are one group, every other convolution is one by
     itself. (HCGNet's gates have no filters of their own to prune.) With a network that was made
-    smaller (`kdjax.compaction.compact`) the groups know how many of their filters are gone.
+    smaller (`kdjax.compaction.remove_filters`) the groups know how many of their filters are gone.
 
     Args:
       network: the network; paths are those of its own parameters.

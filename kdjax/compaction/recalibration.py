@@ -10,7 +10,7 @@ import jax
 
 from kdjax.errors import UserError
 from kdjax.models import BatchNorm
-from kdjax.models.compacted import changed
+from kdjax.models.narrowing import changed
 
 
 def recalibrate_batch_norm(

@@ -13,13 +13,13 @@ from kdjax.compaction.cutting import Arrays, Cuts, cuts_between, folded_constant
 from kdjax.compaction.zero_filters import pruned_filters, zero_filters
 from kdjax.errors import UserError
 from kdjax.models import Compaction, StagedNetwork
-from kdjax.models.compacted import Narrow, narrow_layers
 from kdjax.models.filters import Link, Sum
+from kdjax.models.narrowing import Narrow, narrow_layers
 from kdjax.pruning.groups import Params
 from kdjax.tree import leaves
 
 
-class Compact(NamedTuple):
+class Removal(NamedTuple):
     """A smaller network.
 
     Attributes:
@@ -33,14 +33,14 @@ class Compact(NamedTuple):
     cuts: Cuts
 
 
-def compact(
+def remove_filters(
     network: StagedNetwork,
     variables: Mapping[str, Params],
     masks: Mapping[str, Any] | None = None,
     *,
     drop_norms: bool = False,
     multiple: int = 1,
-) -> Compact:
+) -> Removal:
     """Takes pruned filters out of a network.
 
     In evaluation the result computes what the network computes, up to rounding, for images of every
@@ -105,7 +105,7 @@ def compact(
         flat = traverse_util.flatten_dict(variables["params"], sep="/")
         flat |= folded_constants(result, smaller, arrays)
         variables["params"] = traverse_util.unflatten_dict(flat, sep="/")
-    return Compact(result, variables, cuts)
+    return Removal(result, variables, cuts)
 
 
 def shrink(
@@ -114,16 +114,16 @@ def shrink(
     masks: Mapping[str, Any] | None = None,
     *,
     multiple: int = 1,
-) -> Compact:
-    """`compact` for a network that is trained on: it must compute the same in training, too.
+) -> Removal:
+    """`remove_filters` for a network that is trained on: it must compute the same in training, too.
 
     `narrow` makes the optimizer's state fit. Filters that are still to come back (of soft pruning)
     must not be in `masks`.
 
     Raises:
-      UserError: as `compact`, or BatchNorm's scale and bias are not zero where filters go.
+      UserError: as `remove_filters`, or BatchNorm's scale and bias are not zero where filters go.
     """
-    result = compact(network, variables, masks, multiple=multiple)
+    result = remove_filters(network, variables, masks, multiple=multiple)
     if result.network.compaction.constants:
         raise UserError(
             "a network can only shrink in training where BatchNorm's scale and bias are pruned "

@@ -16,7 +16,6 @@ from kdjax.models.branched import (
 )
 from kdjax.models.cifar_resnet import CifarResNet
 from kdjax.models.cohort import Cohort
-from kdjax.models.compacted import Compaction
 from kdjax.models.count import multiply_adds, parameter_count
 from kdjax.models.densenet import DenseNet
 from kdjax.models.filters import Link, Sum
@@ -24,6 +23,7 @@ from kdjax.models.hcgnet import HCGNet
 from kdjax.models.imagenet_resnet import ImageNetResNet
 from kdjax.models.layers import BatchNorm
 from kdjax.models.mobilenet_v2 import MobileNetV2
+from kdjax.models.narrowing import Compaction
 from kdjax.models.online import (
     GatedCohort,
     GatedOutputs,

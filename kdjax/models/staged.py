@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
-from kdjax.models.compacted import Compaction, narrowed
 from kdjax.models.filters import Link, Sum
+from kdjax.models.narrowing import Compaction, narrowed
 from kdjax.models.outputs import Outputs
 
 # What becomes of `(stage number, feature map)`; 0 is the stem.
@@ -34,7 +34,8 @@ class StagedNetwork(nn.Module):
       extra_stages: how many more stages follow the last one, each with its width and at its
         resolution: what HSAKD's branch after the last stage consists of.
       compaction: which filters are left of a network that was made smaller
-        (`kdjax.compaction.compact`), or None. Its feature maps have the channels that are left.
+        (`kdjax.compaction.remove_filters`), or None. Its feature maps have the channels that are
+        left.
     """
 
     num_classes: int

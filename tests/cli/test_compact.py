@@ -180,7 +180,7 @@ def test_formula_of_the_papers(fast, rate, ratio):
     network = models.create(name, num_classes=10)
     variables = random_variables(network, dtype=np.float32)
     variables["params"], _ = pruned(variables["params"], compaction.filter_groups(network), rate)
-    smaller = compaction.compact(network, variables)
+    smaller = compaction.remove_filters(network, variables)
     pair = (
         Network(NetworkSpec(name, 10), variables),
         Network(NetworkSpec(name, 10, compaction=smaller.network.compaction), smaller.variables),
@@ -229,7 +229,7 @@ def test_recalibration_needs_images(call, directory, tmp_path):
 
 
 def test_a_wrong_result_is_not_written(call, fast, directory, tmp_path, monkeypatch):
-    right = compaction.compact
+    right = compaction.remove_filters
 
     def wrong(*arguments, **options):
         result = right(*arguments, **options)
@@ -237,6 +237,6 @@ def test_a_wrong_result_is_not_written(call, fast, directory, tmp_path, monkeypa
         classifier["bias"] = classifier["bias"] * 1.01
         return result
 
-    monkeypatch.setattr(compaction, "compact", wrong)
+    monkeypatch.setattr(compaction, "remove_filters", wrong)
     message = compact_error(call, directory, tmp_path / "small")
     assert "logits differ from the network's by" in message and "nothing was written" in message

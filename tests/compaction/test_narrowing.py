@@ -12,10 +12,10 @@ import pytest
 
 from kdjax import models
 from kdjax.compaction import (
-    compact,
     filter_groups,
     narrow,
     recalibrate_batch_norm,
+    remove_filters,
     shrink,
     with_removed,
 )
@@ -156,9 +156,9 @@ def test_removal_with_batch_norm_and_recalibration():
     network = FAMILIES["vgg"].clone(dtype=jnp.float64)
     variables = random_variables(network)
     variables["params"], masks = pruned(variables["params"], filter_groups(network))
-    result = compact(network, variables, masks, drop_norms=True)
+    result = remove_filters(network, variables, masks, drop_norms=True)
     assert not result.network.compaction.constants
-    with_constants = compact(network, variables, masks)
+    with_constants = remove_filters(network, variables, masks)
     counts = [models.parameter_count(x.variables["params"]) for x in (result, with_constants)]
     assert counts[0] < counts[1]
     x, y = images(), images(seed=6)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.compaction import compact, filter_groups, masks_of_zeros, narrow, removal_table, shrink
+from kdjax.compaction import (
+    filter_groups,
+    masks_of_zeros,
+    narrow,
+    removal_table,
+    remove_filters,
+    shrink,
+)
 from kdjax.models import channels, layers
 from kdjax.pruning import official
 from kdjax.pruning.accounting import cifar_resnet
@@ -24,7 +31,7 @@ def float64():
 
 def test_residual_sums_with_constants_keep_their_width():
     network, variables, masks, _ = prepared("resnet", residual=True)
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     assert result.network.compaction.sums == ()
     assert_close(
         logits(result.network, result.variables, images()), logits(network, variables, images())
@@ -52,7 +59,10 @@ def test_zero_filters_are_found():
     network, variables, masks, groups = prepared("vgg")
     found = masks_of_zeros(variables["params"], groups)
     assert_close(found, masks)
-    assert compact(network, variables).network == compact(network, variables, masks).network
+    assert (
+        remove_filters(network, variables).network
+        == remove_filters(network, variables, masks).network
+    )
     # One of several leaves that is not zero keeps a filter.
     with_norms = filter_groups(network, norms=True)
     assert all(mask.all() for mask in masks_of_zeros(variables["params"], with_norms).values())
@@ -79,10 +89,10 @@ def test_an_expansion_alone_cannot_go():
     kernel = variables["params"]["stage2_block0"]["expand_conv"]["kernel"]
     kernel[..., 3] = 0
     mask = {name: np.arange(kernel.shape[-1]) != 3}
-    assert compact(network, variables, mask).network.compaction.kept == ()
+    assert remove_filters(network, variables, mask).network.compaction.kept == ()
     depthwise = variables["params"]["stage2_block0"]["depthwise_conv"]["kernel"]
     depthwise[..., 3] = 0
-    assert list(compact(network, variables, mask).network.compaction.masks) == [name]
+    assert list(remove_filters(network, variables, mask).network.compaction.masks) == [name]
 
 
 def test_groups_keep_equally_many_filters():
@@ -94,13 +104,13 @@ def test_groups_keep_equally_many_filters():
         kernel[..., gone] = 0
         layer = variables["params"]["stage1_smg0"] | {"conv2": {"kernel": kernel}}
         changed = variables | {"params": variables["params"] | {"stage1_smg0": layer}}
-        compaction = compact(network, changed).network.compaction
+        compaction = remove_filters(network, changed).network.compaction
         assert dict(compaction.kept).get(name, "1" * 8) == left
 
 
 def test_numbers_of_filters_can_be_multiples():
     network, variables, masks, _ = prepared("resnet, padding", 0.5)
-    result = compact(network, variables, masks, multiple=4)
+    result = remove_filters(network, variables, masks, multiple=4)
     counts = {int(mask.sum()) for mask in result.network.compaction.masks.values()}
     assert counts == {4, 8}  # of 8 filters 4, of 12 filters 6
     x = images()
@@ -139,7 +149,7 @@ def test_channels_are_taken_out_and_put_back(cost):
 def test_parts_and_cohorts():
     """Stages that are shared, and names that begin with those of the network in the cohort."""
     network, variables, masks, _ = prepared("vgg, max pooling")
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     x = images(32, 32)
     expected = logits(network, variables, x)
     cohort = models.Cohort((result.network, result.network), shared_stages=2)
@@ -182,14 +192,14 @@ def test_multiply_adds_are_those_of_the_papers():
     variables["params"], masks = pruned(
         variables["params"], official(variables["params"]), rate=0.25
     )
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     counted = models.multiply_adds(result.network, (32, 32, 3))
     assert counted - 64 * 10 == cifar_resnet(20, 0.25).macs
 
 
 def test_removal_table():
     network, variables, masks, _ = prepared("resnet, padding")
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     lines = removal_table(result.network, result.variables).splitlines()
     assert lines[0].split() == ["layer", "filters", "left"]
     assert lines[1].split() == ["stem_conv", "8", "5", "wide"]

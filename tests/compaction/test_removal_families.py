@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax import models
-from kdjax.compaction import compact, narrow, shrink
-from kdjax.models import compacted
+from kdjax.compaction import narrow, remove_filters, shrink
+from kdjax.models import narrowing
 from tests.compaction.removed import assert_close, images, logits, prepared
 from tests.models.families import FAMILIES, shapes_of
 
@@ -40,7 +40,7 @@ def assert_smaller(result, network, variables, least: float) -> None:
 @parametrize(FAMILIES, {"resnet, padding", "vgg", "shufflenet v2"})
 def test_evaluation_is_the_same_where_batch_norm_makes_constants(name):
     network, variables, masks, _ = prepared(name, projections=True)
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     assert result.network.compaction.constants
     assert_smaller(result, network, variables, 0.2)
     size = max(16, network.stride)
@@ -86,9 +86,9 @@ def test_residual_sums_lose_channels(name):
     network, variables, masks, _ = prepared(name, norms=True, residual=True)
     result = shrink(network, variables, masks)
     assert set(result.network.compaction.sums) == {each.name for each in network.filter_sums()}
-    plan = compacted.narrow_layers(result.network)
+    plan = narrowing.narrow_layers(result.network)
     assert not any(layer.widen or layer.select for layer in plan.values())
-    one_by_one = compact(*prepared(name, norms=True, projections=True)[:3])
+    one_by_one = remove_filters(*prepared(name, norms=True, projections=True)[:3])
     counts = [models.multiply_adds(n, (32, 32, 3)) for n in (result.network, one_by_one.network)]
     assert counts[0] < counts[1]
     assert_trains_alike(result, network, variables)

@@ -11,7 +11,7 @@ import pytest
 from experiments import kill_resume
 from kdjax import models
 from kdjax import networks as trained_networks
-from kdjax.compaction import compact, filter_groups
+from kdjax.compaction import filter_groups, remove_filters
 from kdjax.errors import UserError
 from kdjax.networks import Network
 from kdjax.training import evaluation, stages
@@ -39,7 +39,7 @@ def save(tmp_path_factory):
         if zeros:
             for group in filter_groups(module):
                 leaves(network.variables["params"])[f"{group.name}/kernel"][..., 0] = 0
-            smaller = compact(module, network.variables)
+            smaller = remove_filters(module, network.variables)
             compaction = smaller.network.compaction
             spec = dataclasses.replace(network.spec, compaction=compaction)
             network = Network(spec, smaller.variables)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.compaction import compact, filter_groups
+from kdjax.compaction import filter_groups, remove_filters
 from kdjax.errors import UserError
 from kdjax.networks import Network, NetworkSpec, load, save
 from tests.compaction.removed import assert_close, images, logits, pruned
@@ -30,7 +30,7 @@ def test_saved_and_loaded_by_name(tmp_path):
     network = models.create("tiny", num_classes=3)
     variables = random_variables(network, dtype=np.float32)
     variables["params"], masks = pruned(variables["params"], filter_groups(network))
-    result = compact(network, variables, masks)
+    result = remove_filters(network, variables, masks)
     spec = NetworkSpec("tiny", 3, compaction=result.network.compaction)
     save(tmp_path / "there", Network(spec, result.variables), {})
     loaded = load(tmp_path / "there")
@@ -52,7 +52,7 @@ def test_saved_and_loaded_by_name(tmp_path):
 
 
 def test_dtype_of_a_compact_network(masked):
-    result = compact(NETWORK, *masked)
+    result = remove_filters(NETWORK, *masked)
     network = result.network.clone(dtype=np.dtype("bfloat16"), axis_name="batch")
     outputs = jax.eval_shape(network.apply, result.variables, images().astype(np.float32))
     assert outputs.logits.dtype == np.float32
@@ -70,7 +70,7 @@ def test_dtype_of_a_compact_network(masked):
 def test_bad_masks(masked, changes, pattern):
     variables, masks = masked
     with pytest.raises(UserError, match=pattern) as error:
-        compact(NETWORK, variables, masks | changes)
+        remove_filters(NETWORK, variables, masks | changes)
     assert "\n" not in str(error.value)
 
 
@@ -79,15 +79,18 @@ def test_a_convolution_without_filters(masked):
     kernel = np.zeros_like(variables["params"]["stem_conv"]["kernel"])
     params = variables["params"] | {"stem_conv": {"kernel": kernel}}
     with pytest.raises(UserError, match="no filter of 'stem_conv' is left"):
-        compact(NETWORK, variables | {"params": params})
+        remove_filters(NETWORK, variables | {"params": params})
 
 
 @pytest.mark.parametrize(
     ("call", "pattern"),
     [
-        (lambda v, m: compact(FAMILIES["vgg"], v, m), "not the variables of this VGG: stage"),
-        (lambda v, m: compact(NETWORK, v, m, multiple=0), "multiple=0"),
-        (lambda v, m: compact(*compact(NETWORK, v, m)[:2]), "compact already"),
+        (
+            lambda v, m: remove_filters(FAMILIES["vgg"], v, m),
+            "not the variables of this VGG: stage",
+        ),
+        (lambda v, m: remove_filters(NETWORK, v, m, multiple=0), "multiple=0"),
+        (lambda v, m: remove_filters(*remove_filters(NETWORK, v, m)[:2]), "compact already"),
     ],
 )
 def test_refusals(masked, call, pattern):

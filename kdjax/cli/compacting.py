@@ -230,7 +230,7 @@ def training_batches(
     config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.update(steps_per_dispatch=1, parallel="pmap")
     config.pruning, config.start = configs.base().pruning, configs.base().start
-    program = build(config)
+    program = build(config, normalization=network.spec.input.normalization)
     make = jax.jit(step_batch(program.prepare, config.seed))
     constants = program.feed.constants("train")
     epochs = (program.feed.train(epoch, 0) for epoch in itertools.count())

@@ -7,7 +7,13 @@ from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
-from kdjax.methods.registry import create, needs_teacher, networks, starting_compactions
+from kdjax.methods.registry import (
+    create,
+    needs_teacher,
+    networks,
+    starting_compactions,
+    starting_normalization,
+)
 
 __all__ = [
     "CONSTANTS",
@@ -25,4 +31,5 @@ __all__ = [
     "needs_teacher",
     "networks",
     "starting_compactions",
+    "starting_normalization",
 ]

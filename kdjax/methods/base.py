@@ -22,6 +22,15 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
+# Images as they are normalized for the students, `[B, H, W, C]`, to those for their teacher.
+Renormalize = Callable[[jax.Array], jax.Array]
+
+
+def unchanged(images: jax.Array) -> jax.Array:
+    """The images themselves: students and teacher share their normalization."""
+    return images
+
+
 class Inputs(NamedTuple):
     """What the networks of a method are shown of a batch, in R rows.
 

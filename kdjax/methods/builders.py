@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from kdjax import models
 from kdjax.data import order, transformations
 from kdjax.errors import UserError
-from kdjax.methods import self_distill
+from kdjax.methods import base, self_distill
 from kdjax.methods.base import Method
 from kdjax.methods.cross_entropy import cross_entropy
 from kdjax.methods.distill import BASELINES, by_class, distill
@@ -18,7 +18,7 @@ from kdjax.methods.dml import dml
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
-from kdjax.networks import Network, store
+from kdjax.networks import InputSpec, Network, renormalization, store
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     axis_name: str | None
     train_labels: np.ndarray | None
     teacher: Network | None
+    images: InputSpec | None
 
     def trained(self) -> Network:
         """The network that `config.teacher` names, unless another one is given."""
@@ -53,7 +54,7 @@ def _mcl(parts: Parts) -> Method:
 
 def _distill(parts: Parts) -> Method:
     """The student and teacher of the config, with the baseline that `config.method` names."""
-    config, cohort, axis_name, train_labels, _ = parts
+    config, cohort, axis_name, train_labels, *_ = parts
     settings = dict(config.distill[config.method])
     weights = {name: settings.pop(name) for name in ("weight", "label_weight")}
     weights |= {name: config.distill[name] for name in ("teacher_weight", "temperature")}
@@ -67,18 +68,20 @@ def _distill(parts: Parts) -> Method:
     if train_labels is not None:
         steps = order.steps_per_epoch(len(train_labels), config.batch_size)
     constants = {"others": by_class(train_labels)} if config.method == "crd" else None
+    *teacher, renormalize = _teacher(parts)
     return distill(
         cohort,
-        *_teacher(parts),
+        *teacher,
         baseline,
+        renormalize=renormalize,
         steps_per_epoch=steps,
         constants=constants,
         **weights,
     )
 
 
-def _teacher(parts: Parts) -> tuple[nn.Module, dict]:
-    """The network that `config.teacher` names, and its variables."""
+def _teacher(parts: Parts) -> tuple[nn.Module, dict, base.Renormalize]:
+    """The network that `config.teacher` names, its variables, and what its images go through."""
     config, teacher = parts.config, parts.trained()
     wanted = config.teacher.network
     if wanted and teacher.spec.name != wanted:
@@ -90,7 +93,9 @@ def _teacher(parts: Parts) -> tuple[nn.Module, dict]:
     dtype = config.teacher.dtype or config.dtype
     if dtype not in DTYPES:
         raise UserError(f"config.teacher.dtype={dtype!r} is unknown; use '' or {joined(DTYPES)}")
-    return teacher.module(dtype=DTYPES[dtype]), teacher.variables
+    source = parts.images.normalization if parts.images is not None else None
+    renormalize = renormalization(source, teacher.spec.input.normalization)
+    return teacher.module(dtype=DTYPES[dtype]), teacher.variables, renormalize
 
 
 def _hssakd_teacher(parts: Parts) -> Method:
@@ -116,8 +121,13 @@ def _hssakd_student(parts: Parts) -> Method:
     _check_not_frozen(parts.config)
     branched, chosen = _with_branches(parts)
     temperature = parts.config.hssakd.temperature
+    *teacher, renormalize = _teacher(parts)
     return hssakd_student(
-        branched, *_teacher(parts), transformations=chosen, temperature=temperature
+        branched,
+        *teacher,
+        transformations=chosen,
+        temperature=temperature,
+        renormalize=renormalize,
     )
 
 

@@ -87,6 +87,7 @@ def hssakd_student(
     *,
     transformations: Transformations,
     temperature: float,
+    renormalize: base.Renormalize = base.unchanged,
 ) -> base.Method:
     """Networks that learn labels, and from a trained teacher its class and joint distributions.
 
@@ -100,6 +101,7 @@ def hssakd_student(
       teacher_variables: its weights.
       transformations: the M transformations.
       temperature: T > 0 of `losses.hssakd_student`. Paper: 3.
+      renormalize: from the student's images to the teacher's, `kdjax.networks.renormalization`.
 
     Raises:
       UserError: a student or the teacher has no branches, or others than the students and
@@ -117,7 +119,10 @@ def hssakd_student(
         del key
         labels, views = batch["label"], transformations.rows(batch["image"])
         outputs, model_state = base.train_outputs(cohort, params, model_state, views)
-        taught = branches.logits_of(teacher.apply(model_state[base.CONSTANTS]["teacher"], views))
+        # Before images are transformed: transformations may exchange their channels.
+        shown = renormalize(batch["image"])
+        shown = views if shown is batch["image"] else transformations.rows(shown)
+        taught = branches.logits_of(teacher.apply(model_state[base.CONSTANTS]["teacher"], shown))
         terms = _sum(
             losses.hssakd_student(
                 *branches.logits_of(each), labels, *taught, temperature=temperature

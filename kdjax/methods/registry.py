@@ -13,7 +13,7 @@ from kdjax.methods.base import Method
 from kdjax.methods.builders import BUILDERS, DTYPES, TAUGHT, Parts, joined
 from kdjax.methods.pruned import pruned
 from kdjax.methods.start import started
-from kdjax.networks import Network, store
+from kdjax.networks import InputSpec, Network, Normalization, store
 
 
 def needs_teacher(config: ConfigDict) -> bool:
@@ -67,6 +67,7 @@ def create(
     axis_name: str | None,
     train_labels: np.ndarray | None = None,
     teacher: Network | None = None,
+    images: InputSpec | None = None,
     compactions: Mapping[str, models.Compaction] | None = None,
 ) -> Method:
     """The method that `config.method` names, over the cohort that `config.networks` names.
@@ -78,6 +79,8 @@ def create(
       train_labels: `[images]` of the training split, for methods that look at all of it or count
         its epochs.
       teacher: takes the place of the network that `config.teacher` names.
+      images: that the networks see; a teacher that was trained with another normalization sees
+        them in its own. None: it sees them as the networks do.
       compactions: which filters are left of networks that were made smaller, by 'network_i', whose
         weights come from elsewhere; None for networks as they start, see `config.start`.
 
@@ -99,7 +102,9 @@ def create(
             "stages; share none (0) or up to all of them"
         )
     cohort = models.Cohort(members, shared_stages=config.shared_stages)
-    method = BUILDERS[config.method](Parts(config, cohort, axis_name, train_labels, teacher))
+    method = BUILDERS[config.method](
+        Parts(config, cohort, axis_name, train_labels, teacher, images)
+    )
     if start is not None:
         method = started(method, start, config.networks)
     return _pruned(method, config, members, train_labels)
@@ -111,6 +116,22 @@ def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, mode
     That is what `config.start` holds of its network; all of them of any other.
     """
     return _left(_start(config, num_classes))
+
+
+def starting_normalization(config: ConfigDict) -> Normalization | None:
+    """What the images of the trained network were normalized with that a run starts from.
+
+    That is `config.start`, or a frozen backbone, `config.teacher`; None where there is neither, or
+    its normalization is not known.
+
+    Raises:
+      UserError: the network cannot be read.
+    """
+    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
+    name = "teacher" if frozen else "start"
+    if not config[name].checkpoint:
+        return None
+    return store.spec_from_config(config[name], f"config.{name}").input.normalization
 
 
 def _left(start: Network | None) -> dict[str, models.Compaction]:

@@ -94,21 +94,20 @@ def renormalization(
 ) -> Callable[[jax.Array], jax.Array]:
     """A function of images `[..., C]` that were normalized by `source`: as `target` would.
 
-    It returns its argument itself if both are equal, or one of them is not known.
+    It returns its very argument if both are equal, or one of them is not known.
 
     Raises:
       UserError: they have different numbers of channels.
     """
     if source is None or target is None or source == target:
-        return unchanged
+        return lambda images: images
     if len(source.mean) != len(target.mean):
         raise UserError(
             f"images normalized by {source} cannot be normalized by {target}: these are other "
             "numbers of channels"
         )
-    (mean, std), (target_mean, target_std) = (
-        (np.asarray(each, np.float64) for each in source),
-        (np.asarray(each, np.float64) for each in target),
+    mean, std, target_mean, target_std = (
+        np.asarray(values, np.float64) for values in (*source, *target)
     )
     scale, shift = std / target_std, (mean - target_mean) / target_std
 
@@ -116,11 +115,6 @@ def renormalization(
         return images * scale.astype(images.dtype) + shift.astype(images.dtype)
 
     return renormalize
-
-
-def unchanged(images: jax.Array) -> jax.Array:
-    """The images themselves."""
-    return images
 
 
 def _text(values: tuple[float, ...]) -> str:

@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.networks import metadata as descriptions
+from kdjax.networks.normalization import Normalization
 from kdjax.networks.spec import NetworkSpec
 from kdjax.runs.checkpoints import Checkpoints, saved
 
@@ -104,36 +105,69 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
       UserError: there is no such directory, network or checkpoint, or it is damaged.
     """
     directory = Path(directory)
-    if checkpoint not in CHOICES:
-        raise UserError(f"checkpoint={checkpoint!r} is unknown; use 'best' or 'latest'")
-    if not saved(directory / "checkpoints"):
-        trained = " yet: train first (--job=train)" if is_run(directory) else ""
-        advice = "" if trained else ": name a run's workdir, or import one (--job=import-torch)"
-        raise UserError(f"{directory} holds no network{trained}{advice}")
-    step, metadata, state = _read(directory / "checkpoints", checkpoint)
+    manager, choice = _opened(directory, checkpoint)
+    loaded = manager.load(choice)
+    manager.close()
     try:
-        specs = descriptions.specs_of(metadata)
-        index = _index(network, len(specs), directory)
-        variables = descriptions.variables_of(metadata, index, state)
+        specs = descriptions.specs_of(loaded.metadata)
+        index = _index(network, len(specs))
+        variables = descriptions.variables_of(loaded.metadata, index, loaded.tree)
         _check_shapes(specs[index], variables)
     except UserError as error:
-        raise UserError(f"{directory / 'checkpoints' / str(step)}: {error}") from error
+        raise UserError(f"{directory / 'checkpoints' / str(loaded.step)}: {error}") from error
     return Network(specs[index], variables)
 
 
-def _read(checkpoints: Path, choice: str) -> tuple[int, dict, dict]:
-    """Step, metadata and state of the 'best' or the 'latest' checkpoint."""
-    manager = Checkpoints(checkpoints, "", read_only=True)
-    best = descriptions.best_of(manager.metadata())
-    if choice == "best" and best:
-        manager.close()
-        manager = Checkpoints(checkpoints, best, read_only=True)
-    loaded = manager.load("best" if choice == "best" and best else "latest")
+def read_spec(
+    directory: str | Path, network: int | str = 0, checkpoint: str = "best"
+) -> NetworkSpec:
+    """What `load` would read, without its weights.
+
+    Raises:
+      UserError: as `load`.
+    """
+    manager, choice = _opened(Path(directory), checkpoint)
+    step = manager.step("best") if choice == "best" else None
+    metadata = manager.metadata(step)
     manager.close()
-    return loaded.step, loaded.metadata, loaded.tree
+    try:
+        specs = descriptions.specs_of(metadata)
+        return specs[_index(network, len(specs))]
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from error
 
 
-def _index(network: int | str, count: int, directory: Path) -> int:
+def latest_normalization(workdir: Path) -> Normalization | None:
+    """What the images of a run are normalized with; None where it has no checkpoint yet.
+
+    Raises:
+      UserError: the latest checkpoint is damaged.
+    """
+    if not saved(workdir / "checkpoints"):
+        return None
+    return read_spec(workdir, checkpoint="latest").input.normalization
+
+
+def _opened(directory: Path, checkpoint: str) -> tuple[Checkpoints, str]:
+    """The checkpoints of a directory, and which of them is meant, 'best' or 'latest'."""
+    if checkpoint not in CHOICES:
+        raise UserError(f"checkpoint={checkpoint!r} is unknown; use 'best' or 'latest'")
+    if not saved(directory / "checkpoints"):
+        if is_run(directory):
+            raise UserError(f"{directory} holds no network yet: train first (--job=train)")
+        raise UserError(
+            f"{directory} holds no network: name a run's workdir, or import one "
+            "(--job=import-torch)"
+        )
+    manager = Checkpoints(directory / "checkpoints", "", read_only=True)
+    best = descriptions.best_of(manager.metadata())
+    if checkpoint == "latest" or not best:
+        return manager, "latest"
+    manager.close()
+    return Checkpoints(directory / "checkpoints", best, read_only=True), "best"
+
+
+def _index(network: int | str, count: int) -> int:
     names = [f"network_{index}" for index in range(count)]
     if network in names:
         return names.index(network)
@@ -153,13 +187,7 @@ def from_config(section: Any, name: str, num_classes: int) -> Network:
     Raises:
       UserError: none is named, it cannot be read, or it has another number of classes.
     """
-    if not section.checkpoint:
-        raise UserError(
-            f"{name}.checkpoint is missing: name the workdir of a trained network, or import one "
-            "from PyTorch (--job=import-torch)"
-        )
-    if section.version not in CHOICES:
-        raise UserError(f"{name}.version={section.version!r} is unknown; use 'best' or 'latest'")
+    _check_section(section, name)
     network = load(section.checkpoint, section.network_index, section.version)
     if network.spec.num_classes != num_classes:
         raise UserError(
@@ -167,6 +195,26 @@ def from_config(section: Any, name: str, num_classes: int) -> Network:
             f"{network.spec.num_classes} classes, the data has {num_classes}"
         )
     return network
+
+
+def spec_from_config(section: Any, name: str) -> NetworkSpec:
+    """The spec of the network that `from_config` would read.
+
+    Raises:
+      UserError: none is named, or it cannot be read.
+    """
+    _check_section(section, name)
+    return read_spec(section.checkpoint, section.network_index, section.version)
+
+
+def _check_section(section: Any, name: str) -> None:
+    if not section.checkpoint:
+        raise UserError(
+            f"{name}.checkpoint is missing: name the workdir of a trained network, or import one "
+            "from PyTorch (--job=import-torch)"
+        )
+    if section.version not in CHOICES:
+        raise UserError(f"{name}.version={section.version!r} is unknown; use 'best' or 'latest'")
 
 
 def _check_shapes(spec: NetworkSpec, variables: dict) -> None:

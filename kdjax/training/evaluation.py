@@ -67,8 +67,12 @@ class Run:
         checkpoints = Checkpoints(directory, self.config.evaluation.best, read_only=True)
         loaded = checkpoints.load(checkpoint)
         checkpoints.close()
-        left = metadata.compactions_of(loaded.metadata)
-        program = build(self.config, self.workdir, compactions=left)
+        program = build(
+            self.config,
+            self.workdir,
+            compactions=metadata.compactions_of(loaded.metadata),
+            normalization=metadata.specs_of(loaded.metadata)[0].input.normalization,
+        )
         return Restored(program, loaded.step, loaded.fitted(program.abstract_state()))
 
 
@@ -136,7 +140,11 @@ def evaluate_network(
     config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.pruning, config.start = configs.base().pruning, configs.base().start
     compaction = network.spec.compaction
-    program = build(config, compactions={} if compaction is None else {"network_0": compaction})
+    program = build(
+        config,
+        compactions={} if compaction is None else {"network_0": compaction},
+        normalization=network.spec.input.normalization,
+    )
     if program.num_classes != network.spec.num_classes:
         raise UserError(
             f"{network.spec.name} has {network.spec.num_classes} classes, config.data.source="

@@ -89,15 +89,11 @@ class Program:
     @property
     def specs(self) -> tuple[NetworkSpec, ...]:
         """What the networks are, with what the method adds to them."""
-        dataset = self.feed.dataset
-        height, width, channels = dataset.image_shape
-        normalization = Normalization(*(tuple(map(float, x)) for x in (dataset.mean, dataset.std)))
-        images = InputSpec((height, width), channels, normalization)
         return tuple(
             NetworkSpec(
                 name,
                 self.num_classes,
-                images,
+                input_spec(self.feed.dataset),
                 self.method.form,
                 self.compactions.get(f"network_{index}"),
             )
@@ -167,6 +163,7 @@ def build(
     *,
     with_teacher: bool = True,
     compactions: Mapping[str, Compaction] | None = None,
+    normalization: Normalization | None = None,
 ) -> Program:
     """The program of a config.
 
@@ -177,6 +174,8 @@ def build(
         will do to look at batches, not to train or evaluate.
       compactions: which filters are left of networks that were made smaller, by 'network_i', whose
         weights come from a checkpoint; None for networks as they start.
+      normalization: that the networks' weights were trained with, which images get; None for
+        networks as they start: that of `config.start` or a frozen backbone, else the data's.
 
     Raises:
       UserError: settings or data that make no run.
@@ -185,7 +184,10 @@ def build(
     check_settings(config.data)
     parallel = Parallel(config.parallel)
     _check_batch(config.batch_size, parallel)
-    dataset = data.load(config)
+    resolved = teachers.resolved(config, workdir)
+    if normalization is None:
+        normalization = methods.starting_normalization(resolved)
+    dataset = _normalized(data.load(config), normalization, config)
     most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
     feed = Feed(config, dataset, parallel, most_steps)
     stand_in = None
@@ -194,8 +196,9 @@ def build(
 
     def create_method(compactions: Mapping[str, Compaction] | None) -> Method:
         return methods.create(
-            teachers.resolved(config, workdir),
+            resolved,
             num_classes=dataset.num_classes,
+            images=input_spec(dataset),
             axis_name=AXIS,
             train_labels=dataset.train.labels,
             teacher=stand_in,
@@ -237,6 +240,40 @@ def _compiled(
         train_steps=parallel.map(step, donate=True),
         evaluation_steps=parallel.map(evaluation),
     )
+
+
+def input_spec(dataset: data.Dataset) -> InputSpec:
+    """The images of a data set, as a network sees them."""
+    height, width, channels = dataset.image_shape
+    mean, std = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
+    return InputSpec((height, width), channels, Normalization(mean, std))
+
+
+def _normalized(
+    dataset: data.Dataset, normalization: Normalization | None, config: ConfigDict
+) -> data.Dataset:
+    """The data normalized as the weights that a run starts from were trained.
+
+    Raises:
+      UserError: these weights are for another number of channels, or `config.data.mean` and `std`
+        say otherwise.
+    """
+    if normalization is None:
+        return dataset
+    channels, source = dataset.image_shape[-1], config.data.source
+    if len(normalization.mean) != channels:
+        raise UserError(
+            f"the trained network takes images of {len(normalization.mean)} channels, "
+            f"config.data.source={source} has {channels}"
+        )
+    mean, std = (np.asarray(values, np.float32) for values in normalization)
+    given = (dataset.mean, dataset.std)
+    if config.data.mean and not all(map(np.allclose, given, (mean, std))):
+        raise UserError(
+            f"config.data.mean and config.data.std are not what the network was trained with, "
+            f"{normalization}: leave them out, or set these"
+        )
+    return dataset._replace(mean=mean, std=std)
 
 
 def network_names(metrics: Mapping[str, float]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import say
 from kdjax.training import loop, shrinking, teachers
@@ -32,7 +33,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         say(f"teacher {teacher.networks[0]}: {directory}")
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")
-    program, hooks = build(config, workdir), hooks_of(config)
+    trained = store.latest_normalization(workdir)
+    program, hooks = build(config, workdir, normalization=trained), hooks_of(config)
     program.check_best()
     for hook in hooks:
         hook.check(program)

@@ -31,6 +31,7 @@ def distill(
     temperature: float = 4.0,
     steps_per_epoch: int | None = None,
     constants: Mapping[str, Any] | None = None,
+    renormalize: base.Renormalize = base.unchanged,
 ) -> base.Method:
     """A student that learns from labels and, by one baseline, from a trained teacher.
 
@@ -50,6 +51,7 @@ def distill(
       steps_per_epoch: needed by baselines with phases or a warm-up, which also need 'step' in the
         batch.
       constants: arrays that the baseline finds in its batch, such as CRD's `others`.
+      renormalize: from the student's images to the teacher's, `kdjax.networks.renormalization`.
 
     Raises:
       UserError: more than one student, or (by `init`) layers that cannot be compared.
@@ -88,7 +90,8 @@ def distill(
         frozen = model_state[base.CONSTANTS]
         batch = complete(batch, frozen)
         student, updated = _student(cohort, params, model_state, images, train=True)
-        taught = jax.lax.stop_gradient(_taught(teacher, frozen["teacher"], images))
+        taught = _taught(teacher, frozen["teacher"], renormalize(images))
+        taught = jax.lax.stop_gradient(taught)
         state = model_state.get(_ADAPTERS, {})
         variables = {"params": params.get(_ADAPTERS, {}), **state}
         terms, state = baseline.apply(variables, student, taught, batch, key, mutable=list(state))

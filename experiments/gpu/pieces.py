@@ -1,10 +1,10 @@
 """A data set in pieces of a given size, for a machine that takes little at a time.
 
-    python -m experiments.gpu.pieces DATA/cifar100_train.npz --output DIR --train_pieces 2
+    python -m experiments.gpu.pieces DATA/cifar100_train.npz --output DIR --train_pieces 5
 
 Reads a pair NAME_train.npz, NAME_test.npz with `image` (uint8 [N, H, W, 3]) and `label` and writes
 DIR/train_0.npz, DIR/train_1.npz, ... and DIR/test_0.npz, smaller and without loss: every pixel is
-predicted from its neighbors, the residuals are compressed by LZMA. `join` makes the pair again from
+predicted from its neighbors, the residuals are compressed by bzip2. `join` makes the pair again from
 the pieces that have arrived.
 """
 
@@ -63,7 +63,7 @@ def _copied(x: np.ndarray) -> np.ndarray:
 def write(file: Path, images: np.ndarray, labels: np.ndarray, first: int) -> None:
     """Writes a piece; `first` is the number of its first image."""
     arrays = {"residual": residuals(images), "label": labels, "first": np.asarray(first)}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.save(buffer, array)
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train", type=Path, help="NAME_train.npz; NAME_test.npz lies beside it")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--train_pieces", type=int, default=2)
+    parser.add_argument("--train_pieces", type=int, default=5)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     test = options.train.with_name(options.train.name.replace("_train", "_test"))

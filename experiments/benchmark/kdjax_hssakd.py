@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -92,9 +93,10 @@ class Sides:
         dataset = Dataset("random", split, split, names, images.shape[1:], mean, std)
         self.prepare = preprocessing.train_input(dataset, "none")
         self.transformations = transformations.create(config.hssakd.transformations)
-        network = {"num_classes": num_classes, "axis_name": AXIS}
-        self.module = models.create(f"{config.teacher.network}_aux", num_classes=num_classes)
-        self.cohort = models.Cohort((models.create(f"{config.networks[0]}_aux", **network),))
+        fields = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
+        self.module = models.create(f"{config.teacher.network}_aux", **fields)
+        student = models.create(f"{config.networks[0]}_aux", axis_name=AXIS, **fields)
+        self.cohort = models.Cohort((student,))
         self.teacher_variables = filled(self.module, "teacher", images.shape[1:], fill)
         self.student_variables = filled(self.cohort.networks[0], "student", images.shape[1:], fill)
 

@@ -4,8 +4,8 @@
 
 Reads a pair NAME_train.npz, NAME_test.npz with `image` (uint8 [N, H, W, 3]) and `label` and writes
 DIR/train_0.npz, DIR/train_1.npz, ... and DIR/test_0.npz, smaller and without loss: every pixel is
-predicted from its neighbors, the residuals are compressed by bzip2. `join` makes the pair again from
-the pieces that have arrived.
+predicted from its neighbors, the residuals are compressed by bzip2. `join` makes the pair again
+from the pieces that have arrived.
 """
 
 from __future__ import annotations

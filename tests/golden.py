@@ -18,6 +18,10 @@ import numpy as np
 import pytest
 
 
+# How the reason of a skipped test begins; where the folder exists such a test fails, see conftest.
+MISSING = "golden numbers not found"
+
+
 def root() -> pathlib.Path | None:
     """The folder of the golden numbers, or None."""
     for parent in pathlib.Path(__file__).resolve().parents:
@@ -30,7 +34,7 @@ def require() -> pathlib.Path:
     """The folder of the golden numbers; skips the test where there is none."""
     folder = root()
     if folder is None:
-        pytest.skip("golden numbers not found: no folder shared/golden beside the checkout")
+        pytest.skip(f"{MISSING}: no folder shared/golden beside the checkout")
     return folder
 
 
@@ -38,7 +42,7 @@ def path(kind: str, name: str) -> pathlib.Path:
     """A file of the golden numbers: `path('losses', 'kd_distillkl_0.npz')`. Skips if absent."""
     file = require() / kind / name
     if not file.is_file():
-        pytest.skip(f"golden numbers not found: no {kind}/{name} in them")
+        pytest.skip(f"{MISSING}: no {kind}/{name} in them")
     return file
 
 
@@ -64,7 +68,7 @@ def _names(kind: str, prefix: str) -> list:
     names = sorted(file.stem for file in (folder / kind).glob(f"{prefix}*.npz")) if folder else []
     if names:
         return names
-    reason = f"golden numbers not found: no shared/golden/{kind}/{prefix}* beside the checkout"
+    reason = f"{MISSING}: no shared/golden/{kind}/{prefix}* beside the checkout"
     return [pytest.param("", marks=pytest.mark.skip(reason=reason), id=f"{prefix}*")]
 
 

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-
 # How the reason of a skipped test begins; where the folder exists such a test fails, see conftest.
 MISSING = "golden numbers not found"
 

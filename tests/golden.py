@@ -8,6 +8,7 @@ kdjax's variables.
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import re
@@ -73,10 +74,15 @@ def _names(kind: str, prefix: str) -> list:
 
 def loss(name: str) -> Loss:
     """Reads one of the golden `losses/`."""
-    cases = json.loads(path("losses", "index.json").read_text())["cases"]
-    hyper = next(case["hyper"] for case in cases if case["file"] == f"{name}.npz")
     with np.load(path("losses", f"{name}.npz")) as file:
-        return Loss(hyper, dict(file))
+        return Loss(_hyper()[f"{name}.npz"], dict(file))
+
+
+@functools.cache
+def _hyper() -> dict[str, dict]:
+    """The hyper-parameters of every golden loss, by its file."""
+    cases = json.loads(path("losses", "index.json").read_text())["cases"]
+    return {case["file"]: case["hyper"] for case in cases}
 
 
 def numbered(arrays: dict[str, np.ndarray], prefix: str, dtype: type | None = None) -> list:

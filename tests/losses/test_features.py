@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -23,7 +24,7 @@ def feature_maps(*shapes):
 STUDENT = feature_maps((8, 8, 5), (4, 4, 6))
 TEACHER = feature_maps((8, 8, 5), (4, 4, 6))
 LOG_SCALES = [np.full(5, 1.0, np.float32), np.full(6, -1.0, np.float32)]
-LOSSES = {
+FUNCTIONS = {
     "hint": losses.hint,
     "attention_transfer": losses.attention_transfer,
     "vid": lambda student, teacher: losses.vid(student, teacher, LOG_SCALES),
@@ -33,6 +34,7 @@ LOSSES = {
     "nst": losses.nst,
     "kdsvd": lambda student, teacher: losses.kdsvd(student, teacher, k=2),
 }
+LOSSES = {name: jax.jit(loss) for name, loss in FUNCTIONS.items()}
 DISTANCES = [name for name in LOSSES if name not in ("vid", "activation_boundary")]
 
 
@@ -41,15 +43,19 @@ def loss(request):
     return request.param
 
 
-def summed(loss):
-    return lambda student, teacher: loss(student, teacher).sum()
+@functools.cache
+def gradients(loss):
+    """The sum of a loss, and its gradients to student and teacher, compiled once."""
+    summed = lambda student, teacher: loss(student, teacher).sum()  # noqa: E731
+    return jax.jit(jax.value_and_grad(summed, (0, 1)))
 
 
-def test_one_value_per_example_with_and_without_jit(loss):
-    values = loss(STUDENT, TEACHER)
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_value_per_example_with_and_without_jit(name):
+    values = FUNCTIONS[name](STUDENT, TEACHER)
     assert values.shape == (BATCH,)
     assert values.dtype == jnp.float32
-    np.testing.assert_allclose(jax.jit(loss)(STUDENT, TEACHER), values, rtol=1e-4)
+    np.testing.assert_allclose(LOSSES[name](STUDENT, TEACHER), values, rtol=1e-4)
 
 
 def test_an_example_s_value_is_its_own(loss):
@@ -74,7 +80,7 @@ def test_zero_at_equality(name):
 
 
 def test_the_teacher_gets_no_gradient(loss):
-    student, teacher = jax.grad(summed(loss), (0, 1))(STUDENT, TEACHER)
+    _, (student, teacher) = gradients(loss)(STUDENT, TEACHER)
     assert any(np.any(each) for each in student)
     assert not any(np.any(each) for each in teacher)
 
@@ -84,7 +90,7 @@ def test_the_teacher_gets_no_gradient(loss):
 def test_values_and_gradients_are_finite(loss, scale, teacher_scale):
     student = [scale * each for each in STUDENT]
     teacher = [teacher_scale * each for each in TEACHER]
-    value, gradient = jax.value_and_grad(summed(loss))(student, teacher)
+    value, (gradient, _) = gradients(loss)(student, teacher)
     assert np.isfinite(value)
     assert all(np.isfinite(each).all() for each in gradient)
 

@@ -20,13 +20,14 @@ DEVICES, PER_DEVICE = 4, 2
 BATCH, FEATURES = DEVICES * PER_DEVICE, 6
 STUDENT, TEACHER = RANDOM.normal(size=(2, BATCH, FEATURES)).astype(np.float32)
 
-LOSSES = {
+FUNCTIONS = {
     "similarity_preserving": losses.similarity_preserving,
     "correlation_congruence": losses.correlation_congruence,
     "rkd_distance": losses.rkd_distance,
     "rkd_angle": losses.rkd_angle,
     "pkt": losses.pkt,
 }
+LOSSES = {name: jax.jit(loss) for name, loss in FUNCTIONS.items()}
 WITHOUT_ORDER = [name for name in LOSSES if name != "correlation_congruence"]
 
 
@@ -35,15 +36,19 @@ def loss(request):
     return request.param
 
 
-def summed(loss):
-    return lambda student, teacher: loss(student, teacher).sum()
+@functools.cache
+def gradients(loss):
+    """The sum of a loss, and its gradients to student and teacher, compiled once."""
+    summed = lambda student, teacher: loss(student, teacher).sum()  # noqa: E731
+    return jax.jit(jax.value_and_grad(summed, (0, 1)))
 
 
-def test_one_value_per_example_with_and_without_jit(loss):
-    values = loss(STUDENT, TEACHER)
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_value_per_example_with_and_without_jit(name):
+    values = FUNCTIONS[name](STUDENT, TEACHER)
     assert values.shape == (BATCH,)
     assert values.dtype == jnp.float32
-    np.testing.assert_allclose(jax.jit(loss)(STUDENT, TEACHER), values, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(LOSSES[name](STUDENT, TEACHER), values, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", WITHOUT_ORDER)
@@ -77,7 +82,7 @@ def test_rkd_ignores_where_the_origin_is_and_how_long_a_unit_is(name):
 
 
 def test_the_teacher_gets_no_gradient(loss):
-    student, teacher = jax.grad(summed(loss), (0, 1))(STUDENT, TEACHER)
+    _, (student, teacher) = gradients(loss)(STUDENT, TEACHER)
     assert np.any(student)
     assert not np.any(teacher)
 
@@ -86,7 +91,7 @@ def test_the_teacher_gets_no_gradient(loss):
 @pytest.mark.parametrize("teacher_scale", [0.0, 1.0])
 def test_values_and_gradients_are_finite(loss, scale, teacher_scale):
     inputs = scale * STUDENT, teacher_scale * TEACHER
-    value, gradient = jax.value_and_grad(summed(loss))(*inputs)
+    value, (gradient, _) = gradients(loss)(*inputs)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
@@ -95,12 +100,12 @@ def test_images_that_coincide_give_small_gradients(loss):
     """Not the 1e12 of a difference of length zero that is normalized."""
     student = STUDENT.copy()
     student[1] = student[0]
-    gradient = jax.grad(summed(loss))(student, TEACHER)
+    _, (gradient, _) = gradients(loss)(student, TEACHER)
     assert np.abs(gradient).max() < 100
 
 
 def test_a_single_image_has_no_relations(loss):
-    value, gradient = jax.value_and_grad(summed(loss))(STUDENT[:1], TEACHER[:1])
+    value, (gradient, _) = gradients(loss)(STUDENT[:1], TEACHER[:1])
     np.testing.assert_allclose(value, 0.0, atol=1e-6)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
 
@@ -141,7 +146,7 @@ def means(weights, inputs, axis_name=None):
     """The mean of each loss `[5]` over this device's images, with gradients to both networks."""
     features = [inputs @ each for each in weights]
     values = []
-    for loss in LOSSES.values():
+    for loss in FUNCTIONS.values():
         options = {"stop_teacher": False} if "stop_teacher" in loss.__kwdefaults__ else {}
         values.append(loss(*features, axis_name=axis_name, **options).mean())
     return jnp.stack(values)
@@ -188,6 +193,7 @@ def test_mapped_axis_gives_the_values_and_gradients_of_the_global_batch():
     assert_equal(jax.tree.map(lambda x: x[0], every), one_device())
 
 
+@pytest.mark.slow
 def test_devices_give_the_values_and_gradients_of_the_global_batch():
     if jax.device_count() == DEVICES:
         check_real_devices()

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdjax.data.labels import check_no_class_missing, checked_labels, class_count
 from kdjax.data.npz_members import read_members
-from kdjax.data.regular_files import expanded, is_regular
+from kdjax.data.regular_files import exists, expanded, is_directory, is_regular, sorted_entries
 from kdjax.data.splits import ArraySplit, Source
 from kdjax.errors import UserError
 
@@ -63,10 +63,10 @@ def _listed(stored: dict) -> str:
 
 
 def _read(path: Path) -> dict[str, np.ndarray | None]:
-    if not path.exists():
-        near = difflib.get_close_matches(
-            path.name, [other.name for other in path.parent.glob("*.npz")], n=3
-        )
+    if not exists(path):
+        others = sorted_entries(path.parent) if is_directory(path.parent) else []
+        names = [other.name for other in others if other.suffix == ".npz"]
+        near = difflib.get_close_matches(path.name, names, n=3)
         hint = f"; in that folder: {', '.join(near)}" if near else ""
         raise UserError(f"{path}: no such file; check config.data.source{hint}")
     return read_members(path, (*_KEYS, *_PAIR_KEYS))

@@ -29,6 +29,7 @@ Item = dict[str, np.ndarray]
 LoadItem = Callable[[Any], Item]
 
 _BUFFERED_BATCHES = 2  # per process
+_MOST_WORKERS = 512
 _unfinished: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -53,11 +54,13 @@ def load_batches(rows: np.ndarray, load_item: LoadItem, workers: int) -> Generat
       {name: [b, ...]}. Close the iterator (`.close()`) if it is not read to its end.
 
     Raises:
-      UserError: `workers` is negative, a worker was ended from outside, the memory does not hold
-        the buffers, or as `load_item`.
+      UserError: `workers` is out of range, a worker was ended from outside, the memory does not
+        hold the buffers, or as `load_item`.
     """
-    if workers < 0:
-        raise UserError(f"config.data.workers={workers}: must be 0 (in this process) or more")
+    if not 0 <= workers <= _MOST_WORKERS:
+        raise UserError(
+            f"config.data.workers={workers}: must be 0 (in this process) to {_MOST_WORKERS}"
+        )
     if not rows.size:
         rows = rows[:0]
     if workers:

@@ -55,6 +55,20 @@ def _batch_bytes(dataset: Dataset, config: ConfigDict) -> int:
     return images_per_step(config) * crops * math.prod(dataset.image_shape)
 
 
+def _check_memory(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raises `UserError` unless the memory holds a batch, as uint8 and as float32."""
+    sizes = {
+        "batch_size": images_per_step(config) * config.data.views,
+        "evaluation.batch_size": config.evaluation.batch_size,
+    }
+    for name, images in sizes.items():
+        check_fits(
+            5 * images * math.prod(image_shape),
+            f"config.{name}: a batch of {images} images {list(image_shape)}",
+            f"set a smaller config.{name} or config.data.image_size",
+        )
+
+
 def dispatch_lengths(steps: int, most: int) -> tuple[int, ...]:
     """Cuts an epoch of `steps` into dispatches of at most `most` steps.
 
@@ -91,11 +105,7 @@ class Feed:
         self.images_per_step = images_per_step(config)
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
-        check_fits(
-            5 * _batch_bytes(dataset, config),  # uint8, and float32 where it is normalized
-            f"config.batch_size={config.batch_size}: a batch of images {list(dataset.image_shape)}",
-            "set a smaller config.batch_size or config.data.image_size",
-        )
+        _check_memory(config, dataset.image_shape)
 
     def constants(self, split: str) -> Arrays:
         """The resident arrays of 'train' or 'test' on every device; nothing for a streamed set."""

@@ -16,6 +16,7 @@ from kdjax.data.available_memory import check_fits
 from kdjax.data.regular_files import check_regular
 from kdjax.errors import UserError
 
+_LONGEST = 16  # of the longer side, in shorter sides, that is resized
 _WAY_OUT = "replace it or remove it from the data set"
 
 
@@ -103,10 +104,13 @@ def fit(pixels: np.ndarray, size: int, *, resize_to: int | None = None) -> np.nd
 
     Bilinear with antialiasing, sizes rounded as torchvision's Resize and CenterCrop round them.
 
+    Of an image more than 16 times as long as wide only the central part is resized.
+
     Returns:
       uint8 [size, size, C]
     """
     shorter = resize_to or size
+    pixels = _without_far_ends(pixels)
     height, width = pixels.shape[:2]
     if (height, width) == (size, size) and shorter == size:
         return pixels
@@ -120,6 +124,15 @@ def fit(pixels: np.ndarray, size: int, *, resize_to: int | None = None) -> np.nd
         image = image.resize(new, Image.Resampling.BILINEAR)
     left, top = round((new[0] - size) / 2), round((new[1] - size) / 2)
     return _to_pixels(image.crop((left, top, left + size, top + size)))
+
+
+def _without_far_ends(pixels: np.ndarray) -> np.ndarray:
+    """The central part of an image whose resized copy would take far more memory than it does."""
+    longest = _LONGEST * min(pixels.shape[:2])
+    top, left = (max(0, (length - longest) // 2) for length in pixels.shape[:2])
+    if not top and not left:
+        return pixels
+    return pixels[top : top + longest, left : left + longest]
 
 
 def fit_evaluation(pixels: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:

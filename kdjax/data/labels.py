@@ -29,8 +29,8 @@ def class_count(labels: np.ndarray, where: str) -> int:
     return largest + 1
 
 
-def checked_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
-    """Labels as int32 [N], after checking them.
+def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Checks that a split has labels, and that each is one of the classes.
 
     Args:
       labels: integers [N] of any width and byte order.
@@ -45,6 +45,15 @@ def checked_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarr
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise UserError(f"{where}: label {wrong} is outside 0..{num_classes - 1}; {_WAY_OUT}")
+
+
+def checked_labels(labels: np.ndarray, num_classes: int, where: str) -> np.ndarray:
+    """Labels as int32 [N], after `check_labels`.
+
+    Raises:
+      UserError: as `check_labels`.
+    """
+    check_labels(labels, num_classes, where)
     return labels.astype(np.int32)
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdjax.data.regular_files import check_regular, is_directory, read_bytes, sorted_entries
+from kdjax.data.regular_files import exists, is_directory, read_bytes, sorted_entries
 from kdjax.errors import UserError
 
 _FEATURES = "tensorflow_datasets.core.features"
@@ -87,7 +87,7 @@ def _versions(root: Path) -> dict[str, Path]:
         return {}
     names = [entry.name for entry in sorted_entries(root) if _VERSION.fullmatch(entry.name)]
     names.sort(key=lambda name: tuple(map(int, name.split("."))))
-    return {name: root / name for name in names if (root / name / "dataset_info.json").exists()}
+    return {name: root / name for name in names if exists(root / name / "dataset_info.json")}
 
 
 def file_format(directory: Path) -> str:
@@ -206,8 +206,7 @@ def _image_shape(image: dict[str, Any], file: Path) -> tuple[int | None, int | N
 
 
 def _class_names(file: Path, num_classes: int, splits: dict[str, SplitInfo]) -> tuple[str, ...]:
-    if file.exists():
-        check_regular(file)
+    if exists(file):
         try:
             names = read_bytes(file).decode().rstrip("\n").split("\n")
         except UnicodeDecodeError as error:

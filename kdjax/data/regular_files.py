@@ -3,7 +3,10 @@
 import stat
 from pathlib import Path
 
+from kdjax.data.available_memory import check_fits
 from kdjax.errors import UserError
+
+_WAY_OUT = "replace it or remove it from the data set"
 
 
 def expanded(path: str, setting: str = "config.data.source") -> Path:
@@ -42,6 +45,15 @@ def is_directory(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Whether `path` can be looked up."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
 def check_regular(path: Path) -> None:
     """Checks that reading `path` ends: a named pipe, for example, might never deliver.
 
@@ -51,26 +63,23 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); replace it or remove it from the data set"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_WAY_OUT}") from error
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: not a regular file; replace it or remove it from the data set")
+        raise UserError(f"{path}: not a regular file; {_WAY_OUT}")
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file.
 
     Raises:
-      UserError: `path` is missing, unreadable or not a regular file.
+      UserError: `path` is missing, unreadable, not a regular file or larger than the memory.
     """
     check_regular(path)
     try:
+        check_fits(path.stat().st_size, str(path), _WAY_OUT)
         return path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); replace it or remove it from the data set"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_WAY_OUT}") from error
 
 
 def sorted_entries(directory: Path) -> list[Path]:

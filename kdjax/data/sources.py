@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data import images
+from kdjax.data.labels import check_labels
 from kdjax.data.splits import ArraySplit, Source
 from kdjax.errors import UserError
 from kdjax.registry import Registry
@@ -84,7 +85,13 @@ def open_source(data) -> Source:
                 f"config.data.{setting}={value!r} has no effect on config.data.source="
                 f"{data.source!r}; leave it at {unset!r}"
             )
-    return kind.open(place, data)
+    source = kind.open(place, data)
+    for split_name, split in (("train", source.train), ("test", source.test)):
+        where = f"config.data.source={data.source!r} ({split_name})"
+        check_labels(split.labels, len(source.class_names), where)
+        if len(split[0]) != len(split.labels):
+            raise UserError(f"{where}: {len(split[0])} images but {len(split.labels)} labels")
+    return source
 
 
 @functools.cache

@@ -171,6 +171,8 @@ def test_arrays_larger_than_the_memory(tmp_path, monkeypatch):
 
 def test_arrays_that_are_no_regular_file(tmp_path):
     (tmp_path / "set.npz").mkdir()
+    assert "no such file" in fails(f"arrays:{tmp_path / ('x' * 300)}.npz")
+    assert "no such file" in fails(f"arrays:{tmp_path / ('x' * 300) / 'set'}.npz")
     assert "set.npz: not a regular file" in fails(f"arrays:{tmp_path / 'set.npz'}")
 
 

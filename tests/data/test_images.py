@@ -146,3 +146,24 @@ def test_damaged_images_are_read_or_refused(kind, options, tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 20
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000, 3), (100_000, 1, 3), (2, 40_000, 1)])
+def test_of_very_long_images_the_center_is_resized(shape, monkeypatch):
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image,
+        "resize",
+        lambda self, size, *arguments: sizes.append(size) or resize(self, size, *arguments),
+    )
+    image = np.zeros(shape, np.uint8)
+    image[tuple(slice(max(0, length // 2 - 2), length // 2 + 2) for length in shape[:2])] = 200
+    fitted = images.fit(image, 64)
+    assert fitted.shape == (64, 64, shape[2]) and fitted.min() > 0
+    assert [sorted(size) for size in sizes] == [[64, 1024]]
+
+
+def test_long_images_are_fitted_as_before():
+    image = gradient(8, 128)
+    whole = Image.fromarray(image).resize((512, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(images.fit(image, 32), np.asarray(whole)[:, 240:272])

@@ -62,6 +62,21 @@ def test_a_registered_source(stripes, make_config):
     assert "did you mean 'stripes'" in fails("stripe:6")
 
 
+def test_sources_are_checked_whoever_opens_them(monkeypatch):
+    monkeypatch.setattr(sources.SOURCES, "_entries", {})
+    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1], np.int32)
+    good = data_package.ArraySplit(images, labels)
+    for name, split in {
+        "negative": good._replace(labels=labels - 1),
+        "large": good._replace(labels=labels + 1),
+        "few": good._replace(images=images[:3]),
+        "none": data_package.ArraySplit(images[:0], labels[:0]),
+    }.items():
+        source = data_package.Source("mine", good, split, ("a", "b"))
+        data_package.register_source(name, lambda place, data, source=source: source)
+        assert f"config.data.source='{name}' (test): " in fails(name)
+
+
 def test_registering_twice_or_wrongly():
     for kind, settings in (("digits", ()), ("a:b", ()), ("mine", ("colour",))):
         with pytest.raises(ValueError, match=f"'{kind}'"):

@@ -167,6 +167,7 @@ def test_an_unreadable_image_is_named(streamed, uneven_folder, workers):
         train(streamed, workers=workers)
 
 
-def test_negative_workers(streamed):
-    with pytest.raises(UserError, match=r"config\.data\.workers=-1"):
-        train(streamed, workers=-1)
+@pytest.mark.parametrize("workers", [-1, 10**6])
+def test_numbers_of_workers(streamed, workers):
+    with pytest.raises(UserError, match=rf"config\.data\.workers={workers}: must be"):
+        train(streamed, workers=workers)

@@ -4,11 +4,12 @@ Every function returns one value per example, `[B]`, in float32 (float64 for flo
 caller averages. Hyper-parameters are keyword-only. Only jax is imported.
 """
 
-from kdjax.losses.channels import fsp, nst
+from kdjax.losses.channel_relations import fsp, nst
 from kdjax.losses.contrastive import MutualContrast, mutual_contrast
 from kdjax.losses.crd import CrdMemory, crd
 from kdjax.losses.deep_supervision import Byot, Dks, byot, dks
 from kdjax.losses.distillation import cross_entropy, distill_from_mean, kd, mutual_learning
+from kdjax.losses.feature_maps import match_resolution
 from kdjax.losses.features import (
     activation_boundary,
     attention_transfer,
@@ -17,7 +18,7 @@ from kdjax.losses.features import (
     vid,
     vid_log_scale,
 )
-from kdjax.losses.hssakd import (
+from kdjax.losses.hssakd_loss import (
     HssakdOnline,
     HssakdStudent,
     HssakdTeacher,
@@ -27,9 +28,9 @@ from kdjax.losses.hssakd import (
     hssakd_teacher,
     joint_labels,
 )
-from kdjax.losses.logits import dist, dkd, standardize
-from kdjax.losses.maps import match_resolution
-from kdjax.losses.mixing import (
+from kdjax.losses.logit_relations import dist, dkd, standardize
+from kdjax.losses.mixskd_loss import MixedPair, Mixskd, mixed_pair, mixskd
+from kdjax.losses.mixup import (
     Mixture,
     cutmix,
     cutmix_box,
@@ -38,8 +39,7 @@ from kdjax.losses.mixing import (
     mix,
     mixed_cross_entropy,
 )
-from kdjax.losses.mixskd import MixedPair, Mixskd, mixed_pair, mixskd
-from kdjax.losses.regularizers import (
+from kdjax.losses.regularization import (
     confidence_penalty,
     focal,
     label_smoothing,

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import kd
+from kdjax.numerics import at_least_float32
 
 
 class MutualContrast(NamedTuple):
@@ -36,7 +37,7 @@ def mutual_contrast(
         vcl       sum_a          mean_{p in P(i)} -log(exp s_aa[i, p] / sum_k exp s_aa[i, k])
         icl       sum_{a != b}   mean_{p in P(i)} -log(exp s_ab[i, p] / sum_k exp s_ab[i, k])
 
-    and, over every k (the anchor's own column included), with T = kd_temperature:
+    and, over every k (the anchor's column included), with T = kd_temperature:
 
         soft_vcl  sum_{a != b}   T^2 KL(sg softmax(s_bb[i] / T) || softmax(s_aa[i] / T))
         soft_icl  sum_{a != b}   T^2 KL(sg softmax(s_ba[i] / T) || softmax(s_ab[i] / T))
@@ -46,8 +47,7 @@ def mutual_contrast(
     of its class in the batch contributes 0 to vcl and icl (the official code divides by zero).
 
     Args:
-      embeddings: M arrays `[B, D_m]` of unit vectors; D_a must equal D_b for networks that are
-        compared with each other (all of them, when M > 1).
+      embeddings: M arrays `[B, D]` of unit vectors.
       labels: `[B]` integer classes.
       temperature: tau > 0; stable down to 0.01.
       kd_temperature: T > 0 of the soft terms, applied on top of tau.
@@ -58,9 +58,22 @@ def mutual_contrast(
         gives the gradient of the global loss; False matches `torch.distributed.all_gather`.
 
     Returns:
-      `MutualContrast` of four `[B]` arrays.
+      `MutualContrast` of four `[B]` arrays, in nats; the soft terms include T squared.
+
+    Raises:
+      ValueError: labels or embeddings of other shapes.
+
+    >>> units = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> terms = mutual_contrast(
+    ...     [units, units], jnp.array([0, 0, 1, 1]), temperature=0.5, kd_temperature=3.0
+    ... )
+    >>> print(terms.vcl)
+    [0.479... 0.479... 0.479... 0.479...]
+    >>> print(terms.soft_vcl)
+    [0. 0. 0. 0.]
     """
-    embeddings = [at_least_float32(each) for each in embeddings]
+    embeddings = [at_least_float32(embedding) for embedding in embeddings]
+    labels = _check(embeddings, labels)
     contrast = _Contrast(embeddings, labels, axis_name, gather_gradient)
     pairs = [(a, b) for a in range(len(embeddings)) for b in range(len(embeddings)) if a != b]
     within = [contrast.similarity(a, a) / temperature for a in range(len(embeddings))]
@@ -78,6 +91,17 @@ def mutual_contrast(
     )
 
 
+def _check(embeddings: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
+    """The labels `[B]`, if the embeddings are `[B, D]` each, of one D."""
+    if not embeddings:
+        raise ValueError("mutual contrast needs the embeddings of at least one network")
+    shapes = [embedding.shape for embedding in embeddings]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        listed = ", ".join(map(str, shapes))
+        raise ValueError(f"mutual contrast compares embeddings [B, D] of one shape, got {listed}")
+    return class_labels(labels, shapes[0][:1], of="embeddings")
+
+
 class _Contrast:
     """The batch's anchors (rows), the images they are compared with (columns), and who is who."""
 
@@ -87,11 +111,11 @@ class _Contrast:
         offset, column_labels = 0, labels
         self.columns = embeddings
         if axis_name is not None:
-            self.columns = [_gather(each, axis_name, gather_gradient) for each in embeddings]
+            self.columns = [_gather(x, axis_name, gather_gradient) for x in embeddings]
             column_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
             offset = jax.lax.axis_index(axis_name) * labels.shape[0]
-        own_column = offset + jnp.arange(labels.shape[0])
-        self.others = own_column[:, None] != jnp.arange(column_labels.shape[0])[None, :]
+        anchor_column = offset + jnp.arange(labels.shape[0])
+        self.others = anchor_column[:, None] != jnp.arange(column_labels.shape[0])[None, :]
         self.positives = (labels[:, None] == column_labels[None, :]) & self.others
 
     def similarity(self, a: int, b: int) -> jax.Array:
@@ -110,7 +134,7 @@ class _Contrast:
         return across
 
     def negative_log_likelihood(self, logits: jax.Array) -> jax.Array:
-        """`[B]`: mean over the positives of -log softmax, the anchor's own column left out."""
+        """`[B]`: mean over the positives of -log softmax, the anchor's column left out."""
         log_normalizer = jax.nn.logsumexp(logits, axis=1, where=self.others)
         positives = jnp.sum(self.positives, axis=1)
         total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=1)
@@ -119,7 +143,7 @@ class _Contrast:
 
 
 def _gather(x: jax.Array, axis_name: str, gather_gradient: bool) -> jax.Array:
-    """`[devices * B, D]` of all devices; without gradient, the device's own slice keeps its own."""
+    """`[devices * B, D]` of all devices, by choice with a gradient of this device's slice only."""
     gathered = jax.lax.all_gather(x, axis_name, tiled=True)
     if gather_gradient:
         return gathered

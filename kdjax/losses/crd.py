@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import class_labels
+from kdjax.numerics import at_least_float32, unit
 
 
 class CrdMemory(NamedTuple):
-    """What CRD remembers between steps.
+    """The memory banks that CRD keeps between steps.
 
     Attributes:
       student: `[images, D]` the student's embeddings of all training images.
@@ -48,8 +49,10 @@ def crd(
     `momentum * row + (1 - momentum) * embedding`, of unit length.
 
     Gradients reach both embeddings (the teacher's comes out of a trained projection), not the
-    memory, nor Z. Source: Tian et al., ICLR 2020, arXiv 1910.10699, equation
-    18; checked against `crd/criterion.py` and `crd/memory.py` of the RepDistiller repository.
+    memory, nor Z.
+
+    Source: Tian et al., ICLR 2020, arXiv 1910.10699, equation 18; checked against
+    `crd/criterion.py` and `crd/memory.py` of the RepDistiller repository.
 
     Args:
       student: `[B, D]` unit vectors.
@@ -64,9 +67,19 @@ def crd(
         those of the images of all devices, equal on all of them. None means one device.
 
     Returns:
-      `[B]`, and the memory after this step.
+      `[B]`, in nats, and the memory after this step.
+
+    Raises:
+      ValueError: shapes that do not fit together.
     """
     student, teacher = at_least_float32(student), at_least_float32(teacher)
+    count = student.shape[:1]
+    index = class_labels(index, count, of="embeddings")
+    if jnp.ndim(contrast) != 2 or contrast.shape[:1] != count or teacher.shape[:1] != count:
+        raise ValueError(
+            f"CRD needs embeddings [B, D] and contrast [B, 1 + K], got {student.shape}, "
+            f"{teacher.shape} and {jnp.shape(contrast)}"
+        )
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
     images, count = banks[0].shape[0], contrast.shape[1] - 1
     noise, total, normalizers = count / images, 0.0, []
@@ -108,6 +121,4 @@ def _normalizer(scores: jax.Array, images: int, axis_name: str | None) -> jax.Ar
 
 def _moved(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
     """Rows `[B, D]` moved towards the new ones, of unit length."""
-    moved = momentum * old + (1 - momentum) * new
-    squares = jnp.sum(jnp.square(moved), axis=-1, keepdims=True)
-    return (moved * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(old.dtype)
+    return unit(momentum * old + (1 - momentum) * new).astype(old.dtype)

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.maps import (
+from kdjax.losses.feature_maps import (
     Maps,
     aligned,
     by_layer,
@@ -14,7 +14,7 @@ from kdjax.losses.maps import (
     match_resolution,
     same_shape,
 )
-from kdjax.losses.vectors import unit
+from kdjax.numerics import unit
 
 
 def hint(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
@@ -30,15 +30,18 @@ def hint(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Arra
       stop_teacher: whether the teacher is a constant.
 
     Returns:
-      `[B]`.
+      `[B]`, summed over layers.
 
     Raises:
-      ValueError: shapes differ.
+      ValueError: shapes differ, or layers do not pair up.
+
+    >>> print(hint(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])))
+    [2.]
     """
     terms = []
-    for each, other in by_layer(student, teacher, stop_teacher=stop_teacher):
-        same_shape(each, other)
-        terms.append(example_mean(jnp.square(each - other)))
+    for regressed, target in by_layer(student, teacher, stop_teacher=stop_teacher):
+        same_shape(regressed, target)
+        terms.append(example_mean(jnp.square(regressed - target)))
     return sum(terms)
 
 
@@ -62,11 +65,20 @@ def attention_transfer(
 
     Returns:
       `[B]`, summed over layers.
+
+    Raises:
+      ValueError: maps that are not `[B, H, W, C]`, or layers that do not pair up.
+
+    >>> student = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    >>> print(attention_transfer(student, 3.0 * student) < 1e-6)  # maps are normalized
+    [ True]
+    >>> print(attention_transfer(student, jnp.ones((1, 4, 4, 8))))
+    [0.146...]
     """
     terms = []
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
-        each, other = (_attention(x, p) for x in match_resolution(*pair))
-        terms.append(example_mean(jnp.square(each - other)))
+        students, teachers = (_attention(jnp.abs(x), p) for x in match_resolution(*pair))
+        terms.append(example_mean(jnp.square(students - teachers)))
     return sum(terms)
 
 
@@ -95,22 +107,29 @@ def vid(
       stop_teacher: whether the target is a constant.
 
     Returns:
-      `[B]`, summed over layers. Negative where the prediction is good.
+      `[B]`, in nats per position and channel, summed over layers. Negative where the prediction is
+      good.
 
     Raises:
-      ValueError: shapes differ.
+      ValueError: shapes differ, or layers do not pair up.
     """
     terms = []
-    for each, other, scale in aligned(mean, target, log_scale):
-        same_shape(each, other)
-        constant = jax.lax.stop_gradient(other) if stop_teacher else other
+    for predicted, actual, scale in aligned(mean, target, log_scale):
+        same_shape(predicted, actual)
+        if scale.shape not in ((), predicted.shape[-1:]):
+            raise ValueError(f"log_scale {scale.shape} is not one value per channel")
+        actual = jax.lax.stop_gradient(actual) if stop_teacher else actual
         variance = jax.nn.softplus(scale) + epsilon
-        terms.append(0.5 * example_mean(jnp.square(each - constant) / variance + jnp.log(variance)))
+        squares = jnp.square(predicted - actual)
+        terms.append(0.5 * example_mean(squares / variance + jnp.log(variance)))
     return sum(terms)
 
 
 def vid_log_scale(*, variance: float = 5.0, epsilon: float = 1e-5) -> float:
-    """Where `log_scale` of `vid` starts: what makes each variance `variance` (> epsilon)."""
+    """The start of `log_scale` of `vid`, a number: it makes all variances `variance` (> epsilon).
+
+    Source: `distiller_zoo/VID.py` of RepDistiller, `VIDLoss`, whose `init_pred_var` is 5.
+    """
     excess = variance - epsilon
     return excess + math.log(-math.expm1(-excess))
 
@@ -122,7 +141,7 @@ def activation_boundary(
     margin: float = 1.0,
     scale: float = 3 / 1000,
 ) -> jax.Array:
-    """Activation boundaries (AB): every neuron shall be on the teacher's side of zero, by a margin.
+    """Activation boundaries (AB): a hinge on the teacher's signs of activation.
 
     `scale * sum_i 2^(i - n + 1) sum r_i` over n layers (i = 0, ..., n - 1), positions and channels,
     with the hinge `r = max(0, margin - student)^2` where the teacher is positive and
@@ -139,17 +158,17 @@ def activation_boundary(
       scale: factor of the sum.
 
     Returns:
-      `[B]`.
+      `[B]`, summed over positions, channels and layers.
 
     Raises:
       ValueError: shapes differ, or the layers have no order.
     """
     pairs = in_order(student, teacher, stop_teacher=True)
     terms = []
-    for i, (each, other) in enumerate(pairs):
-        same_shape(each, other)
-        side = jnp.where(other > 0, 1.0, -1.0).astype(each.dtype)
-        shortfall = jnp.square(jnp.maximum(margin - side * each, 0.0))
+    for i, (connected, target) in enumerate(pairs):
+        same_shape(connected, target)
+        side = jnp.where(target > 0, 1.0, -1.0).astype(connected.dtype)
+        shortfall = jnp.square(jnp.maximum(margin - side * connected, 0.0))
         weight = 2.0 ** (i - len(pairs) + 1)
         terms.append(scale * weight * shortfall.sum(tuple(range(1, shortfall.ndim))))
     return sum(terms)
@@ -166,8 +185,8 @@ def factor_transfer(
     """Factor transfer (FT): `mean |F_s - F_t|^p2` of normalized factors.
 
     With `p1=None`, as in the paper, F is the factor, flattened and divided by its length. With a
-    number, as in RepDistiller, it is the map of `mean_c |f_c|^p1` of the factor's channels,
-    flattened and divided by its length. The larger factor is pooled first.
+    number, as in RepDistiller, it is the map of `mean_c f_c^p1` of the factor's channels, flattened
+    and divided by its length. The larger factor is pooled first.
 
     Source: Kim et al., NeurIPS 2018, arXiv 1802.04977; checked against
     `distiller_zoo/FT.py` of RepDistiller, `FactorTransfer`, and the paper's own code.
@@ -176,23 +195,26 @@ def factor_transfer(
       student: `[B, H, W, C]` the factor that the translator makes of the student's map.
       teacher: `[B, H, W, C]` the factor that the paraphraser makes of the teacher's map. With `p1`
         a number the numbers of channels may differ.
-      p1: power of the factor's channels, or None.
+      p1: power of the factor's channels, >= 1, or None. At an odd power channels keep their sign.
       p2: power of the difference, >= 1.
       stop_teacher: whether the teacher's factor is a constant.
 
     Returns:
       `[B]`.
+
+    Raises:
+      ValueError: maps that are not `[B, H, W, C]`, or, with `p1=None`, shapes that differ.
     """
     [pair] = by_layer(student, teacher, stop_teacher=stop_teacher)
     pair = match_resolution(*pair)
     if p1 is None:
         same_shape(*pair)
-        each, other = (unit(x.reshape(len(x), -1)) for x in pair)
+        students, teachers = (unit(x.reshape(len(x), -1)) for x in pair)
     else:
-        each, other = (_attention(x, p1) for x in pair)
-    return example_mean(jnp.abs(each - other) ** p2)
+        students, teachers = (_attention(x, p1) for x in pair)
+    return example_mean(jnp.abs(students - teachers) ** p2)
 
 
 def _attention(x: jax.Array, power: int) -> jax.Array:
     """`[B, H, W, C] -> [B, H * W]`: unit vectors of the channels' mean power."""
-    return unit((jnp.abs(x) ** power).mean(-1).reshape(len(x), -1))
+    return unit((x**power).mean(-1).reshape(len(x), -1))

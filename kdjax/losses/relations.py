@@ -8,9 +8,8 @@ gradients reach the gathered features. None means one device.
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
-from kdjax.losses.maps import Maps, by_layer, same_shape
-from kdjax.losses.vectors import SHORTEST, unit
+from kdjax.losses.feature_maps import Maps, by_layer, same_shape
+from kdjax.numerics import SHORTEST, at_least_float32, unit
 
 
 def similarity_preserving(
@@ -35,12 +34,19 @@ def similarity_preserving(
       axis_name: see the module.
 
     Returns:
-      `[B]`: for every image its row's squared difference over B.
+      `[B]`: for every image its row's squared difference over B, summed over layers.
+
+    Raises:
+      ValueError: layers that do not pair up, or batches of different sizes.
+
+    >>> maps = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> print(similarity_preserving(maps, jnp.ones((3, 5))))
+    [0.122... 0.122... 0.281...]
     """
     terms = []
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
-        each, other = (unit(_products(*_rows_and_columns(x, axis_name))) for x in pair)
-        terms.append(jnp.square(each - other).mean(1))
+        students, teachers = (unit(_products(*_rows_and_columns(x, axis_name))) for x in pair)
+        terms.append(jnp.square(students - teachers).mean(1))
     return sum(terms)
 
 
@@ -73,9 +79,9 @@ def correlation_congruence(
     Raises:
       ValueError: shapes differ.
     """
-    [(each, other)] = by_layer(student, teacher, stop_teacher=stop_teacher)
-    same_shape(each, other)
-    rows, columns = _rows_and_columns(jnp.abs(each - other), axis_name)
+    [(student, teacher)] = by_layer(student, teacher, stop_teacher=stop_teacher)
+    same_shape(student, teacher)
+    rows, columns = _rows_and_columns(jnp.abs(student - teacher), axis_name)
     count = len(columns)
     number = _first_number(rows, axis_name) + jnp.arange(len(rows))
     before = jnp.where(number[:, None] > 0, columns[number - 1], 0.0)
@@ -92,7 +98,30 @@ def rkd(
     angle_weight: float = 50.0,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Relational distillation (RKD): the weighted sum of `rkd_distance` and `rkd_angle`, `[B]`."""
+    """Relational knowledge distillation (RKD): `w_D rkd_distance + w_A rkd_angle`.
+
+    The teacher is a constant.
+
+    Source: Park et al., CVPR 2019, arXiv 1904.05068, section 3.2; checked against
+    `distiller_zoo/RKD.py` of RepDistiller, `RKDLoss`, whose weights are the defaults.
+
+    Args:
+      student: `[B, ...]` embeddings or maps, flattened.
+      teacher: `[B, ...]`, flattened; lengths may differ from the student's.
+      distance_weight: w_D.
+      angle_weight: w_A.
+      axis_name: see the module.
+
+    Returns:
+      `[B]`, without a unit: both terms compare scale-free relations.
+
+    Raises:
+      ValueError: batches of different sizes.
+
+    >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> print(rkd(student, 2.0 * student) < 1e-6)  # relations do not depend on the scale
+    [ True  True  True]
+    """
     distance = rkd_distance(student, teacher, axis_name=axis_name)
     angle = rkd_angle(student, teacher, axis_name=axis_name)
     return distance_weight * distance + angle_weight * angle
@@ -116,21 +145,38 @@ def rkd_distance(
 
     Returns:
       `[B]`: the mean over j.
+
+    Raises:
+      ValueError: batches of different sizes.
     """
-    each, other = (_distances(x, axis_name) for x in (student, jax.lax.stop_gradient(teacher)))
-    return _huber(each - other).mean(1)
+    [pair] = by_layer(student, teacher, stop_teacher=True)
+    students, teachers = (_distances(x, axis_name) for x in pair)
+    return _huber(students - teachers).mean(1)
 
 
 def rkd_angle(student: jax.Array, teacher: jax.Array, *, axis_name: str | None = None) -> jax.Array:
     """RKD-A: `mean_{i,j,k} huber(c_s[i, j, k] - c_t[i, j, k])` over all B^3 triples.
 
     `c[i, j, k]` is the cosine of the angle at image i between images j and k, 0 where j or k is i.
-    The teacher is a constant. Needs memory for B^2 (B + D) numbers.
+    The Huber loss has delta 1. The teacher is a constant. Needs memory for B^2 (B + D) numbers.
 
-    Source, arguments and result as for `rkd_distance`.
+    Source: Park et al., CVPR 2019, arXiv 1904.05068; checked against
+    `distiller_zoo/RKD.py` of RepDistiller, `RKDLoss`.
+
+    Args:
+      student: `[B, ...]`, flattened.
+      teacher: `[B, ...]`, flattened; lengths may differ.
+      axis_name: see the module.
+
+    Returns:
+      `[B]`: the mean over j and k.
+
+    Raises:
+      ValueError: batches of different sizes.
     """
-    each, other = (_cosines(x, axis_name) for x in (student, jax.lax.stop_gradient(teacher)))
-    return _huber(each - other).mean((1, 2))
+    [pair] = by_layer(student, teacher, stop_teacher=True)
+    students, teachers = (_cosines(x, axis_name) for x in pair)
+    return _huber(students - teachers).mean((1, 2))
 
 
 def pkt(
@@ -157,7 +203,10 @@ def pkt(
       axis_name: see the module.
 
     Returns:
-      `[B]`: the mean over j.
+      `[B]`, in nats: the mean over j.
+
+    Raises:
+      ValueError: batches of different sizes.
     """
     [pair] = by_layer(student, teacher, stop_teacher=stop_teacher)
     probabilities = []
@@ -165,8 +214,8 @@ def pkt(
         directions = unit(x.reshape(len(x), -1), epsilon=epsilon)
         similarities = (_products(*_rows_and_columns(directions, axis_name)) + 1) / 2
         probabilities.append(similarities / similarities.sum(1, keepdims=True))
-    each, other = probabilities
-    return (other * jnp.log((other + epsilon) / (each + epsilon))).mean(1)
+    students, teachers = probabilities
+    return (teachers * jnp.log((teachers + epsilon) / (students + epsilon))).mean(1)
 
 
 def _rows_and_columns(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:

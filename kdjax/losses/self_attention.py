@@ -1,4 +1,4 @@
-"""Losses by which a network's maps learn where to look, from within it: SAD and FRSKD."""
+"""Self-distillation of attention maps within a network: SAD and FRSKD."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
 from kdjax.losses.distillation import cross_entropy, kd
+from kdjax.losses.feature_maps import Maps, example_mean
 from kdjax.losses.features import attention_transfer
 from kdjax.losses.forms import is_paper
-from kdjax.losses.maps import Maps, example_mean
+from kdjax.numerics import at_least_float32
 
 
 def sad(features: Sequence[jax.Array]) -> jax.Array:
     """Self attention distillation (SAD): every stage attends to where the next one does.
 
     `sum_i mean (A(f_i) - A(up f_{i+1}))^2` over positions, where up brings the next stage's map to
-    the stage's own resolution, bilinearly, and A is the softmax over positions of the channels'
+    the stage's resolution, bilinearly, and A is the softmax over positions of the channels'
     mean square. The next stage is a constant. Self-KD-Lib's weight is 1000.
 
     Source: Hou et al., ICCV 2019, arXiv 1908.00821, section 3; checked against methods/sad.py of
@@ -36,11 +36,11 @@ def sad(features: Sequence[jax.Array]) -> jax.Array:
     if len(features) < 2:
         raise ValueError(f"SAD needs maps of at least two stages, got {len(features)}")
     terms = []
-    for each, following in itertools.pairwise(map(at_least_float32, features)):
-        shape = (*each.shape[:3], following.shape[-1])
+    for stage, following in itertools.pairwise(map(at_least_float32, features)):
+        shape = (*stage.shape[:3], following.shape[-1])
         constant = jax.lax.stop_gradient(following)
         enlarged = jax.image.resize(constant, shape, "bilinear", antialias=False)
-        terms.append(example_mean(jnp.square(_attention(each) - _attention(enlarged))))
+        terms.append(example_mean(jnp.square(_attention(stage) - _attention(enlarged))))
     return sum(terms)
 
 
@@ -73,7 +73,7 @@ def frskd(
     temperature: float,
     form: str = "paper",
 ) -> Frskd:
-    """Feature refinement (FRSKD): a network learns from a feature pyramid over its own maps.
+    """Feature refinement (FRSKD): a network learns from a feature pyramid over its maps.
 
     The weights for ResNet-18 on CIFAR-100 are 1, 2 and 100.
 
@@ -95,7 +95,7 @@ def frskd(
       `cross_entropy`, `distillation` and `attention`.
 
     Raises:
-      ValueError: unknown form, or maps that do not pair up.
+      ValueError: unknown form, maps that do not pair up, or logits or labels of other shapes.
     """
     paper = is_paper(form)
     if paper:

@@ -1,8 +1,7 @@
-"""Losses by which a network learns from itself: from other views, images of a class, batches, and
-its own past.
+"""Self-distillation between views, between images of a class or a batch, and from the past.
 
-Each is that of its paper, unless `form='library'` says: that of Self-KD-Lib (winycg/Self-KD-Lib),
-where it is another one.
+Each loss is its paper's; `form='library'` is that of Self-KD-Lib (winycg/Self-KD-Lib), where it
+differs.
 """
 
 from typing import NamedTuple
@@ -10,10 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import one_hot
 from kdjax.losses.distillation import cross_entropy, kd
 from kdjax.losses.forms import is_paper
-from kdjax.losses.vectors import unit
+from kdjax.numerics import at_least_float32, unit
 
 
 class CsKd(NamedTuple):
@@ -42,9 +41,10 @@ def cs_kd(
 ) -> CsKd:
     """Class-wise self-distillation (CS-KD): an image learns from another one of its class.
 
-    `CE(p(x), y)` and `T^2 KL(sg p_T(x') || p_T(x))`. Source: Yun et al., CVPR 2020,
-    arXiv 2003.13964, section 2; checked against methods/cs_kd.py of Self-KD-Lib. The loss is the
-    sum of both.
+    `CE(p(x), y)` and `T^2 KL(sg p_T(x') || p_T(x))`; the loss is the sum of both.
+
+    Source: Yun et al., CVPR 2020, arXiv 2003.13964, section 2; checked against methods/cs_kd.py of
+    Self-KD-Lib.
 
     Args:
       logits: `[B, N]` of the images x.
@@ -55,8 +55,23 @@ def cs_kd(
 
     Returns:
       `cross_entropy` and `distillation`.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+
+    >>> logits = jnp.array([[2.0, 0.0]])
+    >>> terms = cs_kd(logits, jnp.array([[[0.0, 0.0]]]), jnp.array([0]), temperature=4.0)
+    >>> print(terms.cross_entropy, terms.distillation)
+    [0.126...] [0.494...]
     """
-    divergence = kd(logits[:, None], partner_logits, temperature=temperature)
+    size, classes = jnp.shape(partner_logits)[1:2], jnp.shape(logits)[1:]
+    if jnp.shape(partner_logits) != (*jnp.shape(logits)[:1], *size, *classes):
+        raise ValueError(
+            f"logits {jnp.shape(logits)} need partner_logits of shape [B, K, N], got "
+            f"{jnp.shape(partner_logits)}"
+        )
+    student = jnp.broadcast_to(jnp.expand_dims(logits, 1), jnp.shape(partner_logits))
+    divergence = kd(student, partner_logits, temperature=temperature)
     return CsKd(cross_entropy(logits, labels), divergence.mean(axis=1))
 
 
@@ -96,9 +111,14 @@ def ddgsd(
       `cross_entropy`, `distillation` and `discrepancy`.
 
     Raises:
-      ValueError: unknown form.
+      ValueError: unknown form, or labels of another shape.
     """
     paper = is_paper(form)
+    if jnp.ndim(logits) != 3 or logits.shape[1] != 2 or embeddings.shape[:2] != logits.shape[:2]:
+        raise ValueError(
+            "DDGSD needs logits [B, 2, N] and embeddings [B, 2, D] of two views, got "
+            f"{jnp.shape(logits)} and {jnp.shape(embeddings)}"
+        )
     first, second = logits[:, 0], logits[:, 1]
     classified = cross_entropy(first, labels) + cross_entropy(second, labels)
     divergence = kd(first, second, temperature=temperature)
@@ -111,7 +131,7 @@ def ddgsd(
     return Ddgsd(
         classified if paper else classified / 4,
         divergence,
-        jnp.broadcast_to(discrepancy, labels.shape),
+        jnp.broadcast_to(discrepancy, classified.shape),
     )
 
 
@@ -168,7 +188,9 @@ def bake(
 ) -> jax.Array:
     """Batch knowledge ensembling (BAKE): `T^2 KL(q || softmax(logits / T))`, q of `bake_targets`.
 
-    It is added to the cross entropy of all images. Source: as `bake_targets`; the paper's form is
+    It is added to the cross entropy of all images.
+
+    Source: as `bake_targets`; the paper's form is
     also that of the authors' code (small_scale/train.py of yxgeee/BAKE).
 
     Args:
@@ -201,19 +223,26 @@ def ps_kd(
 ) -> jax.Array:
     """Progressive self-distillation (PS-KD): labels softened by what was predicted an epoch ago.
 
-    The cross entropy of `(1 - alpha) one_hot + alpha past`. Source: Kim et al., ICCV 2021,
-    arXiv 2006.12000, section 3, where alpha grows in proportion to the epoch; checked against
-    methods/ps_kd.py of Self-KD-Lib.
+    The cross entropy of `(1 - alpha) one_hot + alpha past`.
+
+    Source: Kim et al., ICCV 2021, arXiv 2006.12000, section 3, where alpha grows in proportion to
+    the epoch; checked against methods/ps_kd.py of Self-KD-Lib.
 
     Args:
-      logits: `[B, N]`.
-      labels: `[B]` integer classes.
-      past: `[B, N]` probabilities, constants.
+      logits: `[..., N]`.
+      labels: `[...]` integer classes.
+      past: `[..., N]` probabilities, constants.
       alpha: from 0 to 1.
 
     Returns:
-      `[B]`, in nats.
+      `[...]`, in nats.
+
+    Raises:
+      ValueError: labels or probabilities of another shape.
     """
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=at_least_float32(logits).dtype)
-    past = jax.lax.stop_gradient(past)
-    return cross_entropy(logits, (1 - alpha) * one_hot + alpha * past)
+    if jnp.shape(past) != jnp.shape(logits):
+        raise ValueError(
+            f"past predictions {jnp.shape(past)} are not of the logits' shape {jnp.shape(logits)}"
+        )
+    true = one_hot(labels, logits)
+    return cross_entropy(logits, (1 - alpha) * true + alpha * jax.lax.stop_gradient(past))

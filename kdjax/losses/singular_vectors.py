@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.maps import in_order, same_channels
-from kdjax.losses.vectors import unit
+from kdjax.losses.feature_maps import in_order, same_channels
+from kdjax.numerics import unit
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from kdjax.numerics import at_least_float32, unit
 from kdjax.pruning.counting import number
 
 Criterion = Callable[[jax.Array, str], jax.Array]
@@ -97,11 +98,6 @@ def ranks(scores: jax.Array) -> jax.Array:
     return jnp.argsort(jnp.argsort(scores, stable=True), stable=True).astype(jnp.int32)
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """Casts half precision up."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _columns(kernel: jax.Array) -> jax.Array:
     """`[..., C]` as `[D, C]`."""
     return at_least_float32(kernel).reshape(-1, kernel.shape[-1])
@@ -137,6 +133,4 @@ def _absolute(columns: jax.Array) -> jax.Array:
 
 
 def _cosine(columns: jax.Array) -> jax.Array:
-    norms = l2(columns)
-    units = columns / jnp.where(norms > 0, norms, 1)
-    return jnp.maximum(1 - _products(units), 0)
+    return jnp.maximum(1 - _products(unit(columns, axis=0)), 0)

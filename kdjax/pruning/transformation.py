@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax.numerics import at_least_float32
 from kdjax.pruning import criteria, engine
 from kdjax.pruning import plan as plans
 from kdjax.pruning.choice import Unit
@@ -151,7 +152,7 @@ def _filter_scores(
 ) -> Callable[[Sequence[jax.Array]], tuple[jax.Array, jax.Array]]:
     def scores(kernels: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         # Kernels of one group make one filter each: the squared norms of its parts add up.
-        columns = [criteria.at_least_float32(x).reshape(-1, x.shape[-1]) for x in kernels]
+        columns = [at_least_float32(x).reshape(-1, x.shape[-1]) for x in kernels]
         together = jnp.concatenate(columns)
         return criterion(together, name), jnp.all(together == 0, axis=0)
 
@@ -160,5 +161,5 @@ def _filter_scores(
 
 def _magnitudes(kernels: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (kernel,) = kernels
-    magnitude = jnp.abs(criteria.at_least_float32(kernel))
+    magnitude = jnp.abs(at_least_float32(kernel))
     return magnitude, magnitude == 0

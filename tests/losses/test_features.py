@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.losses import maps, singular_vectors
+from kdjax.losses import feature_maps as maps
+from kdjax.losses import singular_vectors
 
 RANDOM = np.random.default_rng(0)
 BATCH = 4

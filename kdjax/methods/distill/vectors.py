@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.losses.vectors import unit
 from kdjax.methods.distill import contrast
 from kdjax.methods.distill.baseline import Baseline, Batch, Terms
 from kdjax.models import Outputs, layers
+from kdjax.numerics import unit
 
 
 class CC(Baseline, kw_only=True):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import labels_of
 from kdjax.losses.distillation import cross_entropy
+from kdjax.numerics import at_least_float32
 
 
 class Mixture(NamedTuple):
@@ -37,6 +38,9 @@ def draw_mixture(key: jax.Array, count: int, *, alpha: float) -> Mixture:
       count: B, the number of images.
       alpha: > 0. The smaller, the nearer to 0 or 1 is lambda; 1 is the uniform distribution.
 
+    Returns:
+      A `Mixture` of lam `[]` and order `[B]`.
+
     Raises:
       ValueError: alpha is not positive.
     """
@@ -55,14 +59,22 @@ def mix(x: jax.Array, mixture: Mixture) -> jax.Array:
 
     Returns:
       `[B, ...]` in the dtype of `x` (float32 for integers), computed in float32 at least.
+
+    Raises:
+      ValueError: a mixture of another number of images.
     """
-    wide = at_least_float32(jnp.asarray(x))
-    mixed = mixture.lam * wide + (1 - mixture.lam) * wide[mixture.order]
+    wide = at_least_float32(x)
+    _check(mixture, wide.shape[0])
+
+    def share(weight, values):  # infinite logits of which there is nothing count 0
+        return weight * jnp.where((weight == 0) & jnp.isinf(values), 0.0, values)
+
+    mixed = share(mixture.lam, wide) + share(1 - mixture.lam, wide[mixture.order])
     return mixed.astype(jnp.result_type(x, 1.0))
 
 
 def draw_box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """`cutmix_box` around a pixel drawn from all alike.
+    """`cutmix_box` around a pixel drawn uniformly.
 
     Args:
       key: a random key.
@@ -99,14 +111,17 @@ def cutmix_box(center: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.
 def cutmix(images: jax.Array, mixture: Mixture, box: jax.Array) -> tuple[jax.Array, Mixture]:
     """Fills a box of every image with that of its partner.
 
+    Source: Yun et al., ICCV 2019, arXiv 1905.04899, equation 1; checked against
+    `methods/cutmix.py` of Self-KD-Lib.
+
     Args:
       images: `[B, H, W, C]`.
       mixture: of B images.
       box: `[4]` of `cutmix_box`, the same for all.
 
     Returns:
-      Images `[B, H, W, C]`, and the mixture with the share of the pixels that are an image's own as
-      its lambda.
+      Images `[B, H, W, C]`, and the mixture with the share of the pixels that an image keeps as its
+      lambda.
     """
     height, width = images.shape[1:3]
     x1, y1, x2, y2 = box
@@ -120,14 +135,37 @@ def cutmix(images: jax.Array, mixture: Mixture, box: jax.Array) -> tuple[jax.Arr
 def mixed_cross_entropy(logits: jax.Array, labels: jax.Array, mixture: Mixture) -> jax.Array:
     """`lam CE(logits, y) + (1 - lam) CE(logits, y of the partner)`.
 
+    Source: Zhang et al., ICLR 2018, arXiv 1710.09412, equation 1, and Yun et al., ICCV 2019, arXiv
+    1905.04899, equation 1; checked against `methods/mixup.py` and `methods/cutmix.py` of
+    Self-KD-Lib.
+
     Args:
-      logits: `[B, N]` of the mixed images.
-      labels: `[B]` integer classes of the images before they were mixed.
+      logits: `[B, ..., N]` of the mixed images.
+      labels: `[B, ...]` integer classes of the images before they were mixed.
       mixture: how they were mixed.
 
     Returns:
-      `[B]`, in nats.
+      `[B, ...]`, in nats.
+
+    Raises:
+      ValueError: labels, or a mixture, of another shape.
+
+    >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+    >>> mixture = Mixture(jnp.array(0.75), jnp.array([1, 0]))
+    >>> print(mixed_cross_entropy(logits, jnp.array([0, 1]), mixture))
+    [0.693... 1.753...]
     """
-    own = cross_entropy(logits, labels)
-    partners = cross_entropy(logits, jnp.asarray(labels)[mixture.order])
-    return mixture.lam * own + (1 - mixture.lam) * partners
+    labels = labels_of(logits, labels)
+    _check(mixture, labels.shape[0])
+    original = cross_entropy(logits, labels)
+    partners = cross_entropy(logits, labels[mixture.order])
+    return mixture.lam * original + (1 - mixture.lam) * partners
+
+
+def _check(mixture: Mixture, count: int) -> None:
+    """Raises ValueError unless the mixture is one lambda and a permutation of `count` images."""
+    if jnp.shape(mixture.lam) or jnp.shape(mixture.order) != (count,):
+        raise ValueError(
+            f"a mixture of {count} images has lam [] and order [{count}], got shapes "
+            f"{jnp.shape(mixture.lam)} and {jnp.shape(mixture.order)}"
+        )

@@ -1,15 +1,15 @@
-"""Losses that keep a classifier from being too sure, or too lax, without any teacher.
+"""Regularizers of a classifier's confidence: label smoothing, focal loss, virtual softmax, ...
 
-Each is that of its paper, unless `form='library'` says: that of Self-KD-Lib (winycg/Self-KD-Lib),
-where it is another one.
+Each is its paper's; `form='library'` is that of Self-KD-Lib (winycg/Self-KD-Lib), where it differs.
 """
 
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import expectation, included, labels_of, one_hot
 from kdjax.losses.distillation import cross_entropy, kd
 from kdjax.losses.forms import is_paper
+from kdjax.numerics import at_least_float32, length
 
 
 def label_smoothing(
@@ -24,39 +24,50 @@ def label_smoothing(
     methods/label_smooth.py of Self-KD-Lib.
 
     Args:
-      logits: `[B, N]`.
-      labels: `[B]` integer classes.
+      logits: `[..., N]`. Classes whose logit is -inf are not among the N and have target 0.
+      labels: `[...]` integer classes.
       smoothing: e, from 0 (plain cross entropy) to less than 1.
       form: 'paper', or 'library': the others share e among themselves, `1 - e` and `e / (N - 1)`.
 
     Returns:
-      `[B]`, in nats.
+      `[...]`, in nats.
 
     Raises:
-      ValueError: unknown form.
+      ValueError: unknown form, or labels of another shape.
+
+    >>> logits = jnp.array([[2.0, 0.0, 0.0, 0.0]])
+    >>> print(label_smoothing(logits, jnp.array([0]), smoothing=0.1))
+    [0.490...]
     """
-    classes = logits.shape[-1]
     if not is_paper(form):
-        return cross_entropy(logits, _all_but(logits, labels, smoothing))
-    one_hot = _one_hot(logits, labels)
-    return cross_entropy(logits, (1 - smoothing) * one_hot + smoothing / classes)
+        return cross_entropy(logits, _designed(logits, labels, smoothing))
+    true = one_hot(labels, logits)
+    uniform = included(logits) / _number(logits)
+    return cross_entropy(logits, (1 - smoothing) * true + smoothing * uniform)
 
 
 def focal(logits: jax.Array, labels: jax.Array, *, gamma: float) -> jax.Array:
-    """The focal loss, of a softmax: `-(1 - p)^gamma log p` with p of the true class.
+    """The focal loss of a softmax: `-(1 - p)^gamma log p`, p the true class's probability.
 
     Source: Lin et al., ICCV 2017, arXiv 1708.02002, equation 4 (there for two classes, by a
     sigmoid); checked against methods/focal_loss.py of Self-KD-Lib.
 
     Args:
-      logits: `[B, N]`.
-      labels: `[B]` integer classes.
+      logits: `[..., N]`.
+      labels: `[...]` integer classes.
       gamma: at least 0, where it is cross entropy. Paper: 2.
 
     Returns:
-      `[B]`, in nats.
+      `[...]`, in nats.
+
+    Raises:
+      ValueError: labels of another shape.
+
+    >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1]]))
+    >>> print(focal(logits, jnp.array([0, 0]), gamma=2.0))
+    [0.173... 0.001...]
     """
-    negative = cross_entropy(logits, labels)
+    negative = cross_entropy(logits, labels_of(logits, labels))
     miss = -jnp.expm1(-negative)  # 1 - p
     # The inner where keeps the infinite derivative of a power below 1 out of the gradient.
     weight = jnp.where(miss > 0, miss, 1.0) ** gamma
@@ -83,9 +94,19 @@ def virtual_logits(
 
     Returns:
       `[B, N + 1]`, the virtual class last. Gradients reach all three.
+
+    Raises:
+      ValueError: shapes that do not fit together.
     """
-    of_class = _length(at_least_float32(kernel), axis=0)[labels]
-    virtual = of_class * _length(at_least_float32(embedding), axis=-1)
+    shapes = jnp.shape(logits), jnp.shape(embedding), jnp.shape(kernel)
+    fit = all(len(shape) == 2 for shape in shapes)
+    if not fit or (shapes[0][0], *shapes[2]) != (*shapes[1], shapes[0][1]):
+        raise ValueError(
+            "virtual softmax needs logits [B, N], embedding [B, D] and kernel [D, N], got "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    of_class = length(at_least_float32(kernel), axis=0)[labels_of(logits, labels)]
+    virtual = of_class * length(at_least_float32(embedding))
     return jnp.concatenate([at_least_float32(logits), virtual[:, None]], axis=-1)
 
 
@@ -94,14 +115,19 @@ def virtual_softmax(
 ) -> jax.Array:
     """Cross entropy of the true class among all classes and the virtual one of `virtual_logits`.
 
+    Source: as `virtual_logits`.
+
     Args:
       logits: `[B, N]`, without a bias in the paper's form.
-      embedding: `[B, D]`.
-      kernel: `[D, N]`.
+      embedding: `[B, D]`, what the classifier is given.
+      kernel: `[D, N]`, the classifier's weights.
       labels: `[B]` integer classes.
 
     Returns:
       `[B]`, in nats.
+
+    Raises:
+      ValueError: shapes that do not fit together.
     """
     return cross_entropy(virtual_logits(logits, embedding, kernel, labels), labels)
 
@@ -113,18 +139,18 @@ def confidence_penalty(logits: jax.Array, *, form: str = "paper") -> jax.Array:
     it is added to cross entropy with a weight; checked against main.py of Self-KD-Lib.
 
     Args:
-      logits: `[B, N]`.
+      logits: `[..., N]`. A class whose logit is -inf has probability 0 and counts 0.
       form: 'paper', or 'library': the mean over the N classes instead of their sum.
 
     Returns:
-      `[B]`, in nats, from `-log N` to 0; in the library's form over N.
+      `[...]`, in nats, from `-log N` to 0; in the library's form over N.
 
     Raises:
       ValueError: unknown form.
     """
     log_probs = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
-    terms = jnp.exp(log_probs) * log_probs
-    return terms.sum(axis=-1) if is_paper(form) else terms.mean(axis=-1)
+    negative_entropy = expectation(jnp.exp(log_probs), log_probs)
+    return negative_entropy if is_paper(form) else negative_entropy / log_probs.shape[-1]
 
 
 def tf_kd(
@@ -149,8 +175,8 @@ def tf_kd(
     Self-KD-Lib.
 
     Args:
-      logits: `[B, N]`.
-      labels: `[B]` integer classes.
+      logits: `[..., N]`, N >= 2. Classes whose logit is -inf are not among the N.
+      labels: `[...]` integer classes.
       smoothing: what the teacher leaves to the other classes.
       temperature: T > 0. Paper: 20 or more.
       form: 'paper', or 'library': `-sum p^d / T log p_T`, where the teacher is divided by T instead
@@ -158,29 +184,26 @@ def tf_kd(
         cross entropy.
 
     Returns:
-      `[B]`.
+      `[...]`, in nats; in the paper's form T squared is included.
 
     Raises:
-      ValueError: unknown form.
+      ValueError: unknown form, or labels of another shape.
     """
-    teacher = _all_but(logits, labels, smoothing)
+    teacher = _designed(logits, labels, smoothing)
     if is_paper(form):
+        # Probabilities are what T softens here; an excluded class is no class of the teacher's.
+        teacher = jnp.where(included(logits), teacher, -jnp.inf)
         return kd(logits, teacher, temperature=temperature)
     return cross_entropy(at_least_float32(logits) / temperature, teacher) / temperature
 
 
-def _one_hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`[B, N]` in the type of the loss."""
-    return jax.nn.one_hot(labels, logits.shape[-1], dtype=at_least_float32(logits).dtype)
+def _number(logits: jax.Array) -> jax.Array:
+    """`[..., 1]`: N, without the classes that are excluded."""
+    return jnp.sum(included(logits), axis=-1, keepdims=True).astype(at_least_float32(logits).dtype)
 
 
-def _all_but(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    """`[B, N]` probabilities: all but `smoothing` for the true class, shared by the others."""
-    one_hot = _one_hot(logits, labels)
-    return (1 - smoothing) * one_hot + smoothing / (logits.shape[-1] - 1) * (1 - one_hot)
-
-
-def _length(x: jax.Array, *, axis: int) -> jax.Array:
-    """Euclidean lengths, with a gradient of 0 where they are 0."""
-    squares = jnp.sum(jnp.square(x), axis=axis)
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
+def _designed(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """`[..., N]` probabilities: `1 - smoothing` for the true class, the rest for the others."""
+    true = one_hot(labels, logits)
+    others = included(logits) * (1 - true)
+    return (1 - smoothing) * true + smoothing / jnp.maximum(_number(logits) - 1, 1) * others

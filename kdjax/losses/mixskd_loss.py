@@ -1,13 +1,14 @@
-"""MixSKD: a network learns from mixed images what it says of the images that they are made of.
+"""MixSKD: mutual distillation between mixed images and the interpolation of their originals.
 
 Source: Yang et al., ECCV 2022, "MixSKD: Self-Knowledge Distillation from Mixup for Image
 Recognition", arXiv 2208.05768; checked against `main_mixskd_imagenet.py`, `main_mixskd_cifar.py`
 and `methods/adversarial.py` of Self-KD-Lib.
 
-A network has S outputs: those of its branches, and its own as the last. Each is for 2B images: B as
-they are, then the same mixed. Image i has the partner j. With z_l the logits of output l, F_l its
-feature map, h the self-teacher's logits and D_l a discriminator on the averaged map; f(x_i) what is
-said of an image, f^ the interpolation of f(x_i) and f(x_j), f~ what is said of their mixture:
+A network has S outputs: those of its branches, and the backbone's as the last. All are for 2B
+images: B originals, then the same mixed. Image i has the partner j. With z_l the logits of output
+l, F_l its feature map, h the self-teacher's logits and D_l a discriminator on the averaged map;
+f(x_i) an output for an image, f^ the interpolation of f(x_i) and f(x_j), f~ the output for their
+mixture:
 
     cross_entropy        sum_l CE(z_l(x_i), y_i)
     mixed_cross_entropy  sum over z = z~_1 .. z~_S, h^, h~ of lam CE(z, y_i) + (1 - lam) CE(z, y_j)
@@ -28,14 +29,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import cross_entropy, kd
-from kdjax.losses.maps import example_mean
-from kdjax.losses.mixing import Mixture, mix, mixed_cross_entropy
+from kdjax.losses.feature_maps import example_mean
+from kdjax.losses.mixup import Mixture, mix, mixed_cross_entropy
+from kdjax.numerics import at_least_float32
 
 
 class MixedPair(NamedTuple):
-    """What is said of mixtures of B images, in two ways.
+    """The outputs for mixtures of B images, in two forms.
 
     Attributes:
       interpolated: `[B, ...]`, `lam * f(x_i) + (1 - lam) * f(x_j)`.
@@ -68,9 +70,16 @@ def mixed_pair(x: jax.Array, mixture: Mixture) -> MixedPair:
 
     Returns:
       Both `[B, ...]`, float32 at least.
+
+    Raises:
+      ValueError: not 2B rows.
     """
     count = mixture.order.shape[0]
     x = at_least_float32(x)
+    if x.shape[0] != 2 * count:
+        raise ValueError(
+            f"{count} images and their mixtures make {2 * count} rows, got {x.shape[0]}"
+        )
     return MixedPair(mix(x[:count], mixture), x[count:])
 
 
@@ -84,10 +93,13 @@ def mixskd(
     *,
     temperature: float,
 ) -> Mixskd:
-    """The loss of one network; see above.
+    """The terms of MixSKD's loss of one network, by the equations of this module.
+
+    Source: Yang et al., ECCV 2022, arXiv 2208.05768, section 3; checked against
+    `main_mixskd_imagenet.py` of Self-KD-Lib.
 
     Args:
-      logits: S arrays `[2B, N]`, the network's own as the last, of the images and their mixtures.
+      logits: S arrays `[2B, N]` of the images and their mixtures, the backbone's as the last.
       feature_maps: S arrays `[2B, H, W, C]`, the last maps of branches and network.
       self_teacher: the self-teacher's logits `[B, N]`: for interpolated maps (or its interpolated
         logits, which are the same), and for the mixed images.
@@ -97,10 +109,11 @@ def mixskd(
       temperature: T > 0. Official code: 3.
 
     Returns:
-      The terms. `distillation` sends no gradient to the self-teacher.
+      The terms, `[B]` each, in nats but `feature` (squared activations). `distillation` sends no
+      gradient to the self-teacher.
 
     Raises:
-      ValueError: different numbers of outputs.
+      ValueError: different numbers of outputs, or of images.
     """
     lengths = {len(logits), len(feature_maps), len(discriminator_logits)}
     if len(lengths) > 1 or not logits:
@@ -108,21 +121,21 @@ def mixskd(
             f"MixSKD needs as many logits as maps and discriminators, got {len(logits)}, "
             f"{len(feature_maps)} and {len(discriminator_logits)}"
         )
-    count = labels.shape[0]
-    pairs = [mixed_pair(each, mixture) for each in logits]
-    *branches, own = pairs
+    count = class_labels(labels, jnp.shape(mixture.order), of="mixture").shape[0]
+    pairs = [mixed_pair(x, mixture) for x in logits]
+    *branches, backbone = pairs
     mutual = sum(
         kd(pair.interpolated, pair.mixed, temperature=temperature)
         + kd(pair.mixed, pair.interpolated, temperature=temperature)
         for pair in branches
     )
     # Crosswise: what is learned from the mixed image is taught where its logits are interpolated.
-    taught = kd(own.interpolated, self_teacher.mixed, temperature=temperature)
-    taught += kd(own.mixed, self_teacher.interpolated, temperature=temperature)
+    taught = kd(backbone.interpolated, self_teacher.mixed, temperature=temperature)
+    taught += kd(backbone.mixed, self_teacher.interpolated, temperature=temperature)
     mixed_logits = [pair.mixed for pair in pairs] + list(self_teacher)
-    maps = [mixed_pair(each, mixture) for each in feature_maps]
+    maps = [mixed_pair(x, mixture) for x in feature_maps]
     return Mixskd(
-        cross_entropy=sum(cross_entropy(each[:count], labels) for each in logits),
+        cross_entropy=sum(cross_entropy(x[:count], labels) for x in logits),
         mixed_cross_entropy=sum(mixed_cross_entropy(z, labels, mixture) for z in mixed_logits),
         distillation=mutual + taught,
         feature=sum(example_mean(jnp.square(pair.interpolated - pair.mixed)) for pair in maps),

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.numerics import at_least_float32
 
 # An array, or arrays by position or by name: a sequence, a dictionary or any other pytree.
 Maps = Any
@@ -21,7 +21,16 @@ def match_resolution(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array,
 
     Returns:
       Both at `min(H_s, H_t) x min(W_s, W_t)`.
+
+    Raises:
+      ValueError: arrays that are not `[B, H, W, C]`.
+
+    Source: as RepDistiller's losses do it, by `adaptive_average_pool` where it calls
+    `torch.nn.functional.adaptive_avg_pool2d`.
     """
+    for maps in (student, teacher):
+        if jnp.ndim(maps) != 4:
+            raise ValueError(f"feature maps are [B, H, W, C], got {jnp.shape(maps)}")
     size = tuple(min(sides) for sides in zip(student.shape[1:3], teacher.shape[1:3], strict=True))
     return adaptive_average_pool(student, size), adaptive_average_pool(teacher, size)
 
@@ -57,11 +66,21 @@ def _pool_axis(x: jax.Array, axis: int, length: int) -> jax.Array:
 
 
 def by_layer(student: Maps, teacher: Maps, *, stop_teacher: bool) -> list[tuple[jax.Array, ...]]:
-    """Pairs of maps, one per layer, in float32 at least; the teacher's as constants on demand."""
-    return [
-        (each, jax.lax.stop_gradient(other) if stop_teacher else other)
-        for each, other in aligned(student, teacher)
-    ]
+    """Pairs of maps, one per layer, in float32 at least; the teacher's as constants on demand.
+
+    Raises:
+      ValueError: the layers do not pair up, or the batches differ in size.
+    """
+    pairs = aligned(student, teacher)
+    for of_student, of_teacher in pairs:
+        if of_student.shape[:1] != of_teacher.shape[:1] or not of_student.ndim:
+            raise ValueError(
+                "student and teacher must hold the same images, got arrays of shapes "
+                f"{of_student.shape} and {of_teacher.shape}"
+            )
+    if not stop_teacher:
+        return pairs
+    return [(of_student, jax.lax.stop_gradient(of_teacher)) for of_student, of_teacher in pairs]
 
 
 def in_order(student: Maps, teacher: Maps, *, stop_teacher: bool) -> list[tuple[jax.Array, ...]]:
@@ -80,7 +99,7 @@ def aligned(*trees: Maps) -> list[tuple[jax.Array, ...]]:
     """
     flat = [jax.tree.leaves_with_path(tree) for tree in trees]
     paths = [[jax.tree_util.keystr(path) for path, _ in leaves] for leaves in flat]
-    if not paths[0] or any(each != paths[0] for each in paths):
+    if not paths[0] or any(other != paths[0] for other in paths):
         raise ValueError(f"these layers do not pair up: {' and '.join(map(str, paths))}")
     arrays = [[at_least_float32(leaf) for _, leaf in leaves] for leaves in flat]
     return list(zip(*arrays, strict=True))

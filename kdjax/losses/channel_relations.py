@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.maps import (
+from kdjax.losses.feature_maps import (
     Maps,
     by_layer,
     example_mean,
@@ -13,7 +13,7 @@ from kdjax.losses.maps import (
     match_resolution,
     same_channels,
 )
-from kdjax.losses.vectors import unit
+from kdjax.numerics import unit
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -41,8 +41,8 @@ def fsp(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array
     pairs = in_order(student, teacher, stop_teacher=stop_teacher)
     if len(pairs) < 2:
         raise ValueError(f"FSP relates consecutive layers: give two or more, not {len(pairs)}")
-    for each, other in pairs:
-        same_channels(each, other)
+    for pair in pairs:
+        same_channels(*pair)
     students, teachers = zip(*pairs, strict=True)
     terms = []
     for i in range(len(pairs) - 1):
@@ -76,14 +76,16 @@ def nst(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array
 
     Returns:
       `[B]`, summed over layers.
+
+    Raises:
+      ValueError: maps that are not `[B, H, W, C]`, or layers that do not pair up.
     """
     terms = []
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
-        each, other = (unit(_flat(x), axis=1) for x in match_resolution(*pair))
-        constant = jax.lax.stop_gradient(other)
-        terms.append(
-            _kernel(constant, constant) + _kernel(each, each) - 2 * _kernel(each, other),
-        )
+        students, teachers = (unit(_flat(x), axis=1) for x in match_resolution(*pair))
+        constant = jax.lax.stop_gradient(teachers)
+        within = _kernel(constant, constant) + _kernel(students, students)
+        terms.append(within - 2 * _kernel(students, teachers))
     return sum(terms)
 
 

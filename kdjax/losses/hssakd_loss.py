@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.losses.arrays import at_least_float32
+from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import cross_entropy, kd
+from kdjax.numerics import at_least_float32
 
 
 class HssakdTeacher(NamedTuple):
@@ -60,12 +61,18 @@ def joint_labels(labels: jax.Array, count: int) -> jax.Array:
 
     Returns:
       `[B * M]` integers in `[0, N * M)`; row `M * b + j` belongs to view j of image b.
+
+    Raises:
+      ValueError: labels that are not integers of shape `[B]`.
     """
-    return (count * jnp.asarray(labels)[:, None] + jnp.arange(count)).reshape(-1)
+    labels = class_labels(labels, jnp.shape(labels)[:1], of="images")
+    return (count * labels[:, None] + jnp.arange(count)).reshape(-1)
 
 
 def class_scores(joint_logits: jax.Array, num_classes: int) -> jax.Array:
-    """What joint logits say about the class: their sum over the transformations.
+    """Class scores of joint logits: their sum over the transformations.
+
+    Source: `train_teacher_cifar.py` of the HSAKD repository, which evaluates heads so.
 
     Args:
       joint_logits: `[..., N * M]`.
@@ -84,7 +91,10 @@ def class_scores(joint_logits: jax.Array, num_classes: int) -> jax.Array:
 
 
 def hssakd_teacher(logits: jax.Array, head_logits: Any, labels: jax.Array) -> HssakdTeacher:
-    """The loss of a teacher: labels for its classifier, joint labels for its heads.
+    """The loss of a teacher: class labels for its classifier, joint labels for its heads.
+
+    Source: Yang et al., IJCAI 2021, arXiv 2107.13715, and TNNLS 2022, arXiv 2109.03075, by the
+    equations of this module; checked against `train_teacher_cifar.py` of the HSAKD repository.
 
     Args:
       logits: `[B * M, N]` class logits.
@@ -99,7 +109,7 @@ def hssakd_teacher(logits: jax.Array, head_logits: Any, labels: jax.Array) -> Hs
     """
     count = _count_views(logits, head_logits, labels)
     joint = joint_labels(labels, count)
-    heads = sum(cross_entropy(each, joint) for each in jax.tree.leaves(head_logits))
+    heads = sum(cross_entropy(head, joint) for head in jax.tree.leaves(head_logits))
     return HssakdTeacher(
         cross_entropy(_first_views(logits, count), labels), _mean_over_views(heads, count)
     )
@@ -114,9 +124,12 @@ def hssakd_student(
     *,
     temperature: float,
 ) -> HssakdStudent:
-    """The loss of a student: labels for its classifier, the teacher for that and for its heads.
+    """The loss of a student: class labels for its classifier, and the teacher for all its outputs.
 
     The student's heads learn from no label. Nothing sends a gradient to the teacher.
+
+    Source: Yang et al., IJCAI 2021, arXiv 2107.13715, and TNNLS 2022, arXiv 2109.03075, by the
+    equations of this module; checked against `train_student_cifar.py` of the HSAKD repository.
 
     Args:
       logits: `[B * M, N]` class logits of the student.
@@ -152,9 +165,13 @@ def hssakd_online(
     *,
     temperature: float,
 ) -> HssakdOnline:
-    """The loss of networks that learn as teachers do and, in all their heads, from each other.
+    """Online HSSAKD: networks learn as teachers do and, in all their heads, from one another.
 
-    The divergences are summed over all ordered pairs of networks; each teacher is a constant.
+    The divergences are summed over all ordered pairs of networks; every teacher is a constant.
+
+    Source: Yang et al., TNNLS 2022, arXiv 2109.03075, by the equations of this module, whose sums
+    over more than two networks are inferred; checked against `train_online_kd_cifar.py` of the
+    HSAKD repository.
 
     Args:
       logits: K >= 2 arrays `[B * M, N]` of class logits.
@@ -171,17 +188,17 @@ def hssakd_online(
     networks = list(zip(logits, head_logits, strict=True))
     if len(networks) < 2:
         raise ValueError(f"online HSSAKD needs at least two networks, got {len(networks)}")
-    own = [hssakd_teacher(*each, labels) for each in networks]
+    supervised = [hssakd_teacher(*network, labels) for network in networks]
     pairs = [
         _divergences(student, teacher, temperature)
         for a, student in enumerate(networks)
         for b, teacher in enumerate(networks)
         if a != b
     ]
-    count = logits[0].shape[0] // labels.shape[0]
+    count = logits[0].shape[0] // jnp.shape(labels)[0]
     return HssakdOnline(
-        sum(each.cross_entropy for each in own),
-        sum(each.joint_cross_entropy for each in own),
+        sum(terms.cross_entropy for terms in supervised),
+        sum(terms.joint_cross_entropy for terms in supervised),
         _mean_over_views(sum(classes for classes, _ in pairs), count),
         _mean_over_views(sum(joint for _, joint in pairs), count),
     )
@@ -199,17 +216,20 @@ def _divergences(student, teacher, temperature: float) -> tuple[jax.Array, jax.A
 
 def _count_views(logits: jax.Array, head_logits: Any, labels: jax.Array) -> int:
     """M, if the shapes allow for one."""
-    rows, num_classes = logits.shape
-    count, rest = divmod(rows, labels.shape[0])
-    if rest or not count:
-        raise ValueError(f"{rows} rows of logits are no multiple of {labels.shape[0]} labels")
+    labels = class_labels(labels, jnp.shape(labels)[:1], of="images")
+    if jnp.ndim(logits) != 2:
+        raise ValueError(f"class logits must be of shape [B * M, N], got {jnp.shape(logits)}")
+    (rows, num_classes), images = logits.shape, labels.shape[0]
+    if not images or not rows or rows % images:
+        raise ValueError(f"{rows} rows of logits are no multiple of {images} labels")
+    count = rows // images
     heads = jax.tree.leaves(head_logits)
     if not heads:
         raise ValueError("there are no logits of heads")
-    for each in heads:
-        if each.shape != (rows, num_classes * count):
+    for head in heads:
+        if head.shape != (rows, num_classes * count):
             raise ValueError(
-                f"a head's logits are of shape {each.shape}; {count} views of {num_classes} "
+                f"a head's logits are of shape {head.shape}; {count} views of {num_classes} "
                 f"classes need {(rows, num_classes * count)}"
             )
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,18 +12,27 @@ import jax
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of any pytree by their paths, in the tree's own order.
+    """The leaves of any pytree by their paths, in the tree's order.
+
+    The attribute that holds the array of a variable of flax.nnx is no part of its path, which is
+    'conv/kernel' in an `nnx.State` with and without variables.
 
     Raises:
       ValueError: two leaves with the same path, as of the keys 'a/b' and 'a', 'b'.
     """
-    found: dict[str, Any] = {}
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if path in found:
+    arrays: dict[str, Any] = {}
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    siblings = collections.Counter(keys[:-1] for keys, _ in flat)
+    for keys, leaf in flat:
+        is_variable = keys[1:] and keys[-1] == _VALUE and siblings[keys[:-1]] == 1
+        path = jax.tree_util.keystr(keys[:-1] if is_variable else keys, simple=True, separator="/")
+        if path in arrays:
             raise ValueError(f"two arrays have the path {path!r}")
-        found[path] = leaf
-    return found
+        arrays[path] = leaf
+    return arrays
+
+
+_VALUE = jax.tree_util.GetAttrKey("value")
 
 
 def matching(paths: Sequence[str], patterns: Iterable[str], what: str) -> list[str]:

@@ -11,6 +11,7 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.models import Cohort, layers
+from kdjax.numerics import unit
 
 LOGIT_DISTILLATION = ("none", "cifar", "imagenet")
 
@@ -25,10 +26,7 @@ class ProjectionHead(nn.Module):
         dtype = layers.at_least_float32(embedding.dtype)
         x = layers.dense(embedding.shape[-1], self.features, dtype=dtype, name="hidden")(embedding)
         x = layers.dense(self.features, self.features, dtype=dtype, name="output")(nn.relu(x))
-        # The bound keeps the gradient finite should a head put out zeros. A smaller one does not:
-        # the derivative of rsqrt, its power of -3 / 2, overflows in float32 below 1e-25.
-        squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+        return unit(x)
 
 
 def mcl(

@@ -6,15 +6,7 @@ filters out of them is `kdjax.compaction`.
 
 from kdjax.pruning import accounting, criteria, schedules
 from kdjax.pruning.engine import PruningState, initial, pruning_state
-from kdjax.pruning.groups import (
-    FilterGroup,
-    Selection,
-    by_pattern,
-    official,
-    table,
-    together,
-    within,
-)
+from kdjax.pruning.groups import FilterGroup, Selection, table, together, within
 from kdjax.pruning.methods import (
     METHODS,
     Schedules,
@@ -27,6 +19,7 @@ from kdjax.pruning.methods import (
     sfp,
     srfp,
 )
+from kdjax.pruning.selections import by_pattern, official
 from kdjax.pruning.transformation import filter_pruning, weight_pruning
 
 __all__ = [

@@ -28,6 +28,7 @@ class Unit(NamedTuple):
       settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch, and
         multiplied by a decay above 0 where it is soft.
       consumers: paths of leaves whose last axis but one is zeroed where the mask is hard.
+      filters_first: whether the leaves have their filters on the first axis; they are turned.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Unit(NamedTuple):
     score: Callable[[Sequence[jax.Array]], tuple[jax.Array, jax.Array]]
     settled: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
+    filters_first: bool = False
 
     @property
     def size(self) -> int:
@@ -50,8 +52,8 @@ class Unit(NamedTuple):
 
 def check(plan: Plan, units: Sequence[Unit]) -> None:
     """Raises a ValueError if the plan empties a unit, or never prunes anything."""
-    most = sum(int(_numbers(plan, pool)[0].max()) for pool in _pools(plan, units))
-    if most + sum(unit.removed for unit in units) == 0:
+    pruned = sum(int(_numbers(plan, pool)[0].max()) for pool in _pools(plan, units))
+    if pruned + sum(unit.removed for unit in units) == 0:
         widest = max(units, key=lambda unit: unit.size)
         raise ValueError(
             f"rate={plan.rate.max():g} prunes nothing: not one of the {widest.size} of "
@@ -86,9 +88,9 @@ def choose(
         rank = ranks(jnp.concatenate([key.ravel() for key in keys]))
         start = 0
         for unit in pool:
-            own = rank[start : start + unit.size].reshape(unit.shape)
-            gone[unit.name] = hard[unit.name] | (own < hard_number)
-            kept[unit.name] = ~(gone[unit.name] | (own < pruned_number))
+            of_unit = rank[start : start + unit.size].reshape(unit.shape)
+            gone[unit.name] = hard[unit.name] | (of_unit < hard_number)
+            kept[unit.name] = ~(gone[unit.name] | (of_unit < pruned_number))
             start += unit.size
     return kept, gone
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax.pruning.axes import filters_first, filters_last
 from kdjax.pruning.choice import Masks, Unit, check, choose
 from kdjax.pruning.plan import Plan
 from kdjax.tree import leaves
@@ -44,7 +45,14 @@ def transformation(
         check(plan, units)
         nothing = {unit.name: jnp.zeros(unit.shape, bool) for unit in units}
         # One program of all layers compiles faster than their operations one by one.
-        masks, hard = jax.jit(lambda found: choose(plan, units, found, nothing, 0))(leaves(params))
+        arrays = leaves(params)
+        scored = {path: arrays[path] for unit in units for path in unit.scored}
+
+        @jax.jit
+        def first(scored):
+            return choose(plan, units, _turned(scored, units, filters_last), nothing, 0)
+
+        masks, hard = first(scored)
         return PruningState(jnp.zeros((), jnp.int32), masks, hard)
 
     def update(
@@ -55,7 +63,7 @@ def transformation(
             raise ValueError("pruning needs the parameters: tx.update(updates, state, params)")
         units = units_of(params)
         _check_state(units, state)
-        old, steps = leaves(params), leaves(updates)
+        old, steps = (_turned(leaves(tree), units, filters_last) for tree in (params, updates))
         if missing := [
             p for unit in units for p in (*unit.masked, *unit.settled) if p not in steps
         ]:
@@ -84,15 +92,16 @@ def transformation(
             frozen = hard[unit.name]
             soft = due & ~masks[unit.name] & ~frozen
             for path in unit.masked:
-                steps[path] = _landing(old[path], steps[path], soft, frozen, decay)
+                steps[path] = _masked_update(old[path], steps[path], soft, frozen, decay)
             gone = frozen | (last & ~masks[unit.name])
             # At a decay of 0 it stays: with all of it zero no gradient would bring a filter back.
             fading = jnp.zeros_like(soft) if decay is None else soft & (decay > 0)
             for path in unit.settled if settle else ():
-                steps[path] = _landing(old[path], steps[path], fading, gone, decay)
+                steps[path] = _masked_update(old[path], steps[path], fading, gone, decay)
         for unit in units:
             for path in unit.consumers if settle else ():
                 steps[path] = jnp.where(hard[unit.name][:, None], -old[path], steps[path])
+        steps = _turned(steps, units, filters_first)
         tree = jax.tree.unflatten(jax.tree.structure(updates), list(steps.values()))
         return tree, PruningState(count, masks, hard)
 
@@ -136,10 +145,10 @@ def pruning_state(opt_state: Any) -> PruningState:
     def is_pruning(node: Any) -> bool:
         return isinstance(node, PruningState)
 
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_pruning) if is_pruning(node)]
-    if len(found) != 1:
-        raise ValueError(f"the optimizer's state holds {len(found)} pruning states, not one")
-    return found[0]
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_pruning) if is_pruning(node)]
+    if len(states) != 1:
+        raise ValueError(f"the optimizer's state holds {len(states)} pruning states, not one")
+    return states[0]
 
 
 def _after(param: jax.Array, step: jax.Array) -> jax.Array:
@@ -147,7 +156,7 @@ def _after(param: jax.Array, step: jax.Array) -> jax.Array:
     return jnp.asarray(param + step).astype(param.dtype)
 
 
-def _landing(
+def _masked_update(
     param: jax.Array, step: jax.Array, soft: jax.Array, hard: jax.Array, decay: jax.Array | None
 ) -> jax.Array:
     """The update that multiplies by `decay` where `soft`, by 0 where `hard`, by 1 elsewhere."""
@@ -158,6 +167,21 @@ def _landing(
     scaled = decay.astype(dtype) * after - param.astype(dtype)
     scaled = scaled.astype(jnp.promote_types(param.dtype, step.dtype))
     return jnp.where(hard, -param, jnp.where(soft, scaled, step))
+
+
+def _turned(
+    arrays: dict[str, jax.Array],
+    units: Sequence[Unit],
+    turn: Callable[[jax.Array], jax.Array],
+) -> dict[str, jax.Array]:
+    """The arrays, those of units whose filters are on the first axis turned."""
+    paths = {
+        path
+        for unit in units
+        if unit.filters_first
+        for path in (*unit.scored, *unit.masked, *unit.settled, *unit.consumers)
+    }
+    return {path: turn(x) if path in paths else x for path, x in arrays.items()}
 
 
 def _check_state(units: Sequence[Unit], state: PruningState) -> None:

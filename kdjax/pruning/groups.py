@@ -1,17 +1,19 @@
-"""Which filters are pruned together, and how they are chosen from the paths of a parameter tree.
+"""Groups of filters that are pruned together, by the paths of a parameter tree.
 
-A path is the '/'-joined keys of a leaf, as in 'stage1_block0/conv1/kernel'. Every leaf named here
-has its filters on the *last* axis, as flax keeps them: convolutions [h, w, in, C], depthwise ones
-[h, w, 1, C], dense layers [in, C], biases and BatchNorm's scale and bias [C].
+A path is the '/'-joined keys of a leaf, as in 'stage1_block0/conv1/kernel'. Filters are on the
+*last* axis, as flax keeps them: convolutions [h, w, in, C], depthwise ones [h, w, 1, C], dense
+layers [in, C], biases and BatchNorm's scale and bias [C]. With `filter_axis=0` they are on the
+first, as PyTorch and Equinox keep them: [C, in, h, w], [C, in], [C] or [C, 1, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdjax.pruning import counting as counts
-from kdjax.tree import leaves, matching, nested
+from kdjax.pruning.axes import check_axis, last_shape, seems_first, shapes_last
+from kdjax.tree import leaves, nested
 
 Params = Any
 
@@ -33,6 +35,8 @@ class FilterGroup(NamedTuple):
         Their weights for a channel that is pruned for good are zeroed with it: these multiply
         zeros, and would count in the scores of the consumers' filters. Only for groups whose pruned
         channels are exactly zero.
+      filter_axis: -1 or 0, the axis of the leaves that the filters are on. None is -1 unless the
+        kernels' names or shapes contradict.
     """
 
     name: str
@@ -41,6 +45,7 @@ class FilterGroup(NamedTuple):
     removed: int = 0
     consumers: tuple[str, ...] = ()
     settled: tuple[str, ...] = ()
+    filter_axis: int | None = None
 
     @property
     def pruned(self) -> tuple[str, ...]:
@@ -60,106 +65,83 @@ def sizes(params: Params, groups: Sequence[FilterGroup]) -> dict[str, int]:
     """The number of filters C of each group, by its name.
 
     Raises:
-      ValueError: no group, a name or a leaf in two groups, a path that is not in `params`, or
-        leaves of one group that differ in C.
+      ValueError: no group, a name or a leaf in two groups, a path that is not in `params`, leaves
+        of one group that differ in C, or kernels whose filters seem to be on the first axis, where
+        the group does not set `filter_axis`.
     """
     if not groups:
         raise ValueError("no filter group: the selection found nothing to prune")
-    shapes = {path: leaf.shape for path, leaf in leaves(params).items()}
+    stored = {path: tuple(leaf.shape) for path, leaf in leaves(params).items()}
     owners: dict[str, str] = {}
-    found: dict[str, int] = {}
+    counts_by_name: dict[str, int] = {}
     for group in groups:
-        if group.name in found:
+        if group.name in counts_by_name:
             raise ValueError(f"two filter groups are called {group.name!r}")
         if not group.scored:
             raise ValueError(f"filter group {group.name!r} has no scored kernel")
+        shapes = _shapes(group, stored)
         for path in group.leaves:
-            if not shapes.get(path):
-                raise ValueError(f"filter group {group.name!r}: no array {path!r} in the network")
             if path in owners:
                 raise ValueError(f"{path!r} is in two groups, {owners[path]!r} and {group.name!r}")
             owners[path] = group.name
-            size = found.setdefault(group.name, shapes[path][-1])
+            size = counts_by_name.setdefault(group.name, shapes[path][-1])
             if shapes[path][-1] != size:
                 raise ValueError(
                     f"filter group {group.name!r}: {path!r} has {shapes[path][-1]} filters, "
                     f"{group.leaves[0]!r} has {size}"
                 )
         for path in group.consumers:
-            if shapes.get(path, ())[-2:-1] != (found[group.name],):
+            if shapes[path][-2:-1] != (counts_by_name[group.name],):
                 raise ValueError(
                     f"filter group {group.name!r}: {path!r} does not read its "
-                    f"{found[group.name]} channels"
+                    f"{counts_by_name[group.name]} channels"
                 )
-    return found
+    return counts_by_name
 
 
-def by_pattern(
-    params: Params,
-    patterns: Iterable[str],
-    *,
-    skip: Iterable[str] = (),
-    norms: tuple[str, str] | None = None,
+def _shapes(
+    group: FilterGroup, stored: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a group's arrays, filters last."""
+    check_axis(group.filter_axis)
+    for path in group.leaves:
+        if not stored.get(path):
+            raise ValueError(f"filter group {group.name!r}: no array {path!r} in the network")
+    for path in group.scored:
+        if group.filter_axis is None and seems_first(path, stored[path]):
+            raise ValueError(
+                f"{path!r} {stored[path]} seems to have its filters on the first axis, as in "
+                "PyTorch and Equinox: use filter_axis=0, or filter_axis=-1 if they are on the last"
+            )
+    shapes = {path: stored.get(path, ()) for path in (*group.leaves, *group.consumers)}
+    if group.filter_axis == 0:
+        return {path: last_shape(shape) for path, shape in shapes.items()}
+    return shapes
+
+
+def selected(
+    select: Selection, params: Params, filter_axis: int | None = None
 ) -> list[FilterGroup]:
-    """One group per kernel (array with two or more axes) whose path matches a pattern.
-
-    `functools.partial(by_pattern, patterns=[...])` is a `Selection`.
+    """The groups of `select`, whose filters are on a given axis.
 
     Args:
-      params: the parameters; only shapes are looked at.
-      patterns: '*' and '?' stand for anything but '/', '[ab]' for one of these characters, '**' for
-        anything: '**/conv*/kernel', 'stage[12]_*/**'.
-      skip: patterns of kernels that are left alone.
-      norms: (word in the names of convolutions, word in the names of their BatchNorms), which is
-        ('conv', 'bn') for kdjax's networks. The convolution's own bias, and its BatchNorm's scale
-        and bias, then decay with it and are zeroed with a filter that is pruned for good
-        (`FilterGroup.settled`), so that its output is exactly zero. It must be the BatchNorm
-        *behind* the convolution, which a name cannot say of pre-activation blocks.
+      select: parameters -> groups.
+      params: the parameters.
+      filter_axis: -1 or 0 for all groups; the selection then sees kernels as flax keeps them. None
+        leaves it to the groups.
 
     Raises:
-      ValueError: a pattern that matches no kernel, nothing left, or a BatchNorm that is missing.
+      ValueError: another axis, or one that contradicts a group's.
     """
-    found = leaves(params)
-    kernels = [path for path, leaf in found.items() if len(leaf.shape) >= 2]
-    wanted = matching(kernels, patterns, "pattern")
-    unwanted = set(matching(kernels, skip, "skip pattern"))
-    chosen = [path for path in wanted if path not in unwanted]
-    if not chosen:
-        raise ValueError("no filter group: every kernel that matches is skipped")
-    return [_group(path, found, norms) for path in chosen]
-
-
-def official(params: Params, *, norms: tuple[str, str] | None = None) -> list[FilterGroup]:
-    """What the papers prune in residual networks: every convolution but the projections.
-
-    That is, each on its own, every 3x3 convolution of a CIFAR ResNet and every convolution of an
-    ImageNet ResNet, the first layer included. Projections (paths that contain 'shortcut'), dense
-    layers and BatchNorm stay as they are. Checked against soft-filter-pruning's
-    pruning_cifar10_resnet.py and filter-pruning-geometric-median's pruning_imagenet.py.
-
-    Args:
-      params: the parameters; only shapes are looked at.
-      norms: as in `by_pattern`; masks BatchNorm too, which the papers do not.
-
-    Raises:
-      ValueError: no convolution, or depthwise ones, whose filters belong to other layers' filters.
-    """
-    found = leaves(params)
-    kernels = {
-        path: leaf.shape
-        for path, leaf in found.items()
-        if len(leaf.shape) == 4 and "shortcut" not in path
-    }
-    if not kernels:
-        raise ValueError("no filter group: the network has no convolution")
-    # One convolution of one channel may be the first layer of a network for gray images.
-    depthwise = [path for path, shape in kernels.items() if shape[2] == 1 < shape[3]]
-    if len(depthwise) > 1:
+    check_axis(filter_axis)
+    if filter_axis is None:
+        return list(select(params))
+    groups = select(shapes_last(params) if filter_axis == 0 else params)
+    if axes := {group.filter_axis for group in groups} - {None}:
         raise ValueError(
-            f"{depthwise[0]!r} is a depthwise convolution, which the official selection does not "
-            "know; use the network's own filter groups"
+            f"filter_axis={filter_axis} is set, the selection sets {axes.pop()}: set one of them"
         )
-    return [_group(path, found, norms) for path in kernels]
+    return [group._replace(filter_axis=filter_axis) for group in groups]
 
 
 def within(prefix: str, select: Selection) -> Selection:
@@ -215,23 +197,3 @@ def table(
     lines = [f"{'layer':{width}}  filters  pruned   rate"]
     lines += [f"{n:{width}}  {c:7d}  {p:6d}  {100 * p / c:4.1f}%" for n, c, p in rows]
     return "\n".join(lines)
-
-
-def _group(kernel: str, found: Mapping[str, Any], norms: tuple[str, str] | None) -> FilterGroup:
-    layer, _, leaf = kernel.rpartition("/")
-    settled = []
-    if norms is not None:
-        if f"{layer}/bias" in found:
-            settled.append(f"{layer}/bias")
-        parent, _, name = layer.rpartition("/")
-        norm = f"{parent}/{name.replace(*norms)}".removeprefix("/")
-        parts = [f"{norm}/{part}" for part in ("scale", "bias") if f"{norm}/{part}" in found]
-        if norm == layer or not parts:
-            raise ValueError(f"no BatchNorm of {layer!r}: norms={norms!r} looks for it at {norm!r}")
-        settled += parts
-    return FilterGroup(
-        layer if layer and leaf == "kernel" else kernel,
-        (kernel,),
-        (kernel,),
-        settled=tuple(settled),
-    )

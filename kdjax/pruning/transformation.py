@@ -17,7 +17,7 @@ from kdjax.numerics import at_least_float32
 from kdjax.pruning import criteria, engine
 from kdjax.pruning import plan as plans
 from kdjax.pruning.choice import Unit
-from kdjax.pruning.groups import Selection, sizes
+from kdjax.pruning.groups import Selection, selected, sizes
 from kdjax.pruning.schedules import Schedule
 from kdjax.tree import leaves
 
@@ -33,6 +33,7 @@ def filter_pruning(
     epochs: int | None = None,
     counting: str = "exact",
     scope: str = "layer",
+    filter_axis: int | None = None,
 ) -> optax.GradientTransformation:
     """Prunes filters after every `every`-th update; the last element of any chain.
 
@@ -64,6 +65,9 @@ def filter_pruning(
       counting: 'exact' or 'float'; see `kdjax.pruning.counting`.
       scope: 'layer': the rate holds in every group. 'global': it holds for all groups together, by
         scores divided by their group's mean, and at least one filter of every group is left.
+      filter_axis: the axis that the filters of all groups are on: -1 (flax, Haiku: [h, w, in, C])
+        or 0 (PyTorch, Equinox: [C, in, h, w]). None is that of the groups: -1, unless a kernel's
+        name or shape contradicts, which is an error.
 
     Returns:
       A transformation with a `PruningState`. Its update needs `params`.
@@ -83,18 +87,19 @@ def filter_pruning(
     )
 
     def units(params: Any) -> list[Unit]:
-        groups = select(params)
-        found = sizes(params, groups)
+        groups = selected(select, params, filter_axis)
+        numbers = sizes(params, groups)
         return [
             Unit(
                 name=group.name,
-                shape=(found[group.name],),
+                shape=(numbers[group.name],),
                 removed=group.removed,
                 scored=group.scored,
                 masked=group.pruned,
                 score=_filter_scores(criterion, group.name),
                 settled=group.settled,
                 consumers=group.consumers,
+                filters_first=group.filter_axis == 0,
             )
             for group in groups
         ]
@@ -113,10 +118,10 @@ def weight_pruning(
     counting: str = "exact",
     scope: str = "layer",
 ) -> optax.GradientTransformation:
-    """The same for single weights: in each kernel those of smallest magnitude (unstructured).
+    """The same for single weights: in every kernel those of smallest magnitude (unstructured).
 
     The masks have the kernels' shapes and are named by their paths. Of the groups that `select`
-    finds only the scored kernels matter, each on its own. That SRFP's form of it is this one is
+    finds only the scored kernels matter, one by one. That SRFP's form of it is this one is
     inferred: the paper says that it carries over.
 
     Args: as of `filter_pruning`.
@@ -135,7 +140,8 @@ def weight_pruning(
     )
 
     def units(params: Any) -> list[Unit]:
-        groups = select(params)
+        # Single weights are ranked wherever a kernel's filters are.
+        groups = [group._replace(filter_axis=group.filter_axis or -1) for group in select(params)]
         sizes(params, groups)
         shapes = {path: tuple(leaf.shape) for path, leaf in leaves(params).items()}
         return [

@@ -73,6 +73,8 @@ def test_norms_add_the_batch_norm_behind_a_convolution_and_its_own_bias(resnet):
         (["stage[!23]_*/**"], (), ["1/conv1", "1/conv2"]),
         (["**/stem*/kernel", "classifier/**"], (), ["classifier", "stem_conv"]),
         (["stage3_**"], ["**/conv*/*"], ["3/shortcut_conv"]),
+        # The classifier is not pruned by a pattern that happens to match it.
+        (["*/kernel"], (), ["stem_conv"]),
     ],
 )
 def test_patterns(resnet, patterns, skip, found):
@@ -92,6 +94,7 @@ def test_patterns(resnet, patterns, skip, found):
         (["*/kernel"], ["*/kernal"], r"skip pattern '\*/kernal' matches no kernel"),
         (["stem_bn/*"], (), "'stem_bn/\\*' matches no kernel"),
         (["stem_conv/*"], ["stem_*/*"], "every kernel that matches is skipped"),
+        (["class*/kernel"], (), "matches dense layers only, such as 'classifier/kernel': spell"),
         ("stem_conv/*", (), "must be a list of strings"),
     ],
 )

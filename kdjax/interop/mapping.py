@@ -16,6 +16,7 @@ from kdjax.errors import UserError
 from kdjax.interop.names import FAMILIES, Family, Rules, rename
 from kdjax.models import Branched, Cohort, StagedNetwork
 from kdjax.models.cohort import one_architecture
+from kdjax.models.registry import torch_names
 
 # Module path -> PyTorch module name.
 Naming = Callable[[str], str]
@@ -82,10 +83,17 @@ def namings(module: nn.Module) -> dict[str, Naming]:
 
 
 def family(network: nn.Module) -> Family:
-    """What is known of the names of a network's family."""
-    if type(network) not in FAMILIES:
+    """What is known of the names of a network's family.
+
+    Raises:
+      UserError: nothing is: neither kdjax nor `kdjax.models.register` names its modules.
+    """
+    if type(network) in FAMILIES:
+        return FAMILIES[type(network)]
+    rules = torch_names(network)
+    if rules is None:
         raise UserError(f"{type(network).__name__} has no counterpart in PyTorch that kdjax knows")
-    return FAMILIES[type(network)]
+    return Family(plain=lambda network: {"registered": rules})
 
 
 @namings.register

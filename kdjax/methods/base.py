@@ -123,7 +123,7 @@ class Method(NamedTuple):
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:
     """The cohort's parameters under 'cohort', its batch statistics under 'batch_stats'."""
     variables = cohort.init(key, images)
-    return {"cohort": variables["params"]}, {"batch_stats": variables["batch_stats"]}
+    return {"cohort": variables["params"]}, {"batch_stats": variables.get("batch_stats", {})}
 
 
 def train_outputs(
@@ -132,7 +132,7 @@ def train_outputs(
     """Every network's outputs in training mode, and the state with updated batch statistics."""
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     outputs, updated = cohort.apply(variables, images, train=True, mutable=["batch_stats"])
-    return outputs, model_state | {"batch_stats": updated["batch_stats"]}
+    return outputs, model_state | {"batch_stats": updated.get("batch_stats", {})}
 
 
 def predict_cohort(

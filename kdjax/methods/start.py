@@ -50,11 +50,10 @@ def started(method: base.Method, network: Network, networks: Sequence[str]) -> b
         own = {
             name: tree | {"network_0": _placed(tree.get("network_0", {}), network, name)}
             for name, tree in own.items()
+            if name in network.variables
         }
-        return (
-            params | {"cohort": own["params"]},
-            model_state | {"batch_stats": own["batch_stats"]},
-        )
+        statistics = own.get("batch_stats", model_state["batch_stats"])
+        return params | {"cohort": own["params"]}, model_state | {"batch_stats": statistics}
 
     return method._replace(init=init)
 

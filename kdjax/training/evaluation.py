@@ -153,6 +153,6 @@ def evaluate_network(
     variables = network.variables
     params, model_state = (
         {"cohort": {"network_0": variables["params"]}},
-        {"batch_stats": {"network_0": variables["batch_stats"]}},
+        {"batch_stats": {"network_0": variables.get("batch_stats", {})}},
     )
     return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()), split)

@@ -8,6 +8,7 @@ from absl.flags import FlagValues
 
 from kdjax.cli.flags import (
     CHECKPOINT,
+    CONFIG,
     MEAN,
     NETWORK_INDEX,
     OUTPUT,
@@ -108,7 +109,7 @@ JOBS.add(
         "(default: WORKDIR/export), each file read again and compared. Or, with --formats=torch "
         "--torch_file=FILE, the state dict of the whole network to FILE.",
         flags=(
-            *(WORKDIR, CHECKPOINT, NETWORK_INDEX, FORMATS, TORCH_FILE, TORCH_PART),
+            *(WORKDIR, CONFIG, CHECKPOINT, NETWORK_INDEX, FORMATS, TORCH_FILE, TORCH_PART),
             *_OF_FUNCTIONS,
         ),
         required=(WORKDIR,),

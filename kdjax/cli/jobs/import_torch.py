@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from kdjax.cli.flags import MEAN, STD, TORCH_FILE, TORCH_PART, WORKDIR, Flag
+from kdjax.cli.flags import CONFIG, MEAN, STD, TORCH_FILE, TORCH_PART, WORKDIR, Flag
 from kdjax.cli.jobs.base import JOBS, Job
 from kdjax.runs.console import say
 
@@ -49,7 +49,7 @@ JOBS.add(
     Job(
         import_torch,
         "Write --torch_file as a checkpoint of --network to --workdir, to evaluate it or to teach.",
-        flags=(WORKDIR, TORCH_FILE, TORCH_PART, NETWORK, MEAN, STD),
+        flags=(WORKDIR, CONFIG, TORCH_FILE, TORCH_PART, NETWORK, MEAN, STD),
         required=(WORKDIR, TORCH_FILE, NETWORK),
     ),
 )

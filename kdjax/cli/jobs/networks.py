@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from absl.flags import FlagValues
 
+from kdjax.cli.flags import CONFIG
 from kdjax.cli.jobs.base import JOBS, Job
 from kdjax.runs.console import say
 
@@ -17,4 +18,6 @@ def networks(values: FlagValues) -> None:
     say(table.markdown(CONSTRUCTORS).rstrip())
 
 
-JOBS.add("networks", Job(networks, "List all networks, with parameters and FLOPs.", flags=()))
+JOBS.add(
+    "networks", Job(networks, "List all networks, with parameters and FLOPs.", flags=(CONFIG,))
+)

@@ -4,8 +4,8 @@ import json
 
 from ml_collections import ConfigDict
 
-from kdjax.config.arguments import fields, pair, use_data
-from kdjax.config.defaults import base
+from kdjax.config.arguments import fields, method_of, pair, use_data
+from kdjax.config.defaults import base, validate
 from kdjax.config.paper_runs import cifar_run, distillation_run, pruning_run, self_distillation_run
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "differences",
     "distillation_run",
     "fields",
+    "method_of",
     "pair",
     "plain",
     "pruning_run",
     "self_distillation_run",
     "use_data",
+    "validate",
 ]
 
 # What a run may be resumed with in another value: it changes no step already made.

@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
+from kdjax.methods.registry import METHODS
+from kdjax.registry import Registry
 
 
 def use_data(
@@ -59,6 +61,24 @@ def pair(data: str, teacher: str, student: str) -> tuple[str, str]:
     pairs = {"digits": ("resnet14", "resnet8"), "imagenet": ("resnet34", "resnet18")}
     usual = pairs.get(data, ("wrn_40_2", "wrn_16_2"))
     return teacher or usual[0], student or usual[1]
+
+
+def method_of(name: str, family: str, *more: str) -> str:
+    """A method that a file of `configs/` runs.
+
+    Args:
+      name: as given.
+      family: of the registered methods that the file is for.
+      *more: further methods.
+
+    Raises:
+      UserError: it is no such method; the message has the nearest ones.
+    """
+    known = Registry("method", "--config: method")
+    for entry in METHODS.values():
+        if entry.family == family or entry.name in more:
+            known.add(entry.name, entry)
+    return known[name].name
 
 
 def fields(argument: str, form: str) -> list[str]:

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from kdjax.config.arguments import data_network_count, fields, kind, use_data
 from kdjax.config.defaults import base
 from kdjax.errors import UserError
+from kdjax.methods.registry import use
 
 
 def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
@@ -20,7 +21,7 @@ def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
     """
     data, network, count = data_network_count(argument, count)
     config = base()
-    config.method = method
+    use(config, method)
     config.networks = (network or "resnet32",) * count
     config.epochs = 300
     config.batch_size = 128
@@ -49,7 +50,8 @@ def distillation_run(method: str, data: str, networks: tuple[str, ...]) -> Confi
       UserError: unknown data.
     """
     config = base()
-    config.method, config.networks = method, networks
+    use(config, method)
+    config.networks = networks
     use_data(config, data, imagenet=True)
     config.epochs, config.batch_size = 240, 64
     optimizer = config.optimizer
@@ -86,7 +88,7 @@ def self_distillation_run(method: str, data: str, network: str = "") -> ConfigDi
     config = base()
     use_data(config, data, imagenet=True, folders=True)
     usual = {"digits": "resnet8", "imagenet": "resnet50", "folder": "resnet18"}
-    config.method = method
+    use(config, method)
     config.networks = (network or usual.get(kind(data), "selfkd_resnet18"),)
     config.epochs, config.batch_size = 200, 128
     optimizer = config.optimizer

@@ -1,28 +1,47 @@
-"""Training methods: networks and losses made into three pure functions each."""
+"""Training methods: networks and losses made into three pure functions each.
 
-from kdjax.methods.base import CONSTANTS, MEMORY, Method
-from kdjax.methods.cross_entropy import cross_entropy
-from kdjax.methods.distill import distill
-from kdjax.methods.dml import dml
-from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
-from kdjax.methods.mcl import mcl
-from kdjax.methods.mixskd import mixskd
-from kdjax.methods.registry import (
+`METHODS` holds what is registered. Importing this registers kdjax's own methods.
+"""
+
+from kdjax.methods import hssakd_entries
+from kdjax.methods.base import CONSTANTS, MEMORY, EpochReport, Inputs, Method
+from kdjax.methods.baselines import distillation, self_distillation
+from kdjax.methods.baselines.cross_entropy import cross_entropy
+from kdjax.methods.baselines.distillation import (
+    Baseline,
+    distill,
+    register_baseline,
+    register_teacher_loss,
+)
+from kdjax.methods.baselines.dml import dml
+from kdjax.methods.baselines.self_distillation import register_loss
+from kdjax.methods.create import (
     create,
     needs_teacher,
     networks,
     starting_compactions,
     starting_normalization,
 )
+from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
+from kdjax.methods.mcl import mcl
+from kdjax.methods.mixskd import mixskd
+from kdjax.methods.registry import METHODS, DataNeed, register, use
 
 __all__ = [
     "CONSTANTS",
     "MEMORY",
+    "METHODS",
+    "Baseline",
+    "DataNeed",
+    "EpochReport",
+    "Inputs",
     "Method",
     "create",
     "cross_entropy",
     "distill",
+    "distillation",
     "dml",
+    "hssakd_entries",
     "hssakd_online",
     "hssakd_student",
     "hssakd_teacher",
@@ -30,6 +49,12 @@ __all__ = [
     "mixskd",
     "needs_teacher",
     "networks",
+    "register",
+    "register_baseline",
+    "register_loss",
+    "register_teacher_loss",
+    "self_distillation",
     "starting_compactions",
     "starting_normalization",
+    "use",
 ]

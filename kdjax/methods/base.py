@@ -1,6 +1,7 @@
 """What all methods are made of."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax import losses
+from kdjax.errors import UserError
 from kdjax.models import PLAIN, Cohort, Form, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
@@ -145,6 +147,42 @@ def predict_cohort(
     if len(outputs) > 1:
         logits["ensemble"] = sum(each.logits for each in outputs) / len(outputs)
     return logits
+
+
+def check_nothing_shared(cohort: Cohort, name: str) -> None:
+    """Raises `UserError` if networks of the method `name`, which adds heads, share stages."""
+    if cohort.shared_stages:
+        raise UserError(
+            f"config.shared_stages={cohort.shared_stages}: networks of method {name!r} share "
+            "nothing; set it to 0"
+        )
+
+
+def cohort_method(
+    cohort: Cohort,
+    loss: Callable[
+        [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
+    ],
+    **fields: Any,
+) -> Method:
+    """The method of a cohort that has no parameters besides, and predicts with its classifiers.
+
+    Args:
+      cohort: the networks.
+      loss: of `Method`.
+      **fields: further fields of `Method`, and those that replace `init` and `predict`.
+    """
+    usual = {
+        "init": functools.partial(init_cohort, cohort),
+        "predict": functools.partial(predict_cohort, cohort),
+    }
+    return Method(loss=loss, **(usual | fields))
+
+
+def summed_terms(terms: Iterable[Any]) -> Metrics:
+    """Loss terms of networks, NamedTuples of `[B]`: their means over images, summed by name."""
+    total = jax.tree.map(lambda *values: jnp.mean(sum(values)), *terms)
+    return total._asdict()
 
 
 def classification(outputs: Sequence[Outputs], labels: jax.Array) -> tuple[jax.Array, Metrics]:

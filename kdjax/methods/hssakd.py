@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.data.transformations import Transformations
 from kdjax.errors import UserError
-from kdjax.methods import base, branches
+from kdjax.methods import base
+from kdjax.methods import joint_branches as branches
 from kdjax.models import Cohort, Form
 
 
@@ -65,19 +66,13 @@ def hssakd_teacher(
         views = transformations.rows(batch["image"])
         outputs, model_state = run(cohort, params, model_state, views)
         labels = batch["label"]
-        terms = _sum(losses.hssakd_teacher(*branches.logits_of(each), labels) for each in outputs)
+        terms = base.summed_terms(
+            losses.hssakd_teacher(*branches.logits_of(each), labels) for each in outputs
+        )
         return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
 
-    predict = functools.partial(branches.predict, cohort, transformations)
-    inputs = functools.partial(_inputs, transformations)
-    return base.Method(
-        init=init,
-        loss=loss,
-        predict=predict,
-        inputs=inputs,
-        form=_form(transformations),
-        variables=base.network_variables if frozen_backbone is None else _with_frozen_backbone,
-    )
+    variables = base.network_variables if frozen_backbone is None else _with_frozen_backbone
+    return _method(cohort, transformations, loss, init=init, variables=variables)
 
 
 def hssakd_student(
@@ -122,23 +117,20 @@ def hssakd_student(
         # Before images are transformed: transformations may exchange their channels.
         shown = renormalize(batch["image"])
         shown = views if shown is batch["image"] else transformations.rows(shown)
-        taught = branches.logits_of(teacher.apply(model_state[base.CONSTANTS]["teacher"], shown))
-        terms = _sum(
+        teacher_outputs = teacher.apply(model_state[base.CONSTANTS]["teacher"], shown)
+        teacher_logits = branches.logits_of(teacher_outputs)
+        terms = base.summed_terms(
             losses.hssakd_student(
-                *branches.logits_of(each), labels, *taught, temperature=temperature
+                *branches.logits_of(each), labels, *teacher_logits, temperature=temperature
             )
             for each in outputs
         )
         metrics = terms | branches.accuracies(outputs, labels)
-        own = taught[0][:: transformations.count]
-        metrics["teacher/accuracy"] = jnp.mean(own.argmax(-1) == labels)
+        untransformed = teacher_logits[0][:: transformations.count]
+        metrics["teacher/accuracy"] = jnp.mean(untransformed.argmax(-1) == labels)
         return sum(terms.values()), (model_state, metrics)
 
-    predict = functools.partial(branches.predict, cohort, transformations)
-    inputs = functools.partial(_inputs, transformations)
-    return base.Method(
-        init=init, loss=loss, predict=predict, inputs=inputs, form=_form(transformations)
-    )
+    return _method(cohort, transformations, loss, init=init)
 
 
 def hssakd_online(
@@ -171,19 +163,24 @@ def hssakd_online(
         outputs, model_state = base.train_outputs(cohort, params, model_state, views)
         logits, heads = zip(*map(branches.logits_of, outputs), strict=True)
         labels = batch["label"]
-        terms = _sum([losses.hssakd_online(logits, heads, labels, temperature=temperature)])
+        terms = base.summed_terms(
+            [losses.hssakd_online(logits, heads, labels, temperature=temperature)]
+        )
         return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
 
-    init = functools.partial(base.init_cohort, cohort)
-    predict = functools.partial(branches.predict, cohort, transformations)
-    inputs = functools.partial(_inputs, transformations)
-    return base.Method(
-        init=init, loss=loss, predict=predict, inputs=inputs, form=_form(transformations)
+    return _method(cohort, transformations, loss)
+
+
+def _method(cohort: Cohort, transformations: Transformations, loss, **fields) -> base.Method:
+    """A method whose networks are shown, and predict from, all views of every image."""
+    return base.cohort_method(
+        cohort,
+        loss,
+        predict=functools.partial(branches.predict, cohort, transformations),
+        inputs=functools.partial(_inputs, transformations),
+        form=Form("hsakd", (("transformations", transformations.count),)),
+        **fields,
     )
-
-
-def _form(transformations: Transformations) -> Form:
-    return Form("hsakd", (("transformations", transformations.count),))
 
 
 def _with_frozen_backbone(params: base.Params, model_state: base.ModelState, index: int) -> dict:
@@ -219,9 +216,3 @@ def _train_branches(cohort, params, model_state, views):
     )
     batch_stats = _branches_only({"network_0": updated["batch_stats"]})
     return (outputs,), model_state | {"batch_stats": batch_stats}
-
-
-def _sum(terms) -> base.Metrics:
-    """Losses of networks, NamedTuples of `[B]`, as the means of their sums by name."""
-    total = jax.tree.map(lambda *each: jnp.mean(sum(each)), *terms)
-    return total._asdict()

@@ -6,6 +6,7 @@ A batch is shown to them twice, as it is and mixed. Neither is needed afterwards
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -18,8 +19,10 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
-from kdjax.methods.self_distill.mixing import mixed_inputs
+from kdjax.methods.baselines.self_distillation.mixup import mixed_inputs
+from kdjax.methods.registry import register
 from kdjax.models import Cohort, Form, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
+from kdjax.settings import setting
 
 # Where the discriminators are: among the parameters or, if they are not trained, the constants.
 DISCRIMINATORS = "discriminators"
@@ -39,34 +42,48 @@ class Discriminator(nn.Module):
         return layers.dense(_HIDDEN, 2, dtype=dtype, name="output")(nn.relu(x))
 
 
-def mixskd(
-    cohort: Cohort,
-    *,
-    alpha: float,
-    temperature: float,
-    mixed_labels: bool,
-    train_discriminators: bool,
-) -> base.Method:
+@dataclasses.dataclass(frozen=True)
+class Mixskd:
+    """`config.mixskd`."""
+
+    alpha: float = setting(
+        0.4, "of Beta(alpha, alpha), from which lambda is drawn; 0.2 on ImageNet", above=0
+    )
+    temperature: float = setting(3.0, "T", above=0)
+    mixed_labels: bool = setting(
+        True,
+        "the mixed cross entropy is part of the loss; the self-teacher learns from nothing else: "
+        "without, as in the official script for CIFAR, it stays as it began",
+    )
+    train_discriminators: bool = setting(
+        True, "the discriminators learn; in both official scripts they stay as they began"
+    )
+
+
+@register(
+    "mixskd",
+    settings=Mixskd,
+    source="Yang et al., ECCV 2022, arXiv 2208.05768",
+    paper="ResNet-18 76.24 (mixup 78.68) -> 80.32",
+)
+def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
     """Networks that learn each for itself: the sum of all terms of `losses.mixskd`.
 
     It predicts `network_i`, `network_i/branchk` and `network_i/self_teacher`; accuracies of the
-    same names, of the images as they are, are reported while training.
+    same names, of the images as they are, are reported while training. Discriminators that do not
+    learn are in the method's state under `CONSTANTS`.
 
     Args:
-      cohort: networks of `models.self_taught`.
-      alpha: > 0, of the Beta distribution of lambda. Official code: 0.4 for CIFAR, 0.2 for
-        ImageNet.
-      temperature: T > 0. Official code: 3.
-      mixed_labels: whether the mixed cross entropy is part of the loss. The self-teacher learns
-        from nothing else: without, as in the official script for CIFAR, it stays as it began.
-      train_discriminators: whether the discriminators learn. If not, as in the official scripts,
-        they stay as they began, and are in the method's state under `CONSTANTS`.
+      cohort: plain networks, or those of `models.self_taught`.
+      settings: see `Mixskd`.
 
     Raises:
-      UserError: networks without branches, or a setting that is not positive; by `init`, branches
+      UserError: networks without stages for branches, or that share stages; by `init`, branches
         whose last maps have another shape than the network's.
     """
-    _check(cohort, alpha, temperature)
+    cohort = _self_taught(cohort)
+    _check(cohort)
+    train_discriminators, temperature = settings.train_discriminators, settings.temperature
 
     def init(key, images):
         cohort_key, key = jax.random.split(key)
@@ -77,7 +94,7 @@ def mixskd(
         return params, model_state | {base.CONSTANTS: own}
 
     def mixed(images, key):
-        mixture = losses.draw_mixture(key, images.shape[0], alpha=alpha)
+        mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
         return losses.mix(images, mixture), mixture
 
     def loss(params, model_state, batch, key):
@@ -92,7 +109,9 @@ def mixskd(
             for each, own in zip(outputs, _in_order(trained[DISCRIMINATORS]), strict=True)
         ]
         terms = jax.tree.map(lambda *each: jnp.mean(sum(each)), *found)
-        total = sum(terms) if mixed_labels else sum(terms._replace(mixed_cross_entropy=0.0))
+        total = (
+            sum(terms) if settings.mixed_labels else sum(terms._replace(mixed_cross_entropy=0.0))
+        )
         accuracies = {
             f"{name}/accuracy": jnp.mean(logits[: len(labels)].argmax(-1) == labels)
             for name, logits in _scores(outputs).items()
@@ -111,11 +130,12 @@ def mixskd(
 
         return base.Inputs(*map(beside, own[:3], both[:3]))
 
-    return base.Method(
+    return base.cohort_method(
+        cohort,
+        loss,
         init=init,
-        loss=loss,
         predict=functools.partial(_predict, cohort),
-        optimizer=(lambda tx: tx) if mixed_labels else _without_self_teachers,
+        optimizer=(lambda tx: tx) if settings.mixed_labels else _without_self_teachers,
         inputs=inputs,
         form=Form("mixskd"),
     )
@@ -206,10 +226,15 @@ def _without_self_teachers(tx: optax.GradientTransformation) -> optax.GradientTr
     return optax.chain(tx, optax.masked(optax.set_to_zero(), is_theirs))
 
 
-def _check(cohort: Cohort, alpha: float, temperature: float) -> None:
-    for name, value in (("alpha", alpha), ("temperature", temperature)):
-        if not value > 0:
-            raise UserError(f"config.mixskd.{name}={value}: must be positive")
+def _self_taught(cohort: Cohort) -> Cohort:
+    """The cohort with branches and self-teachers, which some networks may have already."""
+    if all(isinstance(network, SelfTaught) for network in cohort.networks):
+        return cohort
+    base.check_nothing_shared(cohort, "mixskd")
+    return Cohort(tuple(self_teacher.self_taught(network) for network in cohort.networks))
+
+
+def _check(cohort: Cohort) -> None:
     for index, network in enumerate(cohort.networks):
         if not isinstance(network, SelfTaught) or not network.heads:
             raise UserError(

@@ -16,8 +16,9 @@ from kdjax import pruning
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.pruning_selection import selection
-from kdjax.methods.pruning_settings import check, check_unused, schedules, transformation
+from kdjax.methods.pruning_settings import Pruning, schedules, transformation
 from kdjax.models import StagedNetwork
+from kdjax.settings import check
 from kdjax.tree import leaves
 
 _BEFORE = "before_pruning/"
@@ -55,12 +56,11 @@ def pruned(
       UserError: settings that make no pruning, or that have no effect; and by `init`, those that do
         not fit the networks.
     """
-    settings, epochs = config.pruning, config.epochs
+    settings = check(Pruning, config.pruning, "config.pruning")
+    epochs = config.epochs
+    if not settings.method:
+        return method
     with _named():
-        if not settings.method:
-            check_unused(settings)
-            return method
-        check(settings)
         select = selection(settings, networks)
         plan = schedules(settings, epochs)
         tx = transformation(settings, select, plan, every=every, epochs=epochs, seed=config.seed)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ml_collections import ConfigDict
-
 from kdjax import compaction, pruning
 from kdjax.errors import UserError
 from kdjax.methods import base
+from kdjax.methods.pruning_settings import Pruning
 from kdjax.models import StagedNetwork
 from kdjax.pruning.groups import FilterGroup
 from kdjax.tree import leaves, matching
 
 
-def selection(settings: ConfigDict, networks: Sequence[StagedNetwork]) -> pruning.Selection:
+def selection(settings: Pruning, networks: Sequence[StagedNetwork]) -> pruning.Selection:
     """The filters of a cohort, with those of its branches, that `config.pruning` means.
 
     Args:

@@ -1,48 +1,102 @@
-"""From `config.pruning` to schedules and a transformation."""
+"""`config.pruning`: its settings, and from them the schedules and the transformation."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import math
 
 import optax
-from ml_collections import ConfigDict
 
 from kdjax import pruning
-from kdjax.config import pruning_defaults as config_pruning
 from kdjax.pruning import criteria
 from kdjax.pruning import schedules as forms
-
-_KNOWN = {
-    "method": pruning.METHODS,
-    "filters": ("conv", "conv_bn", "coupled"),
-    "unit": ("filters", "weights"),
-}
-_NUMBERS = ("rate_from", "zero_from", "hard_from")
+from kdjax.settings import setting
 
 
-def check_unused(settings: ConfigDict) -> None:
-    """Raises a ValueError if settings were changed that need a method, of which there is none."""
-    if changed := _changed(settings):
-        raise ValueError(f"{changed[0]} has no effect without config.pruning.method")
-
-
-def check(settings: ConfigDict) -> None:
-    """Raises a ValueError for an unknown choice, and for a choice without effect on the others.
+@dataclasses.dataclass(frozen=True)
+class Pruning:
+    """`config.pruning`; see `kdjax.pruning`. Without a method nothing is pruned.
 
     Numbers of schedules (`sigma`, `rate_from`, `zero_from`, `hard_from`) may be set for all
-    methods, as the files of `configs/` do.
+    methods, as the files of `configs/` do; other settings that have no effect are refused.
     """
-    for name, known in _KNOWN.items():
-        if settings[name] not in known:
-            raise ValueError(f"{name}={settings[name]!r} is unknown; use {' or '.join(known)}")
-    for name in _NUMBERS:
-        if not 0 <= settings[name] <= 1:
-            raise ValueError(f"{name}={settings[name]} is not in [0, 1]")
-    if not 0 < settings.sigma <= 1:
-        raise ValueError(f"sigma={settings.sigma} is not in (0, 1]")
+
+    method: str = setting("", "by which filters are pruned", choices=("", *pruning.METHODS))
+    rate: float = setting(
+        0.4,
+        "fraction of the filters pruned in the end; those that a compact network lacks count",
+        above=0,
+        below=1,
+    )
+    unit: str = setting(
+        "filters", "weights: unstructured, by magnitude", choices=("filters", "weights")
+    )
+    filters: str = setting(
+        "conv",
+        "conv: convolutions one by one, BatchNorm untouched; conv_bn: BatchNorm decays with its "
+        "filters and goes with those that are pruned for good; coupled: and one choice for all "
+        "that is summed up",
+        choices=("conv", "conv_bn", "coupled"),
+    )
+    patterns: tuple[str, ...] = setting((), "of kernels' paths, in place of the networks' filters")
+    skip: tuple[str, ...] = setting((), "patterns of kernels that are left alone")
+    criterion: str = setting(
+        "", "'' is the method's", choices=("", "l1", "l2", "geometric_median", "random")
+    )
+    distance: str = setting("l2", "of the geometric median", choices=("l2", "l1", "cosine"))
+    norm_rate: float = setting(
+        0.0,
+        "fraction of the filters that fpgm chooses by norm (FPGM-mix: 0.1)",
+        at_least=0,
+        below=1,
+    )
+    base: str = setting("", "of ghfp; '' is sfp", choices=("", "sfp", "asfp", "srfp", "asrfp"))
+    rising: str = setting("asymptotic", "rate of asfp and asrfp", choices=("asymptotic", "cubic"))
+    rate_from: float = setting(
+        0.95, "fraction of training from which on the rate is the final one", at_least=0, at_most=1
+    )
+    decay: str = setting(
+        "exponential", "of srfp and asrfp", choices=("exponential", "linear", "cosine")
+    )
+    sigma: float = setting(1e-5, "the end of the exponential decay", above=0, at_most=1)
+    zero_from: float = setting(
+        0.9, "fraction of training from which on the decay is 0", at_least=0, at_most=1
+    )
+    hard_fraction: str = setting("cubic", "of ghfp: cubic, cosine, or a number such as '0.5'")
+    hard_from: float = setting(
+        1.0, "fraction of training from which on all pruned filters are hard", at_least=0, at_most=1
+    )
+    scope: str = setting("layer", "global: one ranking of all layers", choices=("layer", "global"))
+    counting: str = setting(
+        "exact", "float: the official code's rounding", choices=("exact", "float")
+    )
+    before_training: bool = setting(True, "once before the first epoch, as in the official code")
+    evaluate_before: bool = setting(True, "also without the epoch's last pruning (of hfp the same)")
+    shrink_epochs: tuple[int, ...] = setting(
+        (), "after which hard filters are taken out of the network", at_least=1
+    )
+
+    def __post_init__(self):
+        _hard_fraction(self.hard_fraction)
+        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        if not self.method:
+            if changed:
+                raise ValueError(f"{changed[0]} has no effect without config.pruning.method")
+            return
+        effective = _effective(self)
+        for name in changed:
+            works, reason = effective.get(name, (True, ""))
+            if not works:
+                raise ValueError(f"{name}={getattr(self, name)!r} is {reason}")
+        if self.patterns and self.filters == "coupled":
+            raise ValueError("patterns choose convolutions one by one; filters='coupled' does not")
+
+
+def _effective(settings: Pruning) -> dict[str, tuple[bool, str]]:
+    """Settings that some choices leave without effect: whether they have one, and for what."""
     soft, single = _soft(settings), settings.unit == "weights"
     median = not single and _criterion_name(settings) == "geometric_median"
-    effective = {
+    return {
         "base": (settings.method == "ghfp", "for method 'ghfp'"),
         "hard_fraction": (settings.method == "ghfp", "for method 'ghfp'"),
         "rising": (soft in ("asfp", "asrfp"), "for 'asfp' and 'asrfp'"),
@@ -52,34 +106,37 @@ def check(settings: ConfigDict) -> None:
         "norm_rate": (median, "for the geometric median"),
         "filters": (not single, "for filters, not for single weights"),
     }
-    for name in _changed(settings):
-        works, reason = effective.get(name, (True, ""))
-        if not works:
-            raise ValueError(f"{name}={settings[name]!r} is {reason}")
-    if settings.patterns and settings.filters == "coupled":
-        raise ValueError("patterns choose convolutions one by one; filters='coupled' does not")
 
 
-def _changed(settings: ConfigDict) -> list[str]:
-    """The settings that are not as they are by default."""
+def _hard_fraction(text: str) -> float | None:
+    """A constant hard fraction, or None for a schedule by name.
 
-    def plain(value: Any) -> Any:  # JSON gives lists back
-        return tuple(value) if isinstance(value, (list, tuple)) else value
+    Raises:
+      ValueError: neither a number in [0, 1] nor a known schedule.
+    """
+    if text in ("cubic", "cosine"):
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(
+            f"hard_fraction={text!r} is unknown; use cubic, cosine or a number from 0 to 1"
+        )
+    return number
 
-    default = config_pruning.pruning()
-    return [name for name in default if plain(settings[name]) != plain(default[name])]
 
-
-def _soft(settings: ConfigDict) -> str:
+def _soft(settings: Pruning) -> str:
     """The method whose rate and decay are followed."""
     return settings.base or "sfp" if settings.method == "ghfp" else settings.method
 
 
-def _criterion_name(settings: ConfigDict) -> str:
+def _criterion_name(settings: Pruning) -> str:
     return settings.criterion or ("geometric_median" if settings.method == "fpgm" else "l2")
 
 
-def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
+def schedules(settings: Pruning, epochs: int) -> pruning.Schedules:
     """The three schedules of the method that `config.pruning` names.
 
     Raises:
@@ -102,14 +159,14 @@ def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
     }
     soft, chosen = _soft(settings), {}
     if soft in ("asfp", "asrfp"):
-        chosen["rising"] = _one_of(rising, settings.rising, "rising")
+        chosen["rising"] = rising[settings.rising]
     if soft in ("srfp", "asrfp"):
-        chosen["decay"] = _one_of(falling, settings.decay, "decay")
+        chosen["decay"] = falling[settings.decay]
     if settings.method == "ghfp":
-        fraction = settings.hard_fraction
-        number = fraction.replace(".", "", 1).isdigit()
-        constant = forms.constant(float(fraction)) if number else None
-        chosen["hard_fraction"] = constant or _one_of(hard, fraction, "hard_fraction")
+        constant = _hard_fraction(settings.hard_fraction)
+        chosen["hard_fraction"] = (
+            hard[settings.hard_fraction] if constant is None else forms.constant(constant)
+        )
         chosen["base"] = soft
     plan = pruning.method_schedules(settings.method, settings.rate, epochs=epochs, **chosen)
     if plan.decay(epochs - 1) > 0 and plan.hard_fraction(epochs - 1) < 1:
@@ -120,14 +177,8 @@ def schedules(settings: ConfigDict, epochs: int) -> pruning.Schedules:
     return plan
 
 
-def _one_of(known: dict[str, Any], name: str, setting: str) -> Any:
-    if name not in known:
-        raise ValueError(f"{setting}={name!r} is unknown; use one of {', '.join(known)}")
-    return known[name]
-
-
 def transformation(
-    settings: ConfigDict,
+    settings: Pruning,
     select: pruning.Selection,
     plan: pruning.Schedules,
     *,
@@ -155,7 +206,7 @@ def transformation(
     return pruning.filter_pruning(select, criterion=_criterion(settings, seed), **options)
 
 
-def _criterion(settings: ConfigDict, seed: int) -> criteria.Criterion:
+def _criterion(settings: Pruning, seed: int) -> criteria.Criterion:
     median = criteria.geometric_median(settings.distance)
     if settings.norm_rate:
         median = criteria.mixed(settings.norm_rate, settings.distance)
@@ -165,4 +216,4 @@ def _criterion(settings: ConfigDict, seed: int) -> criteria.Criterion:
         "geometric_median": median,
         "random": criteria.random(seed),
     }
-    return _one_of(known, _criterion_name(settings), "criterion")
+    return known[_criterion_name(settings)]

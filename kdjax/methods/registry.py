@@ -1,161 +1,213 @@
-"""From a config to a method."""
+"""How a method is registered: one file says all of it.
 
-import difflib
-from collections.abc import Mapping
+`register` stands beside a method and names its settings, what it needs and reads, and where it
+comes from. From that follow `config.<section>`, the checks of a config, the defaults of
+`config.data`, whether a teacher is needed, and the tables of the docs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax import models
-from kdjax.data import order
+from kdjax import settings as declared
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
-from kdjax.methods.builders import BUILDERS, DTYPES, TAUGHT, Parts, joined
-from kdjax.methods.pruned import pruned
-from kdjax.methods.start import started
-from kdjax.networks import InputSpec, Network, Normalization, store
+from kdjax.registry import Registry
+
+# What a method reads of its networks' outputs.
+LOGITS, FEATURES = "logits", "features"
 
 
-def needs_teacher(config: ConfigDict) -> bool:
-    """Whether the method of `config` learns from a trained network, `config.teacher`."""
-    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
-    return frozen or config.method in TAUGHT
+class Clock(NamedTuple):
+    """The length of a run.
 
-
-def networks(
-    config: ConfigDict,
-    num_classes: int,
-    *,
-    axis_name: str | None = None,
-    compactions: Mapping[str, models.Compaction] | None = None,
-) -> tuple[models.StagedNetwork, ...]:
-    """The networks that `config.networks` names.
-
-    Args:
-      config, num_classes, axis_name: see `create`.
-      compactions: which filters are left of networks that are smaller, by 'network_i'.
-
-    Raises:
-      UserError: unknown network or dtype, none, or one with branches.
+    Attributes:
+      images: number of training images.
+      steps_per_epoch: of the run.
+      epochs: of the run.
     """
-    if config.dtype not in DTYPES:
-        raise UserError(f"config.dtype={config.dtype!r} is unknown; use {joined(DTYPES)}")
-    if not config.networks:
-        raise UserError("config.networks is empty; name at least one network")
-    found = []
-    for index, name in enumerate(config.networks):
-        network = models.create(
-            name,
-            num_classes=num_classes,
-            dtype=DTYPES[config.dtype],
-            axis_name=axis_name if config.sync_batch_norm else None,
+
+    images: int
+    steps_per_epoch: int
+    epochs: int
+
+
+class Context(NamedTuple):
+    """What a method may ask for besides its cohort and settings, by keywords of these names.
+
+    Attributes:
+      axis_name: the mapped device axis, or None.
+      clock: length of the run; None where there are no training labels.
+      partners: `config.data.partners`.
+      train_labels: `[images]` classes of the training split.
+      learning_rate: `config.optimizer.learning_rate`.
+      teacher: `() -> kdjax.methods.create.Teacher`, which reads the trained network.
+    """
+
+    axis_name: str | None
+    clock: Clock | None
+    partners: int
+    train_labels: np.ndarray | None
+    learning_rate: float
+    teacher: Callable[[], Any]
+
+
+class DataNeed(NamedTuple):
+    """What a setting of `config.data` must be for a method.
+
+    Attributes:
+      at_least: its smallest value.
+      default: what configs of the method set; None leaves it to them.
+      reason: why, to complete "method 'x' ...".
+    """
+
+    at_least: int
+    default: int | None = None
+    reason: str = "needs it"
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The settings of a method without any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodEntry:
+    """All that is known of a registered method.
+
+    Attributes:
+      name: `config.method`.
+      build: `(cohort, settings, **context) -> Method`.
+      settings: frozen dataclass of its settings.
+      section: where they stand, `config.<section>`.
+      family: the file of `configs/` that runs it.
+      reads: LOGITS or FEATURES; channels inside a network that is read by its logits alone may be
+        removed while it is trained.
+      networks: the smallest number of networks.
+      data: needs by the settings of `config.data`.
+      teacher_if: whether the settings ask for a teacher, where `build` has `teacher` with a
+        default.
+      check_config: raises `UserError` where settings of other sections do not go with the method.
+      source: paper, and equation or official file.
+      paper: the paper's number, in a line.
+    """
+
+    name: str
+    build: Callable[..., Method]
+    settings: type = NoSettings
+    section: str = ""
+    family: str = ""
+    reads: str = FEATURES
+    networks: int = 1
+    data: Mapping[str, DataNeed] = dataclasses.field(default_factory=dict)
+    teacher_if: Callable[[Any], bool] | None = None
+    check_config: Callable[[ConfigDict], None] | None = None
+    source: str = ""
+    paper: str = ""
+
+    @functools.cached_property
+    def context(self) -> tuple[str, ...]:
+        """The names of `Context` that `build` asks for."""
+        parameters = inspect.signature(self.build).parameters
+        return tuple(name for name in Context._fields if name in parameters)
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether `build` cannot do without the length of the run."""
+        parameters = inspect.signature(self.build).parameters
+        return "clock" in parameters and parameters["clock"].default is inspect.Parameter.empty
+
+    def check(self, config: ConfigDict) -> Any:
+        """The method's settings, checked with what it needs of the config.
+
+        Raises:
+          UserError: a setting out of range, too few networks, or images that do not come as the
+            method needs them.
+        """
+        checked = declared.check(
+            self.settings, config.get(self.section, {}), f"config.{self.section}"
         )
-        if not isinstance(network, models.StagedNetwork):
+        self.check_networks(len(config.networks))
+        for name, need in self.data.items():
+            if config.data[name] < need.at_least:
+                raise UserError(
+                    f"method {self.name!r} {need.reason}; set config.data.{name} to "
+                    f"{need.at_least} or more (it is {config.data[name]})"
+                )
+        if self.check_config is not None:
+            self.check_config(config)
+        return checked
+
+    def check_networks(self, count: int) -> None:
+        """Raises `UserError` unless the method can train so many networks."""
+        if not count:
+            raise UserError("config.networks is empty; name at least one network")
+        if count < self.networks:
+            words = {2: "two"}.get(self.networks, str(self.networks))
             raise UserError(
-                f"config.networks: {name!r} has branches, which method {config.method!r} does not "
-                "train; name the network without its suffix"
+                f"method {self.name!r} needs at least {words} networks in config.networks"
             )
-        compaction = (compactions or {}).get(f"network_{index}")
-        found.append(network if compaction is None else network.clone(compaction=compaction))
-    return tuple(found)
+
+    def needs_teacher(self, config: ConfigDict) -> bool:
+        """Whether the method learns from the trained network that `config.teacher` names."""
+        if self.teacher_if is None:
+            return "teacher" in self.context
+        return self.teacher_if(config[self.section])
 
 
-def create(
-    config: ConfigDict,
-    *,
-    num_classes: int,
-    axis_name: str | None,
-    train_labels: np.ndarray | None = None,
-    teacher: Network | None = None,
-    images: InputSpec | None = None,
-    compactions: Mapping[str, models.Compaction] | None = None,
-) -> Method:
-    """The method that `config.method` names, over the cohort that `config.networks` names.
+METHODS: Registry[MethodEntry] = Registry("method", "config.method")
+
+
+def register(name: str, *, settings: type = NoSettings, **fields: Any):
+    """Registers a method: a decorator of `(cohort, settings, **context) -> Method`.
+
+    What it decorates may have keyword parameters named as the fields of `Context`. What comes out
+    is called `(cohort, **settings and context)`, fills in defaults and checks ranges.
 
     Args:
-      config: see `kdjax.config`.
-      num_classes: of the data.
-      axis_name: the mapped device axis; None outside a map.
-      train_labels: `[images]` of the training split, for methods that look at all of it or count
-        its epochs.
-      teacher: takes the place of the network that `config.teacher` names.
-      images: that the networks see; a teacher that was trained with another normalization sees
-        them in its own. None: it sees them as the networks do.
-      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
-        weights come from elsewhere; None for networks as they start, see `config.start`.
+      name: `config.method`.
+      settings: a frozen dataclass of fields made by `kdjax.settings.setting`.
+      **fields: of `MethodEntry`. `section` and `family` are the name unless given.
 
     Raises:
-      UserError: unknown method, network or dtype, or settings that the method cannot run with.
+      ValueError: the name is taken, or a field is unknown.
     """
-    if config.method not in BUILDERS:
-        longer = [name for name in BUILDERS if config.method and name.startswith(config.method)]
-        near = longer or difflib.get_close_matches(config.method, BUILDERS, n=3, cutoff=0.3)
-        known = joined(near or BUILDERS)
-        raise UserError(f"config.method={config.method!r} is unknown; did you mean {known}?")
-    start = _start(config, num_classes) if compactions is None else None
-    compactions = _left(start) if compactions is None else compactions
-    members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
-    stages = members[0].num_stages
-    if not 0 <= config.shared_stages <= stages:
-        raise UserError(
-            f"config.shared_stages={config.shared_stages}: {config.networks[0]} has {stages} "
-            "stages; share none (0) or up to all of them"
-        )
-    cohort = models.Cohort(members, shared_stages=config.shared_stages)
-    method = BUILDERS[config.method](
-        Parts(config, cohort, axis_name, train_labels, teacher, images)
-    )
-    if start is not None:
-        method = started(method, start, config.networks)
-    return _pruned(method, config, members, train_labels)
+    fields = {"section": name, "family": name} | fields
+
+    def decorate(build: Callable[..., Method]) -> Callable[..., Method]:
+        entry = METHODS.add(name, MethodEntry(name, build, settings, **fields))
+
+        @functools.wraps(build)
+        def method(cohort, *positional, **keywords):
+            context = {key: keywords.pop(key) for key in entry.context if key in keywords}
+            entry.check_networks(len(cohort.networks))
+            checked = declared.check(settings, keywords, f"config.{entry.section}")
+            return finished(entry, build(cohort, checked, *positional, **context))
+
+        return method
+
+    return decorate
 
 
-def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, models.Compaction]:
-    """Which filters are left of the networks before training, by 'network_i'.
-
-    That is what `config.start` holds of its network; all of them of any other.
-    """
-    return _left(_start(config, num_classes))
+def finished(entry: MethodEntry, method: Method) -> Method:
+    """`method`, with what its registration says of it."""
+    return method._replace(logits_only=entry.reads == LOGITS)
 
 
-def starting_normalization(config: ConfigDict) -> Normalization | None:
-    """What the images of the trained network were normalized with that a run starts from.
-
-    That is `config.start`, or a frozen backbone, `config.teacher`; None where there is neither, or
-    its normalization is not known.
+def use(config: ConfigDict, name: str) -> None:
+    """Makes `name` the method of a config, with the defaults of `config.data` that it needs.
 
     Raises:
-      UserError: the network cannot be read.
+      UserError: an unknown method.
     """
-    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
-    name = "teacher" if frozen else "start"
-    if not config[name].checkpoint:
-        return None
-    return store.spec_from_config(config[name], f"config.{name}").input.normalization
-
-
-def _left(start: Network | None) -> dict[str, models.Compaction]:
-    whole = start is None or start.spec.compaction is None
-    return {} if whole else {"network_0": start.spec.compaction}
-
-
-def _start(config: ConfigDict, num_classes: int) -> Network | None:
-    """The network that `config.start` names, if any."""
-    if not config.start.checkpoint:
-        return None
-    return store.from_config(config.start, "config.start", num_classes)
-
-
-def _pruned(
-    method: Method,
-    config: ConfigDict,
-    networks: tuple[models.StagedNetwork, ...],
-    train_labels: np.ndarray | None,
-) -> Method:
-    """`method`, with the pruning that `config.pruning` describes, if any."""
-    every = 0
-    if config.pruning.method:
-        if train_labels is None:
-            raise ValueError("pruning counts epochs: give train_labels")
-        every = order.steps_per_epoch(len(train_labels), config.batch_size)
-    return pruned(method, networks, config, every=every)
+    config.method = METHODS[name].name
+    for setting, need in METHODS[name].data.items():
+        if need.default is not None:
+            config.data[setting] = need.default

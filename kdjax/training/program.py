@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from kdjax import config as configs
 from kdjax import data, methods
 from kdjax.data import preprocessing
 from kdjax.data.feed import Feed, automatic_steps, check_settings
@@ -23,13 +24,6 @@ from kdjax.networks import InputSpec, NetworkSpec, Normalization, metadata
 from kdjax.parallel import AXIS, Parallel, fetch
 from kdjax.training import optimizers, teachers
 from kdjax.training.step import TrainState, evaluation_step, init_state, train_step
-
-_LEAST = {
-    "epochs": 1,
-    "steps_per_dispatch": 0,
-    "evaluation.every_epochs": 1,
-    "checkpoint.every_epochs": 1,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +174,7 @@ def build(
     Raises:
       UserError: settings or data that make no run.
     """
-    _check_settings(config)
+    configs.validate(config)
     check_settings(config.data)
     parallel = Parallel(config.parallel)
     _check_batch(config.batch_size, parallel)
@@ -280,13 +274,6 @@ def network_names(metrics: Mapping[str, float]) -> list[str]:
     """'network_0', 'network_1', ...: the single networks among evaluation metrics."""
     names = (name.removesuffix("/top1") for name in metrics if name.endswith("/top1"))
     return [name for name in names if name.removeprefix("network_").isdigit()]
-
-
-def _check_settings(config: ConfigDict) -> None:
-    for name, least in _LEAST.items():
-        value = functools.reduce(getattr, name.split("."), config)
-        if value < least:
-            raise UserError(f"config.{name}={value}: must be at least {least}")
 
 
 def _check_batch(batch_size: int, parallel: Parallel) -> None:

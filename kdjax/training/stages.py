@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from kdjax import config as configs
 from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import say
@@ -26,6 +27,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
       UserError: settings, data or workdir that cannot be used; a loss that is not finite.
       Preempted: SIGTERM came; the state was saved.
     """
+    configs.validate(config)
     workdirs.check(workdir, config)
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
     if teacher is not None and not teachers.finished(teacher, directory):

@@ -191,7 +191,7 @@ def test_settings_of_self_distillation():
     assert (folder.data.image_size, folder.data.augmentation) == (224, "resized_crop_flip")
     assert folder.epochs == 200 and folder.optimizer.milestones == (100, 150)
     pyramids = [
-        get_config(argument).self_distill.frskd
+        get_config(argument).frskd
         for argument in (
             "frskd",
             "frskd,digits",
@@ -200,7 +200,7 @@ def test_settings_of_self_distillation():
         )
     ]
     assert [(each.width, each.depth) for each in pyramids] == [(2, 2), (2, 2), (1, 1), (1, 1)]
-    with pytest.raises(UserError, match="'bykt' in --config; did you mean 'byot'"):
+    with pytest.raises(UserError, match="method='bykt' is unknown; did you mean 'byot'"):
         get_config("bykt")
 
 

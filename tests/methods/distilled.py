@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import methods, models
-from kdjax.methods.distill import BASELINES, by_class, distill
+from kdjax.methods.baselines.distillation import BASELINES, by_class, distill
 from tests.models import helpers
 
 KEY = jax.random.key(0)
@@ -37,9 +37,10 @@ def teacher(name: str) -> nn.Module:
 
 def settings(name: str, **changes) -> tuple[dict, dict]:
     """The weights of the config's section, and the fields of the baseline."""
-    fields = dict(configs.base().distill[name]) | changes
+    fields = dict(configs.base()[name]) | changes
+    del fields["teacher_weight"], fields["teacher_temperature"]
     if "init_learning_rate" in fields:
-        fields["init_rate"] = fields.pop("init_learning_rate") / 0.05
+        fields["learning_rate"] = 0.05
     return {key: fields.pop(key) for key in ("weight", "label_weight")}, fields
 
 

@@ -13,9 +13,9 @@ import pytest
 from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
-from kdjax.methods.distill import BASELINES, by_class, distill
-from kdjax.methods.distill.adapters import Regressor
-from kdjax.methods.distill.contrast import draw
+from kdjax.methods.baselines.distillation import BASELINES, by_class, distill
+from kdjax.methods.baselines.distillation.adapters import Regressor
+from kdjax.methods.baselines.distillation.negatives import draw
 from kdjax.parallel import AXIS
 from kdjax.training import optimizers
 from kdjax.training import step as training
@@ -234,7 +234,6 @@ def test_a_regressor_cannot_enlarge_maps_by_more_than_two():
         ("at", {"layers": ()}, "names no layer"),
         ("sp", {"layers": ("stage3", "last")}, "or one twice"),
         ("ft", {"layers": ("stages",)}, "one layer"),
-        ("crd", {"negatives": 0}, "negatives=0: must be at least 1"),
         ("kdsvd", {"vectors": 99}, "do not have k=99 singular vectors"),
     ],
 )

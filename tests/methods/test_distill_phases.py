@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax.methods.distill.phases import two_phases
+from kdjax.methods.baselines.distillation.phases import two_phases
 from tests.methods.distilled import (
     PHASED,
     STEPS_PER_EPOCH,

@@ -9,7 +9,7 @@ import pytest
 from kdjax import config as configs
 from kdjax import methods
 from kdjax.errors import UserError
-from kdjax.methods.distill import BASELINES
+from kdjax.methods.baselines.distillation import BASELINES
 from kdjax.runs import metrics
 from tests import tiny_runs as runs
 from tests.methods.distilled import PHASED
@@ -37,15 +37,15 @@ def test_configs_have_repdistillers_schedule(name):
 
 
 def test_settings_that_depend_on_the_pair():
-    assert config("dkd").distill.dkd.beta == 6.0
-    assert config("dkd,cifar100,resnet32x4,resnet8x4").distill.dkd.beta == 8.0
-    assert config("ft,cifar100,vgg13,vgg8").distill.ft.init_learning_rate == 0.05
+    assert config("dkd").dkd.beta == 6.0
+    assert config("dkd,cifar100,resnet32x4,resnet8x4").dkd.beta == 8.0
+    assert config("ft,cifar100,vgg13,vgg8").ft.init_learning_rate == 0.05
     low = config("ft,cifar100,wrn_40_2,shufflenetv1")
-    assert low.distill.ft.init_learning_rate == low.optimizer.learning_rate == 0.01
+    assert low.ft.init_learning_rate == low.optimizer.learning_rate == 0.01
 
 
 def test_unknown_methods_get_the_nearest_names():
-    with pytest.raises(UserError, match="unknown method 'fitnets' in --config; did you mean 'fitn"):
+    with pytest.raises(UserError, match="method='fitnets' is unknown; did you mean 'fitn"):
         config("fitnets,digits")
 
 
@@ -68,7 +68,7 @@ def flags(name: str, source: str, **changes) -> list[str]:
     ("name", "changes"),
     [
         pytest.param("crd", {}, id="crd", marks=pytest.mark.slow),
-        pytest.param("ft", {"distill.ft.init_epochs": 1}, id="ft", marks=pytest.mark.slow),
+        pytest.param("ft", {"ft.init_epochs": 1}, id="ft", marks=pytest.mark.slow),
     ],
 )
 def test_train_resume_and_evaluate(name, changes, tmp_path, call):

@@ -314,9 +314,19 @@ def test_create(method, name):
         ({"method": "hssakd_online"}, "'hssakd_online' needs at least two networks"),
         ({"method": "hssakd"}, "did you mean 'hssakd_"),
         ({"method": "hssakd_student"}, "config.teacher.checkpoint is missing"),
-        ({"hssakd__freeze_backbone": True}, "config.teacher.checkpoint is missing"),
         (
-            {"method": "hssakd_online", "hssakd__freeze_backbone": True},
+            {
+                "hssakd__freeze_backbone": True,
+                "evaluation__best": "network_0/branch3/joint/top1",
+            },
+            "config.teacher.checkpoint is missing",
+        ),
+        (
+            {
+                "method": "hssakd_online",
+                "networks": ("resnet8",) * 2,
+                "hssakd__freeze_backbone": True,
+            },
             "config.hssakd.freeze_backbone is for method 'hssakd_teacher', not 'hssakd_online'",
         ),
         ({"hssakd__transformations": "flips"}, "transformations='flips' is unknown"),
@@ -366,8 +376,12 @@ def test_a_teacher_computes_in_its_own_dtype(teacher):
         ({"teacher__dtype": "half"}, "config.teacher.dtype='half' is unknown"),
         ({"networks": ("vgg8",)}, "the teacher has 3 branches, network_0 has 4"),
         (
-            {"method": "hssakd_teacher", "hssakd__freeze_backbone": True},
-            "holds resnet8_aux, not the resnet8 of config.networks",
+            {
+                "method": "hssakd_teacher",
+                "hssakd__freeze_backbone": True,
+                "evaluation__best": "network_0/branch3/joint/top1",
+            },
+            "holds resnet8_aux, not the network of config.networks",
         ),
     ],
 )

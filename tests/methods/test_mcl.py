@@ -282,8 +282,8 @@ def test_projections_are_unit_vectors_and_a_zero_output_has_a_finite_gradient():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"logit_distillation": "mean"}, "logit_distillation='mean' is unknown; use one of none"),
-        ({"projection_features": 0}, "projection_features=0 must be positive"),
+        ({"logit_distillation": "mean"}, "logit_distillation='mean' is unknown; use 'none'"),
+        ({"projection_features": 0}, "projection_features=0: must be at least 1"),
     ],
 )
 def test_unknown_options_are_refused(options, message):

@@ -12,8 +12,8 @@ import pytest
 from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
-from kdjax.methods.self_distill import METHODS
-from kdjax.methods.self_distill.mixing import mixed_at
+from kdjax.methods import self_distillation
+from kdjax.methods.baselines.self_distillation.mixup import mixed_at
 from tests.models import helpers
 
 LABELS = np.array([0, 1, 2, 3])
@@ -27,7 +27,7 @@ def cohort(shared_stages: int = 0) -> models.Cohort:
 
 
 def make(name: str) -> methods.Method:
-    return METHODS[name](cohort(), alpha=ALPHAS[name])
+    return getattr(self_distillation, name)(cohort(), alpha=ALPHAS[name])
 
 
 @functools.cache
@@ -253,7 +253,7 @@ def test_create(name):
     assert loss.shape == ()
     assert set(metrics) == {"cross_entropy", "network_0/accuracy", "network_1/accuracy"}
     config.self_distill[name].alpha = 0.0
-    with pytest.raises(UserError, match=f"config.self_distill.{name}.alpha=0.0: must be positive"):
+    with pytest.raises(UserError, match=f"config.{name}.alpha=0.0: must be positive"):
         methods.create(config, num_classes=5, axis_name=None)
 
 

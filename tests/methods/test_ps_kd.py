@@ -13,8 +13,9 @@ from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.methods.self_distill import memory
-from kdjax.methods.self_distill.build import Clock
+from kdjax.methods.baselines.self_distillation import ps_kd as make
+from kdjax.methods.baselines.self_distillation.ps_kd import recall, remember
+from kdjax.methods.registry import Clock
 from kdjax.training import stages
 from kdjax.training.preemption import Preempted, Preemption
 from tests import golden
@@ -35,8 +36,8 @@ def test_official_numbers(name, dtype):
     alpha = hyper["alpha_T"] * (hyper["epoch"] + 1) / hyper["epochs"]
 
     def total(logits, bank):
-        past = memory.recall(bank, index, labels, hyper["epoch"])
-        after = memory.remember(bank, index, logits)
+        past = recall(bank, index, labels, hyper["epoch"])
+        after = remember(bank, index, logits)
         return losses.ps_kd(logits, labels, past, alpha=alpha).mean(), after
 
     with jax.enable_x64(dtype is np.float64):
@@ -53,9 +54,7 @@ def cohort(count: int = 2, **fields) -> models.Cohort:
 
 
 def ps_kd(count: int = 2, axis_name=None) -> methods.Method:
-    return memory.ps_kd(
-        cohort(count, axis_name=axis_name), alpha=0.8, clock=CLOCK, axis_name=axis_name
-    )
+    return ps_kd(cohort(count, axis_name=axis_name), alpha=0.8, clock=CLOCK, axis_name=axis_name)
 
 
 def batch(step: int) -> dict:
@@ -155,7 +154,7 @@ def test_every_device_remembers_the_images_of_all():
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])
 def test_alpha_is_a_share(alpha):
     with pytest.raises(UserError, match=r"config\.self_distill\.ps_kd\.alpha=-?\d\.1: must be bet"):
-        memory.ps_kd(cohort(), alpha=alpha, clock=CLOCK)
+        make(cohort(), alpha=alpha, clock=CLOCK)
 
 
 @pytest.mark.slow

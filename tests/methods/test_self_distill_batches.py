@@ -11,8 +11,7 @@ import pytest
 from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
-from kdjax.methods import base
-from kdjax.methods.self_distill import batches
+from kdjax.methods import base, self_distillation
 from kdjax.runs.metrics import read
 from kdjax.training import stages
 from tests import tiny_runs as runs
@@ -73,7 +72,7 @@ def test_cs_kd_shows_images_and_partners_one_after_the_other():
 
     run = jax.jit(jax.value_and_grad(expected, has_aux=True))
     (loss, (statistics, logits)), gradients = run(*state(2))
-    method = batches.cs_kd(cohort(2), temperature=3.0, partners=2)
+    method = self_distillation.cs_kd(cohort(2), temperature=3.0, partners=2)
     (value, (found, metrics)), found_gradients = jax.jit(gradient(method))(*state(2), GROUPS, None)
     np.testing.assert_allclose(value, loss, rtol=1e-5)
     helpers.assert_equal((found_gradients, found), (gradients, statistics))
@@ -83,7 +82,7 @@ def test_cs_kd_shows_images_and_partners_one_after_the_other():
 
 
 def test_cs_kd_says_which_rows_are_partners():
-    shown = batches.cs_kd(cohort(), temperature=4.0, partners=2).inputs(GROUPS, None)
+    shown = self_distillation.cs_kd(cohort(), temperature=4.0, partners=2).inputs(GROUPS, None)
     assert shown.notes == ("image", "partner 1", "partner 2") * 2
     np.testing.assert_array_equal(shown.images, IMAGES)
 
@@ -92,7 +91,7 @@ def test_cs_kd_says_which_rows_are_partners():
 
 
 def test_bake_is_cross_entropy_and_the_loss_among_all_rows():
-    method = batches.bake(cohort(2), **BAKE)
+    method = self_distillation.bake(cohort(2), **BAKE)
     loss, (_, metrics) = jax.jit(method.loss)(*state(2), GROUPS, None)
     bake = jax.jit(functools.partial(losses.bake, temperature=4.0, omega=0.5))
     found = outputs()
@@ -108,7 +107,7 @@ def test_bake_is_cross_entropy_and_the_loss_among_all_rows():
 @pytest.mark.parametrize("form", ["paper", pytest.param("library", marks=pytest.mark.slow)])
 def test_ddgsd_shows_both_views_in_one_batch(form):
     settings = DDGSD | {"form": form}
-    method = batches.ddgsd(cohort(2), **settings)
+    method = self_distillation.ddgsd(cohort(2), **settings)
     loss, (_, metrics) = jax.jit(method.loss)(*state(2), VIEWS, None)
     labels, expected = VIEWS["label"], 0.0
     for i, each in enumerate(outputs()):
@@ -122,7 +121,7 @@ def test_ddgsd_shows_both_views_in_one_batch(form):
 
 
 def test_ddgsd_says_which_view_a_row_is():
-    shown = batches.ddgsd(cohort(), **DDGSD).inputs(VIEWS, None)
+    shown = self_distillation.ddgsd(cohort(), **DDGSD).inputs(VIEWS, None)
     np.testing.assert_array_equal(shown.images, IMAGES)
     assert shown.notes == ("view 1", "view 2") * 3
     np.testing.assert_array_equal(shown.labels[:, 0], [0, 0, 3, 3, 1, 1])
@@ -132,7 +131,7 @@ def test_ddgsd_says_which_view_a_row_is():
 def test_ddgsd_refuses_other_numbers_of_views(views):
     batch = VIEWS | {"views": views} if views is not None else GROUPS
     with pytest.raises(UserError, match=r"set config\.data\.views=2 \(it is [13]\)"):
-        jax.eval_shape(batches.ddgsd(cohort(), **DDGSD).loss, *state(), batch, None)
+        jax.eval_shape(self_distillation.ddgsd(cohort(), **DDGSD).loss, *state(), batch, None)
 
 
 # All
@@ -142,9 +141,9 @@ def test_ddgsd_refuses_other_numbers_of_views(views):
 @pytest.mark.parametrize(
     ("make", "batch", "devices"),
     [
-        pytest.param(batches.bake, GROUPS, 2, id="bake"),
-        pytest.param(batches.ddgsd, VIEWS, 3, id="ddgsd"),
-        pytest.param(batches.cs_kd, GROUPS, 2, id="cs_kd"),
+        pytest.param(self_distillation.bake, GROUPS, 2, id="bake"),
+        pytest.param(self_distillation.ddgsd, VIEWS, 3, id="ddgsd"),
+        pytest.param(self_distillation.cs_kd, GROUPS, 2, id="cs_kd"),
     ],
 )
 def test_several_devices_compute_what_one_does(make, batch, devices):
@@ -153,7 +152,7 @@ def test_several_devices_compute_what_one_does(make, batch, devices):
     (loss, (after, _)), gradients = jax.jit(gradient(make(cohort(), **settings)))(
         *state(), batch, None
     )
-    axis = {} if make is batches.cs_kd else {"axis_name": "batch"}
+    axis = {} if make is self_distillation.cs_kd else {"axis_name": "batch"}
     method = make(cohort(axis_name="batch"), **settings, **axis)
 
     @jax.jit
@@ -170,29 +169,29 @@ def test_several_devices_compute_what_one_does(make, batch, devices):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("bake", {"omega": 1.0}, "config.self_distill.bake.omega=1.0: must be at least 0 and less"),
-        ("bake", {"form": "official"}, "config.self_distill.bake.form='official' is unknown"),
+        ("bake", {"omega": 1.0}, "config.bake.omega=1.0: must be at least 0 and less"),
+        ("bake", {"form": "official"}, "config.bake.form='official' is unknown"),
         (
             "bake",
             {"temperature": 0.0},
-            "config.self_distill.bake.temperature=0.0: must be positive",
+            "config.bake.temperature=0.0: must be positive",
         ),
         (
             "cs_kd",
             {"temperature": 0.0},
-            "config.self_distill.cs_kd.temperature=0.0: must be positive",
+            "config.cs_kd.temperature=0.0: must be positive",
         ),
         (
             "ddgsd",
             {"temperature": 0.0},
-            "config.self_distill.ddgsd.temperature=0.0: must be positive",
+            "config.ddgsd.temperature=0.0: must be positive",
         ),
-        ("ddgsd", {"form": "official"}, "config.self_distill.ddgsd.form='official' is unknown"),
+        ("ddgsd", {"form": "official"}, "config.ddgsd.form='official' is unknown"),
     ],
 )
 def test_settings_that_are_refused(name, change, message):
     config = configured(name)
-    config.self_distill[name].update(change)
+    config[name].update(change)
     with pytest.raises(UserError, match=message):
         methods.create(config, num_classes=5, axis_name=None)
 
@@ -213,7 +212,9 @@ def configured(name: str):
 def test_batches_of_single_images_are_refused(name, setting, least):
     config = configured(name)
     config.data[setting] = least - 1
-    message = rf"method '{name}' needs config\.data\.{setting}={least} or more \(it is {least - 1}"
+    message = (
+        rf"method '{name}' .*set config\.data\.{setting} to {least} or more \(it is {least - 1}"
+    )
     with pytest.raises(UserError, match=message):
         methods.create(config, num_classes=5, axis_name=None)
 

@@ -11,7 +11,7 @@ import pytest
 from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
-from kdjax.methods.self_distill import METHODS
+from kdjax.methods import self_distillation
 from tests.models import helpers
 
 LABELS = np.array([0, 1, 2, 3])
@@ -43,7 +43,7 @@ def cohort(count: int = 1, **fields) -> models.Cohort:
 
 
 def method(name: str, count: int = 1, **changes) -> methods.Method:
-    return METHODS[name](cohort(count), **SETTINGS[name] | changes)
+    return getattr(self_distillation, name)(cohort(count), **SETTINGS[name] | changes)
 
 
 @functools.cache
@@ -199,9 +199,9 @@ def test_networks_with_heads_share_nothing(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"form": "papers"}, r"self_distill.frskd.form='papers' is unknown; use 'paper'"),
-        ({"width": 0}, r"self_distill.frskd.width=0 must be positive"),
-        ({"depth": -1}, r"self_distill.frskd.depth=-1 must be positive"),
+        ({"form": "papers"}, r"frskd.form='papers' is unknown; use 'paper'"),
+        ({"width": 0}, r"frskd.width=0: must be at least 1"),
+        ({"depth": -1}, r"frskd.depth=-1: must be at least 1"),
     ],
 )
 def test_frskd_refuses(change, message):
@@ -211,7 +211,7 @@ def test_frskd_refuses(change, message):
 
 @pytest.mark.parametrize("name", ["byot", "dks", "frskd"])
 def test_temperatures_are_positive(name):
-    with pytest.raises(UserError, match=f"config.self_distill.{name}.temperature=0.0: must be"):
+    with pytest.raises(UserError, match=f"config.{name}.temperature=0.0: must be"):
         method(name, temperature=0.0)
 
 
@@ -219,13 +219,13 @@ def test_temperatures_are_positive(name):
 def test_networks_of_two_stages_have_no_branches(name):
     two = cohort(blocks=(1, 1), widths=(4, 8))
     with pytest.raises(UserError, match="need a network of three stages or more, not 2"):
-        METHODS[name](two, **SETTINGS[name])
+        getattr(self_distillation, name)(two, **SETTINGS[name])
 
 
 def test_maps_of_byot_must_agree():
     """A DenseNet with fewer layers is narrower."""
     narrow = models.Cohort((models.DenseNet(5, blocks=(1, 1, 2)),))
-    made = METHODS["byot"](narrow, **SETTINGS["byot"])
+    made = self_distillation.byot(narrow, **SETTINGS["byot"])
     params, model_state = jax.eval_shape(made.init, jax.random.key(0), helpers.IMAGES)
     with pytest.raises(
         UserError, match=r"method 'byot' compares last maps, which are 2x2x"

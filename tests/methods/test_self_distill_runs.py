@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from kdjax import methods
-from kdjax.methods.self_distill import METHODS
 from kdjax.runs import metrics
 from tests import tiny_runs as runs
 
+METHODS = [name for name, entry in methods.METHODS.items() if entry.family == "self_distill"]
 ANCHORS, CLASSES = 4, 5
 HEADS = {"byot": ("branch1", "branch2"), "dks": ("branch1", "branch2"), "frskd": ("pyramid",)}
 # Compiled by default; the others with `-m slow`.

@@ -272,7 +272,7 @@ READS = "method '{}' reads channels that would be removed"
         ({"pruning__unit": "weights", "filters": "conv"}, "single weights cannot be taken out"),
         ({"networks": ("tiny", "tiny"), "shared_stages": 1}, "set config.shared_stages to 0"),
         ({"epochs": (2, 4)}, r"\(2, 4\): training goes on after epochs 1 \.\.\. 3"),
-        ({"epochs": (0,)}, "training goes on after epochs"),
+        ({"epochs": (0,)}, "must be at least 1"),
         ({"learner": "hssakd_online"}, BRANCHES.format("hssakd_online")),
         ({"learner": "mixskd"}, BRANCHES.format("mixskd")),
         ({"learner": "mcl", "filters": "coupled"}, READS.format("mcl")),

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 
 from kdjax.errors import UserError
-from kdjax.methods.distill import phases
+from kdjax.methods.baselines.distillation import phases
 from kdjax.models import Outputs
+from kdjax.settings import setting
 
 Batch = dict[str, Any]
 
@@ -48,16 +50,19 @@ class Baseline(nn.Module, kw_only=True):
     Attributes:
       axis_name: mapped device axis, over which losses between images are taken, or None.
       norm_axis_name: mapped axis over which BatchNorm statistics of adapters are shared, or None.
-    """
 
-    # Of the class: whether the student's logits are all that is read of it.
-    logits_only = False
+    A subclass declares its settings as fields made by `kdjax.settings.setting`; further fields
+    named as those of `kdjax.methods.registry.Context` are filled in from the run.
+    """
 
     axis_name: str | None = None
     norm_axis_name: str | None = None
 
-    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
-        raise NotImplementedError
+    @staticmethod
+    def constants(train_labels: np.ndarray | None) -> dict[str, Any]:
+        """Arrays of the training split that the baseline finds in its batch."""
+        del train_labels
+        return {}
 
 
 class TwoPhases(Baseline, kw_only=True):
@@ -70,7 +75,7 @@ class TwoPhases(Baseline, kw_only=True):
       init_epochs: length of the first phase.
     """
 
-    init_epochs: int
+    init_epochs: int = setting(30, "of the first phase, in addition", at_least=0)
 
     @property
     def student_waits(self) -> bool:
@@ -83,7 +88,8 @@ class TwoPhases(Baseline, kw_only=True):
 
         `path` begins with 'cohort' and 'network_0', or with 'adapters'.
         """
-        raise NotImplementedError
+        del path
+        return 1.0, 1.0
 
     @nn.nowrap
     def optimizer(

@@ -7,7 +7,7 @@ labels, and an accuracy is mixed as they are: a hit counts as much as the label 
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,46 +17,62 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
+from kdjax.methods.registry import LOGITS, register
 from kdjax.models import Cohort, Outputs
+from kdjax.settings import setting
 
 # `(images [B, H, W, C], key) -> images, mixture`
 _Mix = Callable[[jax.Array, jax.Array], tuple[jax.Array, Mixture]]
 
 
-def mixup(cohort: Cohort, *, alpha: float) -> base.Method:
-    """Networks that learn `losses.mix` of images.
+@dataclasses.dataclass(frozen=True)
+class Mixup:
+    """`config.mixup`."""
 
-    Args:
-      cohort: the networks.
-      alpha: > 0, of the Beta distribution of lambda. Self-KD-Lib: 0.4.
+    alpha: float = setting(0.4, "of the Beta distribution of lambda", above=0)
 
-    Raises:
-      UserError: `alpha` is not positive.
-    """
-    _check_alpha("mixup", alpha)
+
+@register(
+    "mixup",
+    settings=Mixup,
+    family="self_distill",
+    reads=LOGITS,
+    source="Zhang et al., ICLR 2018, arXiv 1710.09412",
+    paper="ResNet-18 78.68 (Self-KD-Lib)",
+)
+def mixup(cohort: Cohort, settings: Mixup) -> base.Method:
+    """Networks that learn `losses.mix` of images."""
 
     def mix(images, key):
-        mixture = losses.draw_mixture(key, images.shape[0], alpha=alpha)
+        mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
         return losses.mix(images, mixture), mixture
 
     return _of_mixed_images(cohort, mix)
 
 
-def cutmix(cohort: Cohort, *, alpha: float) -> base.Method:
-    """Networks that learn images with a box of other images in them, `losses.cutmix`.
+@dataclasses.dataclass(frozen=True)
+class Cutmix:
+    """`config.cutmix`."""
 
-    Args:
-      cohort: the networks.
-      alpha: > 0, of the Beta distribution from which a box's size is drawn. CutMix: 1.
+    alpha: float = setting(
+        1.0, "of the Beta distribution from which a box's size is drawn", above=0
+    )
 
-    Raises:
-      UserError: `alpha` is not positive.
-    """
-    _check_alpha("cutmix", alpha)
+
+@register(
+    "cutmix",
+    settings=Cutmix,
+    family="self_distill",
+    reads=LOGITS,
+    source="Yun et al., ICCV 2019, arXiv 1905.04899",
+    paper="ResNet-18 80.17 (Self-KD-Lib)",
+)
+def cutmix(cohort: Cohort, settings: Cutmix) -> base.Method:
+    """Networks that learn images with a box of other images in them, `losses.cutmix`."""
 
     def mix(images, key):
         mixture_key, box_key = jax.random.split(key)
-        mixture = losses.draw_mixture(mixture_key, images.shape[0], alpha=alpha)
+        mixture = losses.draw_mixture(mixture_key, images.shape[0], alpha=settings.alpha)
         return losses.cutmix(
             images, mixture, losses.draw_box(box_key, mixture.lam, images.shape[1:3])
         )
@@ -64,7 +80,21 @@ def cutmix(cohort: Cohort, *, alpha: float) -> base.Method:
     return _of_mixed_images(cohort, mix)
 
 
-def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
+@dataclasses.dataclass(frozen=True)
+class ManifoldMixup:
+    """`config.manifold_mixup`."""
+
+    alpha: float = setting(2.0, "of the Beta distribution of lambda", above=0)
+
+
+@register(
+    "manifold_mixup",
+    settings=ManifoldMixup,
+    family="self_distill",
+    reads=LOGITS,
+    source="Verma et al., ICML 2019, arXiv 1806.05236",
+)
+def manifold_mixup(cohort: Cohort, settings: ManifoldMixup) -> base.Method:
     """Networks in which images are mixed on their way, before one of the stages.
 
     Which of the stages is drawn at every step, all being equally likely: of S stages, what is mixed
@@ -73,12 +103,11 @@ def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
 
     Args:
       cohort: networks of equally many stages.
-      alpha: > 0, of the Beta distribution of lambda. Self-KD-Lib: 2.
+      settings: see `ManifoldMixup`.
 
     Raises:
-      UserError: `alpha` is not positive, or networks have different numbers of stages.
+      UserError: networks have different numbers of stages.
     """
-    _check_alpha("manifold_mixup", alpha)
     stages = sorted({network.num_stages for network in cohort.networks})
     if len(stages) > 1:
         raise UserError(
@@ -88,7 +117,7 @@ def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
 
     def draw(batch, key):
         mixture_key, place_key = jax.random.split(key)
-        mixture = losses.draw_mixture(mixture_key, batch["label"].shape[0], alpha=alpha)
+        mixture = losses.draw_mixture(mixture_key, batch["label"].shape[0], alpha=settings.alpha)
         return mixture, jax.random.randint(place_key, (), 0, stages[0])
 
     def loss(params, model_state, batch, key):
@@ -110,13 +139,7 @@ def manifold_mixup(cohort: Cohort, *, alpha: float) -> base.Method:
         shown = mixed_inputs(batch["image"], batch["label"], mixture)
         return shown._replace(notes=(f"mixed after {where}",) * len(shown.labels))
 
-    return base.Method(
-        init=functools.partial(base.init_cohort, cohort),
-        loss=loss,
-        predict=functools.partial(base.predict_cohort, cohort),
-        inputs=inputs,
-        logits_only=True,
-    )
+    return base.cohort_method(cohort, loss, inputs=inputs)
 
 
 def mixed_at(place: jax.Array, mixture: Mixture) -> Callable[[int, jax.Array], jax.Array]:
@@ -153,13 +176,7 @@ def _of_mixed_images(cohort: Cohort, mix: _Mix) -> base.Method:
         images, mixture = mix(batch["image"], key)
         return mixed_inputs(images, batch["label"], mixture)
 
-    return base.Method(
-        init=functools.partial(base.init_cohort, cohort),
-        loss=loss,
-        predict=functools.partial(base.predict_cohort, cohort),
-        inputs=inputs,
-        logits_only=True,
-    )
+    return base.cohort_method(cohort, loss, inputs=inputs)
 
 
 def _classification(
@@ -175,11 +192,3 @@ def _classification(
         own, partners = jnp.mean(found == labels), jnp.mean(found == others)
         metrics[f"network_{i}/accuracy"] = mixture.lam * own + (1 - mixture.lam) * partners
     return total, metrics
-
-
-def _check_alpha(method: str, alpha: float) -> None:
-    if not alpha > 0:
-        raise UserError(
-            f"config.self_distill.{method}.alpha={alpha}: must be positive; for images that are "
-            "not mixed, use method 'cross_entropy'"
-        )

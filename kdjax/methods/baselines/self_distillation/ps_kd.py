@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.errors import UserError
 from kdjax.methods import base
+from kdjax.methods.registry import LOGITS, Clock, register
 from kdjax.models import Cohort
-
-if TYPE_CHECKING:  # which imports this module
-    from kdjax.methods.self_distill.build import Clock
+from kdjax.settings import setting
 
 
+@dataclasses.dataclass(frozen=True)
+class PsKd:
+    """`config.ps_kd`."""
+
+    alpha: float = setting(0.8, "what the past counts in the last epoch", at_least=0, at_most=1)
+
+
+@register(
+    "ps_kd",
+    settings=PsKd,
+    family="self_distill",
+    reads=LOGITS,
+    source="Kim et al., ICCV 2021, arXiv 2006.12000",
+    paper="ResNet-18 79.31 (Self-KD-Lib)",
+)
 def ps_kd(
-    cohort: Cohort, *, alpha: float, clock: Clock, axis_name: str | None = None
+    cohort: Cohort, settings: PsKd, *, clock: Clock, axis_name: str | None = None
 ) -> base.Method:
     """Progressive self-knowledge distillation (PS-KD), `losses.ps_kd`.
 
@@ -32,15 +44,10 @@ def ps_kd(
 
     Args:
       cohort: the networks.
-      alpha: what the past counts in the last epoch, from 0 to 1.
+      settings: see `PsKd`.
       clock: the run's images, steps per epoch and epochs.
       axis_name: the mapped device axis. Every device remembers the images of all.
-
-    Raises:
-      UserError: `alpha` out of range.
     """
-    if not 0 <= alpha <= 1:
-        raise UserError(f"config.self_distill.ps_kd.alpha={alpha}: must be between 0 and 1")
 
     def init(key, images):
         params, model_state = base.init_cohort(cohort, key, images)
@@ -56,22 +63,17 @@ def ps_kd(
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         _, metrics = base.classification(outputs, labels)
         epoch = batch["step"] // clock.steps_per_epoch
-        weight = alpha * (epoch + 1) / clock.epochs
+        weight = settings.alpha * (epoch + 1) / clock.epochs
         total, remembered = 0.0, {}
-        for name, each in zip(model_state[base.MEMORY], outputs, strict=True):
+        for name, output in zip(model_state[base.MEMORY], outputs, strict=True):
             memory = model_state[base.MEMORY][name]
             past = recall(memory, index, labels, epoch)
-            total += jnp.mean(losses.ps_kd(each.logits, labels, past, alpha=weight))
-            remembered[name] = remember(memory, index, each.logits, axis_name=axis_name)
+            total += jnp.mean(losses.ps_kd(output.logits, labels, past, alpha=weight))
+            remembered[name] = remember(memory, index, output.logits, axis_name=axis_name)
         metrics |= {"soft_cross_entropy": total, "alpha": weight}
         return total, (model_state | {base.MEMORY: remembered}, metrics)
 
-    return base.Method(
-        init=init,
-        loss=loss,
-        predict=functools.partial(base.predict_cohort, cohort),
-        logits_only=True,
-    )
+    return base.cohort_method(cohort, loss, init=init)
 
 
 def recall(

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax import losses
-from kdjax.methods.distill import contrast
-from kdjax.methods.distill.baseline import Baseline, Batch, Terms
+from kdjax.methods.baselines.distillation.comparison import Baseline, Batch, Terms
+from kdjax.methods.baselines.distillation.negatives import by_class, draw
+from kdjax.methods.baselines.distillation.registration import (
+    register_baseline,
+    register_teacher_loss,
+)
 from kdjax.models import Outputs, layers
 from kdjax.numerics import unit
+from kdjax.settings import setting
 
 
+@register_baseline(
+    "cc",
+    weight=0.02,
+    source="Peng et al., ICCV 2019, arXiv 1904.01802",
+    paper="73.56, 69.63, 72.97",
+)
 class CC(Baseline, kw_only=True):
     """`losses.correlation_congruence` of learned linear embeddings, the teacher's too."""
 
-    features: int
+    features: int = setting(128, "length of the embeddings", at_least=1)
 
     @nn.compact
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
@@ -29,57 +43,73 @@ class CC(Baseline, kw_only=True):
         )
 
 
-class RKD(Baseline, kw_only=True):
+@dataclasses.dataclass(frozen=True)
+class RKD:
     """`losses.rkd` of the embeddings."""
 
-    distance_weight: float
-    angle_weight: float
-
-    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
-        del batch, key
-        return Terms(
-            losses.rkd(
-                student.embedding,
-                teacher.embedding,
-                distance_weight=self.distance_weight,
-                angle_weight=self.angle_weight,
-                axis_name=self.axis_name,
-            )
-        )
+    distance_weight: float = setting(25.0, "of distances between pairs", at_least=0)
+    angle_weight: float = setting(50.0, "of angles in triples", at_least=0)
 
 
-class PKT(Baseline, kw_only=True):
+register_teacher_loss(
+    "rkd",
+    lambda student, teacher, labels, settings, axis_name: losses.rkd(
+        student.embedding, teacher.embedding, axis_name=axis_name, **dataclasses.asdict(settings)
+    ),
+    settings=RKD,
+    weight=1.0,
+    across_devices=True,
+    source="Park et al., CVPR 2019, arXiv 1904.05068",
+    paper="73.35, 69.61, 71.90",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PKT:
     """`losses.pkt` of the embeddings."""
 
-    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
-        del batch, key
-        return Terms(losses.pkt(student.embedding, teacher.embedding, axis_name=self.axis_name))
+
+register_teacher_loss(
+    "pkt",
+    lambda student, teacher, labels, settings, axis_name: losses.pkt(
+        student.embedding, teacher.embedding, axis_name=axis_name
+    ),
+    settings=PKT,
+    weight=30000.0,
+    across_devices=True,
+    source="Passalis and Tefas, ECCV 2018, arXiv 1803.10837",
+    paper="74.54, 70.34, 73.64",
+)
 
 
+@register_baseline(
+    "crd",
+    weight=0.8,
+    source="Tian et al., ICLR 2020, arXiv 1910.10699",
+    paper="75.48, 71.16, 75.51",
+)
 class CRD(Baseline, kw_only=True):
     """`losses.crd` of learned unit vectors, with a memory of all training images.
 
     The images to tell apart are drawn from the other classes, independently of each other. (The
     official code's 'exact' mode draws without replacement while there are enough of them.)
 
-    `batch['others']` is `contrast.by_class(...)`: a constant of the method.
-
-    Attributes:
-      features: length of the vectors.
-      negatives: K, images of other classes per image.
-      temperature: tau.
-      momentum: what is kept of a remembered vector.
+    `batch['others']` is `by_class(...)`: a constant of the method.
     """
 
-    features: int
-    negatives: int
-    temperature: float
-    momentum: float
+    features: int = setting(128, "length of the vectors", at_least=1)
+    negatives: int = setting(16384, "K, images of other classes per image", at_least=1)
+    temperature: float = setting(0.07, "tau", above=0)
+    momentum: float = setting(0.5, "what is kept of a remembered vector", at_least=0, below=1)
+
+    @staticmethod
+    def constants(train_labels: np.ndarray | None) -> dict[str, Any]:
+        if train_labels is None:
+            raise ValueError("method 'crd' contrasts classes: give train_labels")
+        return {"others": by_class(train_labels)}
 
     @nn.compact
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
-        if self.negatives < 1:
-            raise ValueError(f"negatives={self.negatives}: must be at least 1")
         others = batch["others"]
         memory = losses.CrdMemory(
             *(self._bank(name, others.order.shape[0]) for name in ("student", "teacher")),
@@ -88,7 +118,7 @@ class CRD(Baseline, kw_only=True):
         values, updated = losses.crd(
             *(unit(each) for each in _embedded(student, teacher, self.features)),
             batch["index"],
-            contrast.draw(key, batch["label"], batch["index"], others, count=self.negatives),
+            draw(key, batch["label"], batch["index"], others, count=self.negatives),
             losses.CrdMemory(*(each.value for each in memory)),
             temperature=self.temperature,
             momentum=self.momentum,

@@ -1,13 +1,19 @@
 """The baseline: every network learns from the labels alone."""
 
-import functools
-
 from kdjax.methods import base
+from kdjax.methods.registry import LOGITS, NoSettings, register
 from kdjax.models import Cohort
 
 
-def cross_entropy(cohort: Cohort) -> base.Method:
+@register(
+    "cross_entropy",
+    reads=LOGITS,
+    source="the baseline of every paper",
+    paper="ResNet-32 70.91 (MCL, table 1)",
+)
+def cross_entropy(cohort: Cohort, settings: NoSettings) -> base.Method:
     """Independent networks trained with cross entropy; nothing couples them but the batch."""
+    del settings
 
     def loss(params, model_state, batch, key):
         del key
@@ -15,9 +21,4 @@ def cross_entropy(cohort: Cohort) -> base.Method:
         total, metrics = base.classification(outputs, batch["label"])
         return total, (model_state, metrics)
 
-    return base.Method(
-        init=functools.partial(base.init_cohort, cohort),
-        loss=loss,
-        predict=functools.partial(base.predict_cohort, cohort),
-        logits_only=True,
-    )
+    return base.cohort_method(cohort, loss)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.methods.distill.baseline import Baseline, TwoPhases
+from kdjax.methods.baselines.distillation.comparison import Baseline, TwoPhases
 from kdjax.models import Cohort, Outputs
 
 _ADAPTERS = "adapters"
@@ -114,19 +114,10 @@ def distill(
                 updated = jax.tree.map(lambda a, b: jnp.where(first, a, b), old, updated)
         return total, (model_state | updated, metrics)
 
-    def predict(params, model_state, images):
-        return base.predict_cohort(cohort, params, model_state, images)
-
     def optimizer(tx):
         return baseline.optimizer(tx, steps_per_epoch) if phased else tx
 
-    return base.Method(
-        init=init,
-        loss=loss,
-        predict=predict,
-        optimizer=optimizer,
-        logits_only=baseline.logits_only,
-    )
+    return base.cohort_method(cohort, loss, init=init, optimizer=optimizer)
 
 
 def _zeros(

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.models import BranchedOutputs, Cohort, PyramidOutputs, StagedNetwork
 
@@ -38,15 +37,8 @@ def method_with_heads(
     Raises:
       UserError: networks are to share stages.
     """
-    if cohort.shared_stages:
-        raise UserError(
-            f"config.shared_stages={cohort.shared_stages}: networks of method {name!r} share "
-            "nothing; set it to 0"
-        )
+    base.check_nothing_shared(cohort, name)
     headed = Cohort(tuple(add_heads(each) for each in cohort.networks))
-
-    def init(key, images):
-        return base.init_cohort(headed, key, images)
 
     def loss(params, model_state, batch, key):
         del key
@@ -67,7 +59,7 @@ def method_with_heads(
             found["ensemble"] = sum(each.backbone.logits for each in outputs) / len(outputs)
         return found
 
-    return base.Method(init=init, loss=loss, predict=predict, **fields)
+    return base.cohort_method(headed, loss, predict=predict, **fields)
 
 
 def named_logits(outputs: Sequence[HeadedOutputs]) -> dict[str, jax.Array]:

@@ -1,0 +1,25 @@
+"""Distillation from a trained teacher: one method, and a baseline for every way to compare."""
+
+from kdjax.methods.baselines.distillation import embeddings, feature_maps, logit_losses
+from kdjax.methods.baselines.distillation.comparison import Baseline, Terms, TwoPhases
+from kdjax.methods.baselines.distillation.negatives import by_class
+from kdjax.methods.baselines.distillation.registration import (
+    BASELINES,
+    register_baseline,
+    register_teacher_loss,
+)
+from kdjax.methods.baselines.distillation.student import distill
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "Terms",
+    "TwoPhases",
+    "by_class",
+    "distill",
+    "embeddings",
+    "feature_maps",
+    "logit_losses",
+    "register_baseline",
+    "register_teacher_loss",
+]

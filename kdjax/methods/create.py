@@ -1,0 +1,221 @@
+"""From a config to a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax import models
+from kdjax.data import order
+from kdjax.errors import UserError
+from kdjax.methods.base import Method, Renormalize
+from kdjax.methods.pruned import pruned
+from kdjax.methods.registry import METHODS, Clock, Context, finished
+from kdjax.methods.start import started
+from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, renormalization, store
+from kdjax.registry import joined
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Teacher(NamedTuple):
+    """A trained network that is learned from.
+
+    Attributes:
+      network: the module, in the teacher's compute dtype.
+      variables: its weights.
+      spec: what the network is.
+      renormalize: from the students' images to the teacher's.
+    """
+
+    network: nn.Module
+    variables: dict[str, Any]
+    spec: NetworkSpec
+    renormalize: Renormalize
+
+
+def needs_teacher(config: ConfigDict) -> bool:
+    """Whether the method of `config` learns from a trained network, `config.teacher`."""
+    return METHODS[config.method].needs_teacher(config)
+
+
+def networks(
+    config: ConfigDict,
+    num_classes: int,
+    *,
+    axis_name: str | None = None,
+    compactions: Mapping[str, models.Compaction] | None = None,
+) -> tuple[models.StagedNetwork, ...]:
+    """The networks that `config.networks` names.
+
+    Args:
+      config, num_classes, axis_name: see `create`.
+      compactions: which filters are left of networks that are smaller, by 'network_i'.
+
+    Raises:
+      UserError: unknown network or dtype, none, or one with branches.
+    """
+    if not config.networks:
+        raise UserError("config.networks is empty; name at least one network")
+    found = []
+    for index, name in enumerate(config.networks):
+        network = models.create(
+            name,
+            num_classes=num_classes,
+            dtype=_dtype(config.dtype, "config.dtype"),
+            axis_name=axis_name if config.sync_batch_norm else None,
+        )
+        if not isinstance(network, models.StagedNetwork):
+            raise UserError(
+                f"config.networks: {name!r} has branches, which method {config.method!r} does not "
+                "train; name the network without its suffix"
+            )
+        compaction = (compactions or {}).get(f"network_{index}")
+        found.append(network if compaction is None else network.clone(compaction=compaction))
+    return tuple(found)
+
+
+def create(
+    config: ConfigDict,
+    *,
+    num_classes: int,
+    axis_name: str | None,
+    train_labels: np.ndarray | None = None,
+    teacher: Network | None = None,
+    images: InputSpec | None = None,
+    compactions: Mapping[str, models.Compaction] | None = None,
+) -> Method:
+    """The method that `config.method` names, over the cohort that `config.networks` names.
+
+    Args:
+      config: see `kdjax.config`.
+      num_classes: of the data.
+      axis_name: the mapped device axis; None outside a map.
+      train_labels: `[images]` of the training split, for methods that look at all of it or count
+        its epochs.
+      teacher: takes the place of the network that `config.teacher` names.
+      images: that the networks see; a teacher that was trained with another normalization sees
+        them in its own. None: it sees them as the networks do.
+      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
+        weights come from elsewhere; None for networks as they start, see `config.start`.
+
+    Raises:
+      UserError: unknown method, network or dtype, or settings that the method cannot run with.
+    """
+    entry = METHODS[config.method]
+    settings = entry.check(config)
+    start = _start(config, num_classes) if compactions is None else None
+    compactions = _left(start) if compactions is None else compactions
+    members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
+    cohort = models.Cohort(members, shared_stages=_shared_stages(config, members[0]))
+    context = Context(
+        axis_name=axis_name,
+        clock=_clock(config, train_labels),
+        partners=config.data.partners,
+        train_labels=train_labels,
+        learning_rate=config.optimizer.learning_rate,
+        teacher=lambda: _teacher(config, num_classes, teacher, images),
+    )
+    chosen = {name: getattr(context, name) for name in entry.context}
+    if "clock" in chosen and chosen["clock"] is None and entry.needs_clock:
+        raise ValueError(f"method {config.method!r} counts epochs: give train_labels")
+    method = finished(entry, entry.build(cohort, settings, **chosen))
+    if start is not None:
+        method = started(method, start, config.networks)
+    return _pruned(method, config, members, train_labels)
+
+
+def _shared_stages(config: ConfigDict, network: models.StagedNetwork) -> int:
+    if not 0 <= config.shared_stages <= network.num_stages:
+        raise UserError(
+            f"config.shared_stages={config.shared_stages}: {config.networks[0]} has "
+            f"{network.num_stages} stages; share none (0) or up to all of them"
+        )
+    return config.shared_stages
+
+
+def _clock(config: ConfigDict, train_labels: np.ndarray | None) -> Clock | None:
+    if train_labels is None:
+        return None
+    steps = order.steps_per_epoch(len(train_labels), config.batch_size)
+    return Clock(len(train_labels), steps, config.epochs)
+
+
+def _teacher(
+    config: ConfigDict, num_classes: int, given: Network | None, images: InputSpec | None
+) -> Teacher:
+    """The network that `config.teacher` names, unless another one is given."""
+    trained = given or store.from_config(config.teacher, "config.teacher", num_classes)
+    wanted = config.teacher.network
+    if wanted and trained.spec.name != wanted:
+        raise UserError(
+            f"config.teacher.checkpoint={config.teacher.checkpoint} holds "
+            f"{trained.spec.full_name}, config.teacher.network={wanted!r} says otherwise; "
+            "name the one that is meant"
+        )
+    dtype = _dtype(config.teacher.dtype or config.dtype, "config.teacher.dtype")
+    source = images.normalization if images is not None else None
+    renormalize = renormalization(source, trained.spec.input.normalization)
+    return Teacher(trained.module(dtype=dtype), trained.variables, trained.spec, renormalize)
+
+
+def _dtype(name: str, setting: str) -> Any:
+    if name not in DTYPES:
+        raise UserError(f"{setting}={name!r} is unknown; use {joined(DTYPES)}")
+    return DTYPES[name]
+
+
+def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, models.Compaction]:
+    """Which filters are left of the networks before training, by 'network_i'.
+
+    That is what `config.start` holds of its network; all of them of any other.
+    """
+    return _left(_start(config, num_classes))
+
+
+def starting_normalization(config: ConfigDict) -> Normalization | None:
+    """What the images of the trained network were normalized with that a run starts from.
+
+    That is `config.start`, or a frozen backbone, `config.teacher`; None where there is neither, or
+    its normalization is not known.
+
+    Raises:
+      UserError: the network cannot be read.
+    """
+    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
+    name = "teacher" if frozen else "start"
+    if not config[name].checkpoint:
+        return None
+    return store.spec_from_config(config[name], f"config.{name}").input.normalization
+
+
+def _left(start: Network | None) -> dict[str, models.Compaction]:
+    whole = start is None or start.spec.compaction is None
+    return {} if whole else {"network_0": start.spec.compaction}
+
+
+def _start(config: ConfigDict, num_classes: int) -> Network | None:
+    """The network that `config.start` names, if any."""
+    if not config.start.checkpoint:
+        return None
+    return store.from_config(config.start, "config.start", num_classes)
+
+
+def _pruned(
+    method: Method,
+    config: ConfigDict,
+    networks: tuple[models.StagedNetwork, ...],
+    train_labels: np.ndarray | None,
+) -> Method:
+    """`method`, with the pruning that `config.pruning` describes, if any."""
+    every = 0
+    if config.pruning.method:
+        if train_labels is None:
+            raise ValueError("pruning counts epochs: give train_labels")
+        every = order.steps_per_epoch(len(train_labels), config.batch_size)
+    return pruned(method, networks, config, every=every)

@@ -1,0 +1,137 @@
+"""HSAKD's and HSSAKD's methods as they are registered, from `config.hssakd`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from kdjax import models
+from kdjax.data import transformations
+from kdjax.errors import UserError
+from kdjax.methods import base, hssakd
+from kdjax.methods.registry import register
+from kdjax.models.cohort import one_architecture
+from kdjax.settings import setting
+
+_SOURCE = "Yang et al., IJCAI 2021, arXiv 2107.13715; TNNLS 2022, arXiv 2109.03075"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hssakd:
+    """`config.hssakd`."""
+
+    temperature: float = setting(3.0, "T of the divergences", above=0)
+    transformations: str = setting(
+        "rotations", "or 'color_permutations', 'both': M = 4, 6, 24", choices=transformations.NAMES
+    )
+    freeze_backbone: bool = setting(
+        False, "of hssakd_teacher: config.teacher is its backbone, and stays as it is"
+    )
+
+
+def _freezes(settings: Hssakd) -> bool:
+    return settings.freeze_backbone
+
+
+def _check_best(config: ConfigDict) -> None:
+    """A frozen backbone's own accuracy says nothing of its branches."""
+    frozen = config.hssakd.freeze_backbone
+    if frozen and config.evaluation.best in ("mean/top1", "network_0/top1"):
+        raise UserError(
+            f"config.evaluation.best={config.evaluation.best!r} never changes with a frozen "
+            "backbone; name a branch's, such as network_0/branch3/joint/top1"
+        )
+
+
+@register(
+    "hssakd_teacher",
+    settings=Hssakd,
+    section="hssakd",
+    family="hsakd",
+    teacher_if=_freezes,
+    check_config=_check_best,
+    source=_SOURCE,
+    paper="WRN-40-2 76.45 -> 80.70",
+)
+def hssakd_teacher(
+    cohort: models.Cohort, settings: Hssakd, *, teacher: Callable | None = None
+) -> base.Method:
+    """`hssakd.hssakd_teacher`: labels, and joint labels in branches."""
+    branched, chosen = _with_branches(cohort, settings)
+    if not settings.freeze_backbone:
+        return hssakd.hssakd_teacher(branched, transformations=chosen)
+    trained = teacher()
+    if not _same_network(trained.network, cohort.networks[0]):
+        raise UserError(
+            "config.hssakd.freeze_backbone: config.teacher.checkpoint holds "
+            f"{trained.spec.full_name}, not the network of config.networks"
+        )
+    return hssakd.hssakd_teacher(
+        branched, transformations=chosen, frozen_backbone=trained.variables
+    )
+
+
+@register(
+    "hssakd_student",
+    settings=Hssakd,
+    section="hssakd",
+    family="hsakd",
+    source=_SOURCE,
+    paper="WRN-40-2 -> WRN-16-2: 73.57 -> 78.67",
+)
+def hssakd_student(cohort: models.Cohort, settings: Hssakd, *, teacher: Callable) -> base.Method:
+    """`hssakd.hssakd_student`: labels, and a teacher's class and joint distributions."""
+    _check_not_frozen(settings, "hssakd_student")
+    branched, chosen = _with_branches(cohort, settings)
+    trained = teacher()
+    return hssakd.hssakd_student(
+        branched,
+        trained.network,
+        trained.variables,
+        transformations=chosen,
+        temperature=settings.temperature,
+        renormalize=trained.renormalize,
+    )
+
+
+@register(
+    "hssakd_online",
+    settings=Hssakd,
+    section="hssakd",
+    networks=2,
+    source="Yang et al., TNNLS 2022, arXiv 2109.03075",
+    paper="WRN-40-2 76.44 -> 82.58",
+)
+def hssakd_online(cohort: models.Cohort, settings: Hssakd) -> base.Method:
+    """`hssakd.hssakd_online`: networks that teach each other."""
+    _check_not_frozen(settings, "hssakd_online")
+    branched, chosen = _with_branches(cohort, settings)
+    return hssakd.hssakd_online(branched, transformations=chosen, temperature=settings.temperature)
+
+
+def _same_network(network: nn.Module, expected: models.StagedNetwork) -> bool:
+    """Whether a trained network is of an architecture, whatever its compute dtype."""
+    if type(network) is not type(expected):
+        return False
+    network = network.clone(dtype=expected.dtype, axis_name=expected.axis_name)
+    return one_architecture((network, expected))
+
+
+def _with_branches(
+    cohort: models.Cohort, settings: Hssakd
+) -> tuple[models.Cohort, transformations.Transformations]:
+    """The cohort with branches for the transformations of the settings, and these."""
+    base.check_nothing_shared(cohort, "hssakd")
+    chosen = transformations.create(settings.transformations)
+    networks = (models.hsakd_branches(network, chosen.count) for network in cohort.networks)
+    return models.Cohort(tuple(networks)), chosen
+
+
+def _check_not_frozen(settings: Hssakd, name: str) -> None:
+    if settings.freeze_backbone:
+        raise UserError(
+            f"config.hssakd.freeze_backbone is for method 'hssakd_teacher', not {name!r}"
+        )

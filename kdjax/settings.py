@@ -1,0 +1,176 @@
+"""Settings declared once: the fields of frozen dataclasses, with default, range and meaning.
+
+A section of the config is such a dataclass. From it follow the section's defaults (`section`), what
+its values must be (`check`), and the text of `--help`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import numbers
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from kdjax.errors import UserError
+from kdjax.registry import joined
+
+_RULE = "rule"
+
+
+class Rule(NamedTuple):
+    """What the values of a setting mean, and which are allowed.
+
+    Attributes:
+      text: what it means, with its unit.
+      at_least: the smallest value allowed.
+      above: a bound that the value must exceed.
+      at_most: the largest value allowed.
+      below: a bound that the value must stay under.
+      choices: the values allowed; None for any.
+    """
+
+    text: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[Any, ...] | None = None
+
+    def refusal(self, value: Any) -> str | None:
+        """Why a value is not allowed, to be read after it, or None."""
+        if self.choices is not None and value not in self.choices:
+            named = [choice for choice in self.choices if choice != ""]
+            return f" is unknown; use {joined(named)}"
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return None
+        if not math.isfinite(value):
+            return ": must be finite"
+        within = (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+        return None if within else f": must be {self.range()}"
+
+    def range(self) -> str:
+        """The range in words, such as 'at least 0 and less than 1'."""
+        words = []
+        if self.at_least is not None:
+            words.append(f"at least {self.at_least:g}")
+        if self.above is not None:
+            words.append("positive" if self.above == 0 else f"greater than {self.above:g}")
+        if self.at_most is not None:
+            words.append(f"at most {self.at_most:g}")
+        if self.below is not None:
+            words.append(f"less than {self.below:g}")
+        return " and ".join(words)
+
+
+def setting(default: Any, text: str = "", **bounds: Any) -> Any:
+    """A field of a section, for the body of a frozen dataclass (or of a flax module).
+
+    Args:
+      default: its default.
+      text: what it means.
+      **bounds: `at_least`, `above`, `at_most`, `below`, `choices` of `Rule`. Bounds of a tuple hold
+        for every entry.
+    """
+    return dataclasses.field(default=default, metadata={_RULE: Rule(text, **bounds)})
+
+
+def rule(field: dataclasses.Field) -> Rule:
+    """The rule of a field; without one, a rule that allows anything of the field's type."""
+    return field.metadata.get(_RULE, Rule(""))
+
+
+def section(kind: type) -> ConfigDict:
+    """A section's defaults; nested dataclasses are nested sections."""
+    config = ConfigDict()
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(_types(kind)[field.name]):
+            config[field.name] = section(_types(kind)[field.name])
+        else:
+            config[field.name] = field.default
+    return config
+
+
+def check(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """The settings as an instance of their dataclass.
+
+    Args:
+      kind: the frozen dataclass. Its `__post_init__` may raise a ValueError about settings that do
+        not go together.
+      values: all its settings, or some.
+      where: what they are called, such as 'config.mcl'.
+
+    Raises:
+      UserError: an unknown setting, a value of another type or out of range, or settings that do
+        not go together.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    checked = {}
+    for name, value in values.items():
+        path = f"{where}.{name}"
+        if name not in fields:
+            raise UserError(f"{path} is no setting; there are {', '.join(fields)}")
+        declared = _types(kind)[name]
+        if dataclasses.is_dataclass(declared):
+            if not isinstance(value, (Mapping, ConfigDict)):
+                raise UserError(f"{path}={value!r}: must be a section of settings")
+            checked[name] = check(declared, dict(value.items()), path)
+        else:
+            checked[name] = _checked(value, declared, rule(fields[name]), path)
+    try:
+        return kind(**checked)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _checked(value: Any, declared: Any, allowed: Rule, path: str) -> Any:
+    if typing.get_origin(declared) is tuple:
+        entry = typing.get_args(declared)[0]
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise UserError(f"{path}={value!r}: must be a tuple of {_NAMES[entry]}s")
+        return tuple(_checked_entry(item, entry, allowed, path, value) for item in value)
+    return _checked_entry(value, declared, allowed, path, value)
+
+
+def _checked_entry(item: Any, declared: type, allowed: Rule, path: str, value: Any) -> Any:
+    """`item`, which is `value` itself or an entry of it."""
+    if not _is(item, declared):
+        kind = f"a {_NAMES[declared]}" if item is value else f"{_NAMES[declared]}s"
+        raise UserError(f"{path}={value!r}: must be {kind}")
+    if refusal := allowed.refusal(item):
+        raise UserError(f"{path}={value!r}{refusal}")
+    return declared(item)
+
+
+_NAMES = {bool: "truth value", int: "whole number", float: "number", str: "string"}
+
+
+def _is(value: Any, declared: type) -> bool:
+    if declared is bool:
+        return isinstance(value, bool)
+    if declared is str:
+        return isinstance(value, str)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Integral if declared is int else numbers.Real)
+
+
+@functools.cache
+def _types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def is_setting(field: dataclasses.Field) -> bool:
+    """Whether a field was made by `setting`."""
+    return _RULE in field.metadata

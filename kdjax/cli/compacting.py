@@ -19,6 +19,7 @@ from kdjax.compaction.zero_filters import zero_filters
 from kdjax.errors import UserError
 from kdjax.networks import Network, load, store
 from kdjax.pruning import accounting
+from kdjax.runs import contents
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import say
 from kdjax.tree import leaves
@@ -56,31 +57,31 @@ def compact(
       UserError: nothing to remove or to read, `output` is in use, or the result does not compute
         what it should; nothing is written.
     """
-    store.check_free(output, "--output")
-    found = load(workdir, network_index, checkpoint).backbone
-    if config is None and store.is_run(workdir):
-        config = workdirs.read_config(workdir)
-    network, variables = found.module(), found.variables
-    _check_zeros(network, variables, workdir)
-    smaller = compaction.remove_filters(
-        network, variables, drop_norms=recalibrate > 0, multiple=multiple
-    )
-    _check_removed(network, smaller.network, workdir)
-    image_shape = found.spec.input.shape
-    spec = dataclasses.replace(found.spec, compaction=smaller.network.compaction)
-    result = Network(spec, smaller.variables)
-    if recalibrate:
-        batches = training_batches(config, found, recalibrate)
-        again = compaction.recalibrate_batch_norm(smaller.network, smaller.variables, batches)
-        result = result._replace(variables=jax.device_get(again))
-    else:
-        _check_same(found, result, image_shape)
-    source = {
-        "workdir": str(workdir),
-        "network_index": network_index,
-        "checkpoint": checkpoint,
-    }
-    store.save(output, result, source, "--output")
+    with contents.claimed(output, contents.COMPACT, "--output"):
+        found = load(workdir, network_index, checkpoint).backbone
+        if config is None and store.is_run(workdir):
+            config = workdirs.read_config(workdir)
+        network, variables = found.module(), found.variables
+        _check_zeros(network, variables, workdir)
+        smaller = compaction.remove_filters(
+            network, variables, drop_norms=recalibrate > 0, multiple=multiple
+        )
+        _check_removed(network, smaller.network, workdir)
+        image_shape = found.spec.input.shape
+        spec = dataclasses.replace(found.spec, compaction=smaller.network.compaction)
+        result = Network(spec, smaller.variables)
+        if recalibrate:
+            batches = training_batches(config, found, recalibrate)
+            again = compaction.recalibrate_batch_norm(smaller.network, smaller.variables, batches)
+            result = result._replace(variables=jax.device_get(again))
+        else:
+            _check_same(found, result, image_shape)
+        source = {
+            "workdir": str(workdir),
+            "network_index": network_index,
+            "checkpoint": checkpoint,
+        }
+        store.write(output, result, source)
     say(compaction.removal_table(smaller.network, smaller.variables))
     say("")
     say(cost_table(found, result, image_shape, _rate(network, smaller.network, variables, config)))

@@ -15,6 +15,7 @@ from kdjax.errors import UserError
 from kdjax.networks import metadata as descriptions
 from kdjax.networks.normalization import Normalization
 from kdjax.networks.spec import NetworkSpec
+from kdjax.runs import contents
 from kdjax.runs.checkpoints import Checkpoints, saved
 
 CHOICES = ("best", "latest")
@@ -59,12 +60,15 @@ def check_free(directory: Path, flag: str = "--workdir") -> None:
     Raises:
       UserError: a network or a run is there.
     """
-    if is_run(directory) or saved(directory / "checkpoints"):
-        raise UserError(f"{flag}={directory} is in use; name another directory")
+    contents.check_kind(directory, contents.IMPORTED, flag)
 
 
 def save(
-    directory: str | Path, network: Network, source: dict[str, Any], flag: str = "--workdir"
+    directory: str | Path,
+    network: Network,
+    source: dict[str, Any],
+    flag: str = "--workdir",
+    kind: str = contents.IMPORTED,
 ) -> None:
     """Writes a network for `load`, `config.teacher.checkpoint` and `config.start.checkpoint`.
 
@@ -73,21 +77,26 @@ def save(
       network: what to write.
       source: where it comes from, JSON values; kept with the checkpoint.
       flag: what named the directory.
+      kind: of what it then holds, for messages.
 
     Raises:
       UserError: the directory holds another network or a run, or cannot be written to.
     """
-    directory = Path(directory)
-    check_free(directory, flag)
+    with contents.claimed(Path(directory), kind, flag):
+        write(directory, network, source)
+
+
+def write(directory: str | Path, network: Network, source: dict[str, Any]) -> None:
+    """As `save`, to a directory that `kdjax.runs.contents.claimed` keeps for it.
+
+    Raises:
+      UserError: the directory cannot be written to.
+    """
     described = {"spec": network.spec.to_dict(), "places": {n: n for n in network.variables}}
     metadata = {"networks": [described], "best": "", "source": source}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(directory / "checkpoints", "")
-        checkpoints.save(0, network.variables, {}, metadata)
-        checkpoints.close()
-    except OSError as error:
-        raise UserError(f"{flag}={directory} cannot be written: {error.strerror}") from error
+    checkpoints = Checkpoints(Path(directory) / "checkpoints", "")
+    checkpoints.save(0, network.variables, {}, metadata)
+    checkpoints.close()
 
 
 def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best") -> Network:
@@ -152,6 +161,7 @@ def _opened(directory: Path, checkpoint: str) -> tuple[Checkpoints, str]:
     """The checkpoints of a directory, and which of them is meant, 'best' or 'latest'."""
     if checkpoint not in CHOICES:
         raise UserError(f"checkpoint={checkpoint!r} is unknown; use 'best' or 'latest'")
+    contents.kind_of(directory)  # refuses another format
     if not saved(directory / "checkpoints"):
         if is_run(directory):
             raise UserError(f"{directory} holds no network yet: train first (--job=train)")

@@ -92,6 +92,30 @@ def read_object(path: Path, fields: Mapping[str, Check], way_out: str) -> dict[s
         raise UserError(f"{path} is damaged: {error}; {way_out}") from error
 
 
+def checked_like(value: Any, example: Any, where: str = "it") -> None:
+    """Checks a value by one of the same form: settings by their defaults.
+
+    Objects must have the example's fields, each of the kind of the example's: null, truth value,
+    number, text, list or object. A number may stand where the example has another kind of number.
+
+    Raises:
+      Damaged: it has another form.
+    """
+    if isinstance(example, dict):
+        if not isinstance(value, dict):
+            raise Damaged(f"{where} is {kind_of(value)}, not an object")
+        for name in example:
+            if name not in value:
+                raise Damaged(f"{where} has no {name!r}")
+            checked_like(value[name], example[name], name if where == "it" else f"{where}.{name}")
+    elif example is not None and _form(value) != _form(example):
+        raise Damaged(f"{where} is {kind_of(value)}, not {kind_of(example)}")
+
+
+def _form(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
 def kind_of(value: Any) -> str:
     """A value's kind as JSON calls it, with the value where it is short."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}

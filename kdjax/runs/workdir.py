@@ -1,10 +1,12 @@
 """What a workdir holds besides checkpoints and metrics: the frozen config and the versions."""
 
+from __future__ import annotations
+
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,21 +15,38 @@ from ml_collections import ConfigDict
 import kdjax
 from kdjax import config as configs
 from kdjax.errors import UserError
+from kdjax.runs import contents, files, schema
 from kdjax.runs.checkpoints import saved
 from kdjax.runs.console import say
-from kdjax.runs.files import write_atomically
+from kdjax.runs.schema import Damaged
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_CONFIG_WAY_OUT = "restore it from a copy, or train in another --workdir"
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Keeps a workdir for a run while the block runs, and writes down what it is: `claim`.
+
+    Raises:
+      UserError: another process writes there, it holds something else or a run of another config,
+        or it cannot be written to.
+    """
+    with contents.claimed(workdir, contents.RUN):
+        check(workdir, config)
+        claim(workdir, config)
+        yield
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a workdir that holds a run of another config.
+    """Refuses a workdir that holds a run of another config, or no run.
 
     A run that has saved nothing yet, for instance because a setting was bad, holds nobody's place.
 
     Raises:
       UserError: it does; the message names the settings that differ.
     """
+    contents.check_kind(workdir, contents.RUN)
     path = workdir / "config.json"
     if path.exists() and saved(workdir / "checkpoints"):
         found = configs.differences(_read_config(path), configs.plain(config))
@@ -39,49 +58,21 @@ def check(workdir: Path, config: ConfigDict) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json and versions.json.
+    """Writes what a run's workdir holds, its config and versions.
 
     Raises:
       UserError: the directory cannot be made or written to.
     """
     if jax.process_index() != 0:
         return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(Path(f"--workdir={workdir}"), error) from error
+    contents.mark(workdir, contents.RUN)
     text = json.dumps(configs.plain(config), indent=2) + "\n"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", text)
-        _write_versions(workdir / "versions.json")
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def locked(workdir: Path):
-    """Keeps other processes from training in `workdir` while the block runs.
-
-    The system gives the lock back when the process ends, however it ends.
-
-    Raises:
-      UserError: another process trains there, or the directory cannot be written to.
-    """
-    if jax.process_index() != 0:
-        yield
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / "lock", "w")  # noqa: SIM115 (closed by the block below)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process trains in --workdir={workdir}; wait for it, or use another"
-            ) from error
-        except OSError as error:  # some network file systems have no locks
-            say(f"--workdir={workdir} cannot be locked ({error.strerror}): run one process there")
-        yield
+    files.write_atomically(workdir / "config.json", text)
+    _write_versions(workdir / "versions.json")
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -90,27 +81,22 @@ def read_config(workdir: Path) -> ConfigDict:
     Raises:
       UserError: the workdir holds no run, or its config.json is damaged.
     """
+    kind = contents.kind_of(workdir)
     path = workdir / "config.json"
     if not path.exists():
-        raise UserError(f"--workdir={workdir} holds no run (no config.json); train first")
+        what = f"a {kind}, not a run" if kind not in (contents.RUN, None) else "no run"
+        raise UserError(f"--workdir={workdir} holds {what} (no config.json); train first")
     return ConfigDict(_read_config(path))
 
 
 def _read_config(path: Path) -> dict:
+    settings = schema.read_object(path, {}, _CONFIG_WAY_OUT)
     try:
-        return configs.completed(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove it and give the run's own settings with --config"
-        ) from error
-
-
-def _version(package: str) -> str | None:
-    """The installed version, or None: grain, for one, is not needed by every run."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        settings = configs.completed(settings)
+        schema.checked_like(settings, configs.plain(configs.base()))
+    except Damaged as error:
+        raise UserError(f"{path} is damaged: {error}; {_CONFIG_WAY_OUT}") from error
+    return settings
 
 
 def _write_versions(path: Path) -> None:
@@ -122,11 +108,17 @@ def _write_versions(path: Path) -> None:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
     }
-    before = {}
-    with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
-        before = json.loads(path.read_text())
-    if before:
+    if path.exists():
+        before = schema.read_object(path, {}, "restore it from a copy, or move it away")
         changed = [name for name in versions if before.get(name) != versions[name]]
         if changed:
             say(f"going on with other {', '.join(changed)} than before: not bit-identical")
-    write_atomically(path, json.dumps(versions, indent=2) + "\n")
+    files.write_atomically(path, json.dumps(versions, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    """The installed version, or None: grain, for one, is not needed by every run."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

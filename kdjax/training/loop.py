@@ -11,7 +11,6 @@ import numpy as np
 
 from kdjax.errors import UserError
 from kdjax.parallel import fetch
-from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
 from kdjax.runs.metrics import MetricsWriter
@@ -30,7 +29,7 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
 
     Args:
       program: as the run starts.
-      workdir: locked by this process.
+      workdir: claimed by this process.
       hooks: asked in this order.
 
     Returns:

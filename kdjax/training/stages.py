@@ -12,7 +12,7 @@ from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import say
 from kdjax.training import loop, shrinking, teachers
 from kdjax.training.hooks import METHOD_REPORT, Hook
-from kdjax.training.program import build
+from kdjax.training.program import Program, build
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -30,18 +30,27 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     configs.validate(config)
     workdirs.check(workdir, config)
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
-    if teacher is not None and not teachers.finished(teacher, directory):
-        teachers.check(config)
+    if teacher is None or teachers.finished(teacher, directory):
+        program, hooks = _checked(config, workdir)  # before anything is written
+        with workdirs.claimed(workdir, config):
+            return loop.run(program, workdir, hooks)
+    teachers.check(config)
+    with workdirs.claimed(workdir, config):  # before hours of the teacher's training
         say(f"teacher {teacher.networks[0]}: {directory}")
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")
+        program, hooks = _checked(config, workdir)
+        return loop.run(program, workdir, hooks)
+
+
+def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ...]]:
+    """The program and the hooks of a run, which can be trained to its end."""
     trained = store.latest_normalization(workdir)
     program, hooks = build(config, workdir, normalization=trained), hooks_of(config)
     program.check_best()
     for hook in hooks:
         hook.check(program)
-    with workdirs.locked(workdir):
-        return loop.run(program, workdir, hooks)
+    return program, hooks
 
 
 def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:

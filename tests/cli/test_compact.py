@@ -113,7 +113,7 @@ def test_network_computes_the_same_with_fewer_filters(call, directory, tmp_path)
     assert rows["FLOPs, as XLA counts"][2] < 1
     assert {"latency, batch 1", "latency, batch 128"} <= set(rows)
     assert "images of 32x32x3" in printed and "formula" not in printed
-    source = json.loads(metadata_file(tmp_path / "small").read_text())["source"]
+    source = json.loads(metadata_file(tmp_path / "small").read_text())["metadata"]["source"]
     assert source["workdir"] == str(directory)
     again = compact_error(call, tmp_path / "small", tmp_path / "smaller")
     assert "is zero: there is nothing to remove" in again
@@ -139,7 +139,7 @@ def test_which_network_of_a_run(call, fast, run, tmp_path):
     flags = ("--network_index=1", "--checkpoint=latest")
     printed = compact(call, run, tmp_path / "small", *flags)
     assert "images of 16x16x3" in printed
-    source = json.loads(metadata_file(tmp_path / "small").read_text())["source"]
+    source = json.loads(metadata_file(tmp_path / "small").read_text())["metadata"]["source"]
     assert source == {"workdir": str(run), "network_index": 1, "checkpoint": "latest"}
 
 

@@ -15,7 +15,7 @@ from kdjax.data import augment
 from kdjax.errors import UserError
 from kdjax.methods import Method
 from kdjax.parallel import Parallel
-from kdjax.runs import metrics
+from kdjax.runs import contents, metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import stages
@@ -263,8 +263,8 @@ def test_run_killed_ten_times_ends_as_the_uninterrupted_one(environment, tmp_pat
 
 def test_two_processes_do_not_train_in_one_workdir(tmp_path):
     run = tmp_path / "run"
-    taken = pytest.raises(UserError, match="another process trains in")
-    with workdirs.locked(run), taken, workdirs.locked(run):
+    taken = pytest.raises(UserError, match="another process writes to")
+    with contents.locked(run), taken, contents.locked(run):
         pass
-    with workdirs.locked(run):  # given back
+    with contents.locked(run):  # given back
         pass

@@ -1,0 +1,160 @@
+"""What a directory of kdjax holds, and which process writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from kdjax.errors import UserError
+from kdjax.runs import files, schema
+from kdjax.runs.checkpoints import saved
+from kdjax.runs.console import say
+
+FORMAT = 2  # of directories; those of the first did not say what they hold
+RUN, IMPORTED, COMPACT = "run", "imported network", "compact network"
+KINDS = (RUN, IMPORTED, COMPACT)
+
+_FILE = "kdjax.json"
+_FIELDS = {"format": schema.integer(1, 2**31)}
+_FIELDS_OF_FORMAT = {"kind": schema.one_of(*KINDS)}
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, kind: str, flag: str = "--workdir") -> Iterator[None]:
+    """Keeps a directory for what is written to it while the block runs: `locked` and `mark`.
+
+    Args:
+      directory: created if missing.
+      kind: of `KINDS`.
+      flag: what named the directory.
+
+    Raises:
+      UserError: another process writes there, it holds something else, or it cannot be written to.
+    """
+    check_kind(directory, kind, flag)
+    created = not directory.exists()
+    with locked(directory, flag):
+        check_kind(directory, kind, flag)  # what another process has written meanwhile
+        mark(directory, kind)
+        try:
+            yield
+        except BaseException:
+            if created and jax.process_index() == 0 and os.listdir(directory) == [_FILE]:
+                (directory / _FILE).unlink()
+                directory.rmdir()
+            raise
+
+
+@contextlib.contextmanager
+def locked(directory: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Keeps other processes from writing to a directory while the block runs.
+
+    The system gives the lock back when the process ends, however it ends.
+
+    Args:
+      directory: created if missing.
+      flag: what named the directory.
+
+    Raises:
+      UserError: another process writes there, or the directory cannot be made.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise files.cannot_write(Path(f"{flag}={directory}"), error) from error
+    try:
+        _lock(descriptor, directory, flag)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path, flag: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process writes to {flag}={directory}; wait for it, or use another directory"
+        ) from error
+    except OSError as error:  # some network file systems have no locks
+        say(f"{flag}={directory} cannot be locked ({error.strerror}): run one process there")
+
+
+def mark(directory: Path, kind: str) -> None:
+    """Writes down what a directory holds.
+
+    Raises:
+      UserError: the directory cannot be written to.
+    """
+    if jax.process_index() == 0:
+        content = json.dumps({"format": FORMAT, "kind": kind}) + "\n"
+        files.write_atomically(directory / _FILE, content)
+
+
+def kind_of(directory: Path) -> str | None:
+    """What a directory holds: of `KINDS`, or None if nothing says so.
+
+    Raises:
+      UserError: it was written by a kdjax with another format, or `kdjax.json` is damaged.
+    """
+    path = directory / _FILE
+    if not path.is_file():
+        if _is_first_format(directory):
+            raise _other_format(directory, 1)
+        return None
+    way_out = "restore it from a copy, or use another directory"
+    found = schema.read_object(path, _FIELDS, way_out)
+    if found["format"] != FORMAT:
+        raise _other_format(directory, found["format"])
+    return schema.read_object(path, _FIELDS_OF_FORMAT, way_out)["kind"]
+
+
+def check_kind(directory: Path, kind: str, flag: str = "--workdir") -> None:
+    """Checks that a directory is free for what is to be written to it.
+
+    A directory that holds no finished checkpoint yet, for instance because a setting was bad, is.
+
+    Raises:
+      UserError: it holds something else, or an imported or compact network.
+    """
+    present = kind_of(directory)
+    if not saved(directory / "checkpoints"):
+        return
+    if kind != RUN:
+        raise UserError(
+            f"{flag}={directory} is in use: it holds {_named(present)}; name another directory"
+        )
+    if present not in (RUN, None):
+        raise UserError(
+            f"{flag}={directory} holds {_named(present)}, not a run; name another directory for "
+            "the run"
+        )
+
+
+def _named(kind: str | None) -> str:
+    return {None: "checkpoints", IMPORTED: "an imported network"}.get(kind, f"a {kind}")
+
+
+def _is_first_format(directory: Path) -> bool:
+    checkpoints = directory / "checkpoints"
+    if not saved(checkpoints):
+        return False
+    steps = [path for path in checkpoints.iterdir() if path.name.isdecimal()]
+    return not any((path / "metadata").exists() for path in steps)
+
+
+def _other_format(directory: Path, number: int) -> UserError:
+    return UserError(
+        f"{directory} is of format {number}, of another kdjax; this one reads and writes format "
+        f"{FORMAT}: use the kdjax that wrote it, or another directory"
+    )

@@ -1,0 +1,147 @@
+"""What a directory holds, who may write to it, and what is said to all others."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kdjax import config as configs
+from kdjax.errors import UserError
+from kdjax.runs import contents
+from kdjax.runs import workdir as workdirs
+from kdjax.runs.checkpoints import Checkpoints
+
+
+def fill(directory, kind):
+    """What a job of this kind leaves."""
+    with contents.claimed(directory, kind):
+        checkpoints = Checkpoints(directory / "checkpoints", "top1")
+        checkpoints.save(0, {"w": np.zeros(2)}, {}, {})
+        checkpoints.close()
+
+
+@pytest.mark.parametrize("kind", contents.KINDS)
+def test_directory_says_what_it_holds(tmp_path, kind):
+    fill(tmp_path / "there", kind)
+    assert contents.kind_of(tmp_path / "there") == kind
+    assert contents.kind_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "message"),
+    [
+        (contents.IMPORTED, contents.RUN, "holds an imported network, not a run; name another dir"),
+        (contents.COMPACT, contents.RUN, "holds a compact network, not a run; name another dir"),
+        (contents.RUN, contents.IMPORTED, "is in use: it holds a run; name another directory"),
+        (contents.RUN, contents.COMPACT, "is in use: it holds a run; name another directory"),
+        (contents.COMPACT, contents.COMPACT, "is in use: it holds a compact network; name another"),
+    ],
+)
+def test_other_jobs_refuse_it_and_leave_it_alone(tmp_path, kind, other, message):
+    fill(tmp_path, kind)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    refused = pytest.raises(UserError, match=f"--output={tmp_path} {message}")
+    with refused as error, contents.claimed(tmp_path, other, "--output"):
+        pass
+    assert "remove" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert contents.kind_of(tmp_path) == kind
+
+
+def test_run_of_another_config(tmp_path):
+    config = configs.base()
+    fill(tmp_path, contents.RUN)
+    with workdirs.claimed(tmp_path, config):
+        pass
+    config.seed += 1
+    before = (tmp_path / "config.json").read_text()
+    refused = pytest.raises(UserError, match="holds a run of another config; different: seed")
+    with refused, workdirs.claimed(tmp_path, config):
+        pass
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_run_that_saved_nothing_holds_no_place(tmp_path):
+    with workdirs.claimed(tmp_path, configs.base()):
+        pass
+    with contents.claimed(tmp_path, contents.IMPORTED):
+        assert contents.kind_of(tmp_path) == contents.IMPORTED
+
+
+def test_job_that_fails_leaves_nothing(tmp_path):
+    failed = pytest.raises(UserError, match="nothing to remove")
+    with failed, contents.claimed(tmp_path / "new", contents.COMPACT):
+        raise UserError("nothing to remove")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_one_process_writes(tmp_path):
+    with contents.claimed(tmp_path, contents.RUN):
+        for kind in contents.KINDS:
+            refused = pytest.raises(
+                UserError, match=f"another process writes to --output={tmp_path}"
+            )
+            with refused, contents.claimed(tmp_path, kind, "--output"):
+                pass
+    assert contents.kind_of(tmp_path) == contents.RUN
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_other_formats_are_refused(tmp_path, number):
+    fill(tmp_path, contents.RUN)
+    (tmp_path / "kdjax.json").write_text(json.dumps({"format": number}))
+    message = f"{tmp_path} is of format {number}, of another kdjax; this one reads and writes form"
+    with pytest.raises(UserError, match=message):
+        workdirs.check(tmp_path, configs.base())
+    with pytest.raises(UserError, match=message):
+        workdirs.read_config(tmp_path)
+
+
+def test_first_format_said_nothing(tmp_path):
+    (tmp_path / "checkpoints" / "6" / "state").mkdir(parents=True)
+    with pytest.raises(UserError, match="is of format 1, of another kdjax"):
+        contents.kind_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "it is empty"),
+        ("[]", r"it is a list \(\[\]\), not an object"),
+        ("{}", "it has no 'format'"),
+        ('{"format": "2", "kind": "run"}', "'format' is text"),
+        ('{"format": 2}', "it has no 'kind'"),
+        ('{"format": 2, "kind": "zoo"}', "'kind' is text .*, not one of run, imported network"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\ud800", "can't decode"),
+    ],
+)
+def test_damaged_file_is_named(tmp_path, content, reason):
+    (tmp_path / "kdjax.json").write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(UserError, match=rf"kdjax\.json is damaged: .*{reason}"):
+        contents.kind_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("null", "it is null, not an object"),
+        ("[]", r"it is a list \(\[\]\), not an object"),
+        ("[" * 100_000, "its values are nested too deeply"),
+        ('{"epochs": null}', "epochs is null, not a number"),
+        ('{"evaluation": 3}', "evaluation is a number"),
+        ('{"networks": 3}', "networks is a number"),
+        ('{"method": 3}', "method is a number"),
+        ('{"data": "x"}', "data is text"),
+        ('{"optimizer": []}', "optimizer is a list"),
+        ('{"batch_size": "x"}', "batch_size is text"),
+        ('{"seed": "0"}', "seed is text"),
+        ('{"data": {"workers": {}}}', "data.workers is an object"),
+    ],
+)
+def test_damaged_config_is_named(tmp_path, content, reason):
+    workdirs.claim(tmp_path, configs.base())
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=rf"config\.json is damaged: {reason}") as error:
+        workdirs.read_config(tmp_path)
+    assert "remove" not in str(error.value)

@@ -41,7 +41,6 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
     """
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
     program, step, state = resumption.start(program, workdir, checkpoints)
-    workdirs.claim(workdir, program.config)
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
         loop = _Loop(program, hooks, checkpoints, writer, preemption)

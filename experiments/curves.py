@@ -2,7 +2,7 @@
 
     python -m experiments.curves experiments.pruning_cifar100 --only dense,sfp_40,ghfp_40
 
-Lines are means over the seeds whose logs are there, bands reach from the lowest seed to the
+Lines are means over the seeds whose rows are there, bands reach from the lowest seed to the
 highest. Needs matplotlib (the extra `plots`).
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import rows as rows_file
 from experiments import sweep
 
 
@@ -58,10 +59,11 @@ def main(argv: list[str]) -> int:
     experiment = importlib.import_module(options.experiment)
     results = sweep.RESULTS / options.experiment.rpartition(".")[2]
     labels = sweep.chosen(parser, experiment, options.only)
-    found = {label: sweep.evaluated(results, label) for label in labels}
-    if missing := [label for label, runs in found.items() if not runs]:
-        parser.error(f"no log of {missing} in {results}")
-    curves = {f"{label} ({len(runs)})": points(runs) for label, runs in found.items()}
+    rows = rows_file.read(results)
+    runs = {label: rows_file.of_label(rows, label) for label in labels}
+    if missing := [label for label in labels if not runs[label]]:
+        parser.error(f"no rows of {missing} in {results / rows_file.FILE}")
+    curves = {f"{label} ({len(seeds)})": points(seeds) for label, seeds in runs.items()}
     figure(curves).savefig(options.output, dpi=120)
     print(options.output)
     return 0

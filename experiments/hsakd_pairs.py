@@ -3,12 +3,6 @@
 from kdjax import models
 
 TITLE = "HSAKD on CIFAR-100: the paper's pairs"
-NOTE = """
-The paper's runs: 240 epochs on all images, configs/hsakd.py's settings. A cell is empty where
-nothing was run; the number of seeds is behind a result. The paper's numbers are those of its
-poster, over 3 seeds. With a star the teacher's heads are trained together with its network,
-without one on a frozen network.
-"""
 SEEDS = (0, 1, 2)
 COMMON = ()
 

@@ -1,24 +1,30 @@
-"""What experiments make of the logs of their runs: tables and pictures."""
+"""What experiments keep of their runs, and make of it: rows, tables and pictures."""
 
+import importlib
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import curves, fit, pruning_plots, returning, sweep
+from experiments import curves, fit, pruning_plots, returning, rows, sweep
 from kdjax import config as configs
 from kdjax import pruning
+from kdjax.cli.command_line import parse
 from kdjax.training import stages
 from kdjax.training.step import TrainState
 
 EXPERIMENT = types.SimpleNamespace(
     TITLE="A title",
-    NOTE="\nA note.\n",
     SEEDS=(0, 1),
-    COMMON=("--config.epochs=2",),
-    RUNS={"first": ("--config=configs/sfp.py",), "second": (), "third": ()},
+    COMMON=("--config.epochs=1",),
+    RUNS={
+        "first": ("--config=configs/cross_entropy.py:digits,resnet8",),
+        "second": ("--config=configs/cross_entropy.py:digits,resnet20",),
+        "third": ("--config=configs/cross_entropy.py:digits,resnet32",),
+    },
 )
 
 
@@ -32,40 +38,155 @@ def write(path, *rows):
 
 
 @pytest.fixture
-def logs(tmp_path, monkeypatch):
+def results(tmp_path, monkeypatch):
     """Two seeds of the first label, one of the second, none of the third; a few epochs each."""
     monkeypatch.setattr(sweep, "RESULTS", tmp_path)
     monkeypatch.setitem(sys.modules, "experiments.named", EXPERIMENT)
     results = tmp_path / "named"
     results.mkdir()
-    write(results / "first_seed0.jsonl", row(1, None), row(2, 0.5), row(4, 0.4))
-    write(results / "first_seed1.jsonl", row(1, None), row(2, 0.1), row(4, 0.6), row(6, 0.5))
-    write(results / "second_seed0.jsonl", row(2, 0.25, **{"ensemble/top1": 0.3}))
+    logs = {
+        ("first", 0): (row(1, None), row(2, 0.5), row(4, 0.4)),
+        ("first", 1): (row(1, None), row(2, 0.1), row(4, 0.6), row(6, 0.5)),
+        ("second", 0): (row(2, 0.25, **{"ensemble/top1": 0.3}),),
+    }
+    written = []
+    for (label, seed), log in logs.items():
+        written += rows.evaluated(log, {"label": label, "seed": str(seed)})
+    rows.write(results, written)
     return results
 
 
-def test_a_table_is_made_of_the_logs_that_are_there(logs):
-    sweep.write_table(EXPERIMENT, "experiments.named", logs)
-    lines = (logs / "README.md").read_text().splitlines()
+def test_rows_come_back_as_they_were_written(tmp_path):
+    about = {"label": 'a "b", c', "seed": "3"}
+    log = [row(1, None, other=1.0), row(2, 0.1 + 0.2, other=-1e-30)]
+    rows.write(tmp_path, rows.evaluated(log, about))
+    (found,) = rows.read(tmp_path)
+    assert (found["label"], found["seed"], found["config_hash"]) == (about["label"], "3", "")
+    assert rows.of_label([found], about["label"]) == [
+        [
+            {
+                "epoch": 2,
+                "step": 20,
+                "mean/top1": 0.1 + 0.2,
+                "network_0/top1": 0.1 + 0.2,
+                "other": -1e-30,
+            }
+        ]
+    ]
+    assert rows.read(tmp_path / "nowhere") == []
+
+
+def test_the_hash_is_of_what_is_computed():
+    config = configs.plain(configs.cifar_run("mcl", "digits", count=2))
+    hashes = [rows.config_hash(config)]
+    assert hashes[0] == rows.config_hash(config | {"data": config["data"] | {"dir": "DATA"}})
+    # A setting that kdjax had not, or will have, at its default.
+    assert hashes[0] == rows.config_hash({k: v for k, v in config.items() if k != "dml"})
+    for changed in ({"seed": 1}, {"mcl": config["mcl"] | {"alpha": 0.2}}, {"new": 1}):
+        hashes.append(rows.config_hash(config | changed))
+    assert len(set(hashes)) == 4
+
+
+def test_a_table_is_made_of_the_rows_that_are_there(results):
+    page = results / "README.md"
+    page.write_text(f"# Title\n\nA note.\n\n{sweep.BEGIN}\nold\n{sweep.END}\nBelow.\n")
+    for _ in range(2):
+        sweep.write_page(EXPERIMENT, "experiments.named", results)
+    lines = page.read_text().splitlines()
+    assert "A note." in lines and lines[-1] == "Below." and "old" not in lines
     assert "| first | 2 | 45.00 +- 7.07 | 55.00 +- 7.07 |  |" in lines
     assert "| second | 1 | 25.00 | 25.00 | 30.00 |" in lines
     assert "| third | 0 |  |  |  |" in lines
-    assert "- first: `--config=configs/sfp.py`" in lines
+    assert "- first: `--config=configs/cross_entropy.py:digits,resnet8`" in lines
+    page.write_text("no markers")
+    with pytest.raises(SystemExit, match="no markers"):
+        sweep.write_page(EXPERIMENT, "experiments.named", results)
+    assert page.read_text() == "no markers"
+    page.unlink()
+    sweep.write_page(EXPERIMENT, "experiments.named", results)
+    assert page.read_text().startswith("# A title\n")
 
 
-def test_an_unknown_label(logs, capsys):
+@pytest.mark.parametrize(
+    "module",
+    [f"experiments.{p.parent.name}" for p in sorted(sweep.RESULTS.glob("*/README.md"))],
+)
+def test_pages_hold_the_tables_of_their_rows(module):
+    results = sweep.RESULTS / module.rpartition(".")[2]
+    experiment = importlib.import_module(module)
+    expected = "\n".join(sweep.table(experiment, module, results))
+    text = (results / "README.md").read_text()
+    assert text.partition(sweep.BEGIN)[2].partition(sweep.END)[0] == f"\n{expected}\n"
+
+
+class Sweep:
+    """Runs `sweep.main`; what would train leaves a workdir with one row instead."""
+
+    def __init__(self, tmp_path, monkeypatch, capsys):
+        self.runs, self.capsys, self.started = tmp_path / "runs", capsys, []
+        monkeypatch.setattr(sweep, "subprocess", types.SimpleNamespace(run=self.train))
+
+    def train(self, command, check):
+        values = parse(["kdjax", *command[3:]])
+        workdir = Path(values.workdir)
+        self.started.append(workdir.name)
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(json.dumps(configs.plain(values.config)))
+        (workdir / "versions.json").write_text(json.dumps({"jax": "1.2", "device": "card"}))
+        write(workdir / "metrics.jsonl", row(1, 0.125))
+        return types.SimpleNamespace(returncode=0)
+
+    def __call__(self, *flags):
+        self.started.clear()
+        status = sweep.main(["experiments.named", "--runs", str(self.runs), *flags])
+        return status, self.capsys.readouterr().out
+
+
+@pytest.fixture
+def run_sweep(results, tmp_path, monkeypatch, capsys):
+    return Sweep(tmp_path, monkeypatch, capsys)
+
+
+def test_a_sweep_runs_what_has_no_rows_and_says_what_has(run_sweep, results):
+    status, output = run_sweep()
+    assert status == 0
+    assert run_sweep.started == ["third_seed0", "second_seed1", "third_seed1"]
+    assert "3 of 6 runs have rows" in output and "(3 of them without a config hash" in output
+    assert "--again" in output
+    (kept,) = rows.of_run(rows.read(results), "third", 1)
+    assert (kept["mean/top1"], kept["jax"], kept["device"]) == ("0.125", "1.2", "card")
+    assert len(kept["config_hash"]) == 16
+    status, output = run_sweep("--only", "third")
+    assert (status, run_sweep.started) == (0, []) and "2 of 2 runs have rows" in output
+
+
+def test_rows_of_another_config_are_refused(run_sweep, results, capsys):
+    run_sweep("--only", "third")
+    before = (results / rows.FILE).read_text()
+    with pytest.raises(SystemExit, match="2"):
+        run_sweep("--only", "second,third", "--config.batch_size=20")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "third, seed 0 has rows of config" in line and "--again" in line
+    assert run_sweep.started == [] and (results / rows.FILE).read_text() == before
+    status, _ = run_sweep("--only", "third", "--config.batch_size=20", "--again")
+    assert (status, run_sweep.started) == (0, ["third_seed0", "third_seed1"])
+    assert len(rows.of_run(rows.read(results), "third", 0)) == 1
+    assert (results / rows.FILE).read_text() != before
+
+
+def test_an_unknown_label(results, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main(["experiments.named", "--runs", "runs", "--only", "first,fourth"])
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith("no label ['fourth']; the labels are ['first', 'second', 'third']")
 
 
-def test_curves_go_as_far_as_all_seeds_do(logs):
-    found = curves.points(sweep.evaluated(logs, "first"))
+def test_curves_go_as_far_as_all_seeds_do(results):
+    found = curves.points(rows.of_label(rows.read(results), "first"))
     np.testing.assert_allclose(found, [[2, 30, 10, 50], [4, 50, 40, 60]])
 
 
-def test_a_picture_of_curves(logs, monkeypatch, tmp_path, capsys):
+def test_a_picture_of_curves(results, monkeypatch, tmp_path, capsys):
     output = tmp_path / "curves.png"
     drawn = []
     monkeypatch.setattr(
@@ -77,7 +198,7 @@ def test_a_picture_of_curves(logs, monkeypatch, tmp_path, capsys):
     assert list(drawn[0]) == ["first (2)", "second (1)"]
     with pytest.raises(SystemExit, match="2"):
         curves.main(["experiments.named", "--only", "third"])
-    assert "no log of ['third']" in capsys.readouterr().err
+    assert "no rows of ['third']" in capsys.readouterr().err
 
 
 def test_a_picture_of_pruning(tmp_path, capsys):
@@ -85,9 +206,9 @@ def test_a_picture_of_pruning(tmp_path, capsys):
     run.mkdir()
     values = {"pruning/rate": 0.4, "pruning/hard_fraction": 0.5, "pruning/norm_pruned": 0.0}
     write(run / "metrics.jsonl", *(row(epoch, 0.5, **values) for epoch in (1, 2)))
-    name, rows = pruning_plots.read(str(run))
-    assert (name, len(rows)) == ("ghfp", 2)
-    above, middle, below = (axes.get_lines() for axes in pruning_plots.figure([(name, rows)]).axes)
+    name, read = pruning_plots.read(str(run))
+    assert (name, len(read)) == ("ghfp", 2)
+    above, middle, below = (axes.get_lines() for axes in pruning_plots.figure([(name, read)]).axes)
     assert [line.get_label() for line in above] == ["rate", "hard fraction"]
     np.testing.assert_array_equal(above[1].get_xydata(), [[1, 0.5], [2, 0.5]])
     np.testing.assert_array_equal(middle[0].get_ydata(), [0, 0])

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import sys
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,12 @@ def write(file: Path, images: np.ndarray, labels: np.ndarray, first: int) -> Non
             archive.writestr(f"{name}.npy", buffer.getvalue())
 
 
+def read(file: Path) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number of the first image, images and labels of a piece."""
+    with np.load(file) as piece:
+        return int(piece["first"]), images_of(piece["residual"]), piece["label"]
+
+
 def join(folder: Path, output: Path) -> dict[str, int]:
     """Makes OUTPUT/data_train.npz and data_test.npz from a folder's pieces; counts of images.
 
@@ -82,11 +90,9 @@ def join(folder: Path, output: Path) -> dict[str, int]:
         files = sorted(folder.glob(f"{split}_*.npz"))
         if not files:
             raise SystemExit(f"--data={folder}: no {split}_*.npz; see experiments/gpu/pieces.py")
-        parts = []
-        for file in files:
-            with np.load(file) as piece:
-                parts.append((int(piece["first"]), images_of(piece["residual"]), piece["label"]))
-        parts.sort(key=lambda part: part[0])
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(len(files), 8), context) as pool:
+            parts = sorted(pool.map(read, files), key=lambda part: part[0])
         images, labels = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
         np.savez(output / f"data_{split}.npz", image=images, label=labels.astype(np.int32))
         counts[split] = len(labels)

@@ -39,6 +39,7 @@ from kdjax.losses.mixup import (
     mix,
     mixed_cross_entropy,
 )
+from kdjax.losses.online_ensembles import Okddip, cl_ilr, consistency_weight, okddip, one
 from kdjax.losses.regularization import (
     confidence_penalty,
     focal,
@@ -73,13 +74,16 @@ __all__ = [
     "Mixskd",
     "Mixture",
     "MutualContrast",
+    "Okddip",
     "activation_boundary",
     "attention_transfer",
     "bake",
     "bake_targets",
     "byot",
+    "cl_ilr",
     "class_scores",
     "confidence_penalty",
+    "consistency_weight",
     "correlation_congruence",
     "crd",
     "cross_entropy",
@@ -113,6 +117,8 @@ __all__ = [
     "mutual_contrast",
     "mutual_learning",
     "nst",
+    "okddip",
+    "one",
     "pkt",
     "ps_kd",
     "rkd",

@@ -106,7 +106,7 @@ def _message(error: BaseException) -> str:
         return f"--config: {reason}; name a file such as configs/mcl.py"
     if isinstance(error, (AttributeError, KeyError)) and "get_config" not in str(error):
         return (
-            f"--config: no such setting: {_unquoted(error)}; kdjax/config/defaults.py has them all"
+            f"--config: no such setting: {_unquoted(error)}; kdjax/config/sections.py has them all"
         )
     return f"--config: the file fails: {type(cause).__name__}: {one_line(cause)}; see --debug"
 

@@ -13,16 +13,16 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from kdjax import config as configs
 from kdjax import data, methods
 from kdjax.data import preprocessing
-from kdjax.data.feed import Feed, automatic_steps, check_settings
+from kdjax.data.feed import Feed, automatic_steps
 from kdjax.errors import UserError
 from kdjax.methods import Method
 from kdjax.models import Compaction
-from kdjax.networks import InputSpec, NetworkSpec, Normalization, metadata
+from kdjax.networks import NetworkSpec, Normalization, metadata
 from kdjax.parallel import AXIS, Parallel, fetch
-from kdjax.training import optimizers, teachers
+from kdjax.training import checks, optimizers, teachers
+from kdjax.training.input_images import input_spec, normalized
 from kdjax.training.step import TrainState, evaluation_step, init_state, train_step
 
 
@@ -174,14 +174,13 @@ def build(
     Raises:
       UserError: settings or data that make no run.
     """
-    configs.validate(config)
-    check_settings(config.data)
+    checks.check(config)
     parallel = Parallel(config.parallel)
-    _check_batch(config.batch_size, parallel)
+    checks.check_batch(config.batch_size, parallel.device_count)
     resolved = teachers.resolved(config, workdir)
     if normalization is None:
         normalization = methods.starting_normalization(resolved)
-    dataset = _normalized(data.load(config), normalization, config)
+    dataset = normalized(data.load(config), normalization, config)
     most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
     feed = Feed(config, dataset, parallel, most_steps)
     stand_in = None
@@ -236,50 +235,7 @@ def _compiled(
     )
 
 
-def input_spec(dataset: data.Dataset) -> InputSpec:
-    """The images of a data set, as a network sees them."""
-    height, width, channels = dataset.image_shape
-    mean, std = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
-    return InputSpec((height, width), channels, Normalization(mean, std))
-
-
-def _normalized(
-    dataset: data.Dataset, normalization: Normalization | None, config: ConfigDict
-) -> data.Dataset:
-    """The data normalized as the weights that a run starts from were trained.
-
-    Raises:
-      UserError: these weights are for another number of channels, or `config.data.mean` and `std`
-        say otherwise.
-    """
-    if normalization is None:
-        return dataset
-    channels, source = dataset.image_shape[-1], config.data.source
-    if len(normalization.mean) != channels:
-        raise UserError(
-            f"the trained network takes images of {len(normalization.mean)} channels, "
-            f"config.data.source={source} has {channels}"
-        )
-    mean, std = (np.asarray(values, np.float32) for values in normalization)
-    given = (dataset.mean, dataset.std)
-    if config.data.mean and not all(map(np.allclose, given, (mean, std))):
-        raise UserError(
-            f"config.data.mean and config.data.std are not what the network was trained with, "
-            f"{normalization}: leave them out, or set these"
-        )
-    return dataset._replace(mean=mean, std=std)
-
-
 def network_names(metrics: Mapping[str, float]) -> list[str]:
     """'network_0', 'network_1', ...: the single networks among evaluation metrics."""
     names = (name.removesuffix("/top1") for name in metrics if name.endswith("/top1"))
     return [name for name in names if name.removeprefix("network_").isdigit()]
-
-
-def _check_batch(batch_size: int, parallel: Parallel) -> None:
-    if batch_size % parallel.device_count:
-        count = parallel.device_count
-        raise UserError(
-            f"config.batch_size={batch_size} is not divisible by the {count} devices of "
-            f"{jax.process_count()} process(es); use a multiple of {count}"
-        )

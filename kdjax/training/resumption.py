@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdjax.errors import UserError
 from kdjax.networks import metadata
-from kdjax.runs.checkpoints import Checkpoints
+from kdjax.runs.checkpoints import Checkpoints, saved
 from kdjax.runs.console import say
 from kdjax.training.program import Program
 from kdjax.training.step import TrainState
@@ -23,19 +23,28 @@ def start(
       checkpoints: of the workdir.
 
     Raises:
-      UserError: the latest checkpoint cannot be read, is not this run's, or is of a later epoch
-        than its last.
+      UserError: the latest checkpoint cannot be read, or is not this run's.
     """
     if checkpoints.latest_step() is None:
         return program, 0, program.init_state()
     loaded = checkpoints.load()
-    step, epochs = loaded.step, program.config.epochs
+    step = loaded.step
+    program = program.with_compactions(metadata.compactions_of(loaded.metadata))
+    state = loaded.fitted(program.abstract_state())
+    say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")
+    return program, step, state
+
+
+def check_length(program: Program, workdir: Path) -> None:
+    """Raises `UserError` if the run has been trained for more epochs than its config has now."""
+    directory, epochs = workdir / "checkpoints", program.config.epochs
+    if not saved(directory):
+        return
+    checkpoints = Checkpoints(directory, program.config.evaluation.best, read_only=True)
+    step = checkpoints.latest_step() or 0
+    checkpoints.close()
     if step > epochs * program.steps_per_epoch:
         raise UserError(
             f"config.epochs={epochs}: the run in --workdir={workdir} has been trained for "
             f"{step / program.steps_per_epoch:.4g} already; give as many, or use another --workdir"
         )
-    program = program.with_compactions(metadata.compactions_of(loaded.metadata))
-    state = loaded.fitted(program.abstract_state())
-    say(f"resumed from step {step} (epoch {step / program.steps_per_epoch:.2f}) of {workdir}")
-    return program, step, state

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from kdjax import compaction, methods, pruning
 from kdjax.errors import UserError
@@ -76,7 +75,6 @@ def check(program: Program) -> None:
     settings = program.config.pruning
     if not settings.shrink_epochs:
         return
-    _check_settings(program.config)
     state = program.abstract_state()
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
     state = state._replace(opt_state=_with_hard(state.opt_state, settings.rate))
@@ -118,26 +116,6 @@ def _reads(program: Program, name: str) -> UserError:
         f"{_SETTING}: method {program.config.method!r} reads channels that would be removed "
         f"({name}); shrink after training, by --job=compact"
     )
-
-
-def _check_settings(config: ConfigDict) -> None:
-    settings = config.pruning
-    reason = ""
-    if settings.method not in ("hfp", "ghfp"):
-        reason = f"filters of method {settings.method!r} return; use 'hfp' or 'ghfp'"
-    elif settings.unit != "filters":
-        reason = "single weights cannot be taken out; use config.pruning.unit='filters'"
-    elif settings.filters == "conv" or settings.patterns:
-        reason = (
-            "BatchNorm must be pruned with the filters, and filters be the networks' own; use "
-            "config.pruning.filters='conv_bn' or 'coupled', without patterns"
-        )
-    elif config.shared_stages:
-        reason = "networks that share stages cannot; set config.shared_stages to 0"
-    elif not all(0 < epoch < config.epochs for epoch in settings.shrink_epochs):
-        reason = f"training goes on after epochs 1 ... {config.epochs - 1} only"
-    if reason:
-        raise UserError(f"{_SETTING}={settings.shrink_epochs}: {reason}")
 
 
 def _with_hard(opt_state: Any, rate: float) -> Any:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kdjax import config as configs
 from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import say
-from kdjax.training import loop, shrinking, teachers
+from kdjax.training import checks, loop, resumption, shrinking, teachers
 from kdjax.training.hooks import METHOD_REPORT, Hook
 from kdjax.training.program import Program, build
 
@@ -27,7 +26,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
       UserError: settings, data or workdir that cannot be used; a loss that is not finite.
       Preempted: SIGTERM came; the state was saved.
     """
-    configs.validate(config)
+    checks.check(config)
     workdirs.check(workdir, config)
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
     if teacher is None or teachers.finished(teacher, directory):
@@ -48,6 +47,7 @@ def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ..
     trained = store.latest_normalization(workdir)
     program, hooks = build(config, workdir, normalization=trained), hooks_of(config)
     program.check_best()
+    resumption.check_length(program, workdir)
     for hook in hooks:
         hook.check(program)
     return program, hooks

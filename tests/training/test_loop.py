@@ -193,14 +193,8 @@ def test_checkpoints_and_evaluations_as_seldom_as_wished(make_config, tmp_path, 
     ("name", "value"),
     [
         ("epochs", 0),
-        ("steps_per_dispatch", -1),
-        ("evaluation.every_epochs", 0),
-        ("checkpoint.every_epochs", 0),
         ("evaluation.best", "mean/top3"),
-        ("parallel", "pmpa"),
-        ("batch_size", 0),
         ("batch_size", 97),
-        ("seed", -1),
     ],
 )
 def test_setting_that_makes_no_run(make_config, tmp_path, name, value):

@@ -266,13 +266,7 @@ READS = "method '{}' reads channels that would be removed"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(({"method": name}, f"filters of method '{name}' return") for name in ("sfp", "asrfp")),
-        ({"filters": "conv"}, "filters='conv_bn' or 'coupled', without patterns"),
-        ({"pruning__patterns": ("**/conv*/kernel",)}, "without patterns"),
-        ({"pruning__unit": "weights", "filters": "conv"}, "single weights cannot be taken out"),
-        ({"networks": ("tiny", "tiny"), "shared_stages": 1}, "set config.shared_stages to 0"),
-        ({"epochs": (2, 4)}, r"\(2, 4\): training goes on after epochs 1 \.\.\. 3"),
-        ({"epochs": (0,)}, "must be at least 1"),
+        ({"method": "sfp"}, "filters of method 'sfp' return"),
         ({"learner": "hssakd_online"}, BRANCHES.format("hssakd_online")),
         ({"learner": "mixskd"}, BRANCHES.format("mixskd")),
         ({"learner": "mcl", "filters": "coupled"}, READS.format("mcl")),

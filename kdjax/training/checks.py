@@ -1,0 +1,60 @@
+"""What a config must be: checked before data is read and anything is built."""
+
+from __future__ import annotations
+
+import jax
+from ml_collections import ConfigDict
+
+from kdjax import config as configs
+from kdjax.data.feed import check_settings
+from kdjax.errors import UserError
+from kdjax.training import optimizers, teachers
+
+
+def check(config: ConfigDict) -> None:
+    """Checks a config, and that of a teacher which the run would train first.
+
+    It reads no file and needs no device.
+
+    Raises:
+      UserError: unknown names, values of another type or out of range, or settings that do not go
+        together.
+    """
+    configs.validate(config)
+    check_settings(config.data)
+    optimizers.check(config)
+    _check_shrinking(config)
+    teacher = teachers.config_of_teacher(config)
+    if teacher is not None:
+        check(teacher)
+
+
+def check_batch(batch_size: int, device_count: int) -> None:
+    """Raises `UserError` unless all devices of all processes get equal parts of a batch."""
+    if batch_size % device_count:
+        raise UserError(
+            f"config.batch_size={batch_size} is not divisible by the {device_count} devices of "
+            f"{jax.process_count()} process(es); use a multiple of {device_count}"
+        )
+
+
+def _check_shrinking(config: ConfigDict) -> None:
+    settings = config.pruning
+    if not settings.shrink_epochs:
+        return
+    reason = ""
+    if settings.method not in ("hfp", "ghfp"):
+        reason = f"filters of method {settings.method!r} return; use 'hfp' or 'ghfp'"
+    elif settings.unit != "filters":
+        reason = "single weights cannot be taken out; use config.pruning.unit='filters'"
+    elif settings.filters == "conv" or settings.patterns:
+        reason = (
+            "BatchNorm must be pruned with the filters, and filters be the networks' own; use "
+            "config.pruning.filters='conv_bn' or 'coupled', without patterns"
+        )
+    elif config.shared_stages:
+        reason = "networks that share stages cannot; set config.shared_stages to 0"
+    elif not all(0 < epoch < config.epochs for epoch in settings.shrink_epochs):
+        reason = f"training goes on after epochs 1 ... {config.epochs - 1} only"
+    if reason:
+        raise UserError(f"config.pruning.shrink_epochs={settings.shrink_epochs}: {reason}")

@@ -20,6 +20,7 @@ from kdjax.models.count import multiply_adds, parameter_count
 from kdjax.models.densenet import DenseNet
 from kdjax.models.filters import Link, Sum
 from kdjax.models.hcgnet import HCGNet
+from kdjax.models.imagenet_mobilenet_v2 import ImageNetMobileNetV2
 from kdjax.models.imagenet_resnet import ImageNetResNet
 from kdjax.models.layers import BatchNorm
 from kdjax.models.mobilenet_v2 import MobileNetV2
@@ -73,6 +74,7 @@ __all__ = [
     "GatedCohort",
     "GatedOutputs",
     "HCGNet",
+    "ImageNetMobileNetV2",
     "ImageNetResNet",
     "ImageNetShuffleNetV2",
     "Link",

@@ -21,7 +21,8 @@ For 32x32 images and 100 classes (multiply-adds in millions):
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -58,7 +59,7 @@ class Place(NamedTuple):
 
     Attributes:
       name: of the block.
-      hidden, width, stride, adds: of the block.
+      hidden, width, stride, adds, expands: of the block.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Place(NamedTuple):
     width: int
     stride: int
     adds: bool
+    expands: bool
 
 
 class InvertedResidual(nn.Module):
@@ -78,12 +80,16 @@ class InvertedResidual(nn.Module):
       width: number of output channels.
       stride: of the depthwise convolution.
       adds: whether the input is added to the output.
+      expands: whether there is the first of the convolutions.
+      activation: behind the first two convolutions.
     """
 
     hidden: int
     width: int
     stride: int = 1
     adds: bool = False
+    expands: bool = True
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -92,13 +98,14 @@ class InvertedResidual(nn.Module):
         def norm(name):
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
-        inner = self.hidden
-        y = layers.conv(inner, 1, dtype=self.dtype, name="expand_conv")(x)
-        y = nn.relu(norm("expand_bn")(y, train))
+        inner, y = self.hidden, x
+        if self.expands:
+            y = layers.conv(inner, 1, dtype=self.dtype, name="expand_conv")(x)
+            y = self.activation(norm("expand_bn")(y, train))
         y = layers.conv(
             inner, 3, self.stride, groups=inner, dtype=self.dtype, name="depthwise_conv"
         )(y)
-        y = nn.relu(norm("depthwise_bn")(y, train))
+        y = self.activation(norm("depthwise_bn")(y, train))
         y = layers.conv(self.width, 1, dtype=self.dtype, name="project_conv")(y)
         y = norm("project_bn")(y, train)
         return x + y if self.adds else y
@@ -134,6 +141,11 @@ class MobileNetV2(StagedNetwork):
     width: float = 1.0
     expansion: int = 6
 
+    stages: ClassVar[Sequence[Sequence[Group]]] = STAGES
+    stem_stride: ClassVar[int] = 1
+    always_expands: ClassVar[bool] = True
+    activation: ClassVar = staticmethod(nn.relu)
+
     @property
     def num_stages(self) -> int:
         return len(STAGES)
@@ -144,44 +156,55 @@ class MobileNetV2(StagedNetwork):
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        return self._conv_bn_relu(images, int(_STEM_WIDTH * self.width), 3, "stem", train)
+        return self._conv_bn_relu(images, self._channels(_STEM_WIDTH), 3, "stem", train)
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
         for place in self._places():
             if place.name.startswith(f"stage{number}_"):
                 fields = {"dtype": self.dtype, "axis_name": self.axis_name}
-                x = InvertedResidual(**place._asdict(), **fields)(x, train)
+                activation = type(self).activation
+                x = InvertedResidual(**place._asdict(), activation=activation, **fields)(x, train)
         return x
 
     @nn.nowrap
     def _places(self) -> list[Place]:
         """All blocks."""
-        places, channels = [], int(_STEM_WIDTH * self.width)
+        places, channels = [], self._channels(_STEM_WIDTH)
         for number in range(1, self.num_stages + self.extra_stages + 1):
             index = 0
-            for group in STAGES[min(number, self.num_stages) - 1]:
-                width = int(group.width * self.width)
+            for group in self.stages[min(number, self.num_stages) - 1]:
+                width = self._channels(group.width)
                 for first in (True, *[False] * (group.blocks - 1)):
                     strided = first and number <= self.num_stages
                     stride = group.stride if strided else 1
                     expansion = self.expansion if places else 1
                     adds = stride == 1 and channels == width
                     name = f"stage{number}_block{index}"
-                    places.append(Place(name, expansion * channels, width, stride, adds))
+                    expands = self.always_expands or expansion > 1
+                    hidden = expansion * channels
+                    places.append(Place(name, hidden, width, stride, adds, expands))
                     channels, index = width, index + 1
         return places
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:
         places = self._places()
+        if places[0].adds and not places[0].expands:
+            return ()  # the stem's channels go through a depthwise convolution and into a sum
         readers = [(f"{place.name}/expand_conv",) for place in places] + [("final_conv",)]
         added = [place.adds for place in places] + [False]
         links = [Link(("stem_conv",), ("stem_bn",), readers[0], shared=added[0])]
         for place, reader, goes_on in zip(places, readers[1:], added[1:], strict=True):
             inner, project = InvertedResidual.links(place)
             alone = not place.adds and not goes_on
-            links += [inner, project._replace(consumers=reader if alone else ())]
+            if place.expands:
+                links.append(inner)
+            else:  # the first block's depthwise convolution takes the stem's channels
+                (stem,) = links
+                convs, norms = stem.convs + inner.convs[1:], stem.norms + inner.norms[1:]
+                links = [inner._replace(convs=convs, norms=norms)]
+            links.append(project._replace(consumers=reader if alone else ()))
         return (*links, Link(("final_conv",), ("final_bn",), consumers=("classifier",)))
 
     @nn.nowrap
@@ -200,16 +223,22 @@ class MobileNetV2(StagedNetwork):
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:
-        features = max(_FINAL_WIDTH, int(_FINAL_WIDTH * self.width))
+        features = max(_FINAL_WIDTH, self._channels(_FINAL_WIDTH))
         return layers.global_average_pool(self._conv_bn_relu(x, features, 1, "final", train))
 
     @nn.nowrap
     def _conv_bn_relu(
         self, x: jax.Array, features: int, kernel_size: int, name: str, train: bool
     ) -> jax.Array:
-        x = layers.conv(features, kernel_size, dtype=self.dtype, name=f"{name}_conv")(x)
+        stride = self.stem_stride if name == "stem" else 1
+        conv = layers.conv(features, kernel_size, stride, dtype=self.dtype, name=f"{name}_conv")
         norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=f"{name}_bn")
-        return nn.relu(norm(x, train))
+        return type(self).activation(norm(conv(x), train))
+
+    @nn.nowrap
+    def _channels(self, width: int) -> int:
+        """Channels of a layer of this width at `self.width` 1."""
+        return int(width * self.width)
 
 
 register("mobilenetv2_half", MobileNetV2, width=0.5)

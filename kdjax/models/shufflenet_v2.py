@@ -9,7 +9,8 @@ Source: Ma et al. 2018, in three forms that differ only before the first unit:
     *_imagenet          3x3 at stride 2, max pool      L-MCL models/shufflenetv2_imagenet.py
 
 Widths are those of the official files. At 2x their first stage has 224 channels; the paper says
-244.
+244, as does torchvision, whose network is `shufflenetv2_2x_torchvision`. At other widths
+torchvision's are the same as `*_imagenet`.
 
 For 100 classes at 32x32, and 1000 classes at 224x224 (multiply-adds in millions):
 
@@ -228,5 +229,11 @@ for _size, (_widths, _final_width) in _SIZES.items():
         widths=(_STEM_WIDTH, *_widths),
         final_width=_final_width,
     )
+register(
+    "shufflenetv2_2x_torchvision",
+    ImageNetShuffleNetV2,
+    widths=(_STEM_WIDTH, 244, 488, 976),
+    final_width=2048,
+)
 for _size in ("05x", "1x"):
     register(f"hsakd_shufflenetv2_{_size}", ShuffleNetV2, widths=_SIZES[_size][0], stem_size=1)

@@ -31,6 +31,7 @@ FAMILIES: dict[str, models.StagedNetwork] = {
     "vgg": models.VGG(extra_stages=1, **_VGG),
     "vgg, max pooling": models.MaxPoolVGG(**_VGG),
     "mobilenet v2": models.MobileNetV2(width=0.25, expansion=2, extra_stages=1, **_CLASSES),
+    "mobilenet v2, imagenet": models.ImageNetMobileNetV2(width=0.5, expansion=2, **_CLASSES),
     "shufflenet v1": models.ShuffleNetV1(blocks=(2, 1), widths=(60, 120), **_CLASSES),
     "shufflenet v2": models.ShuffleNetV2(
         blocks=(2, 1), widths=(16, 24), final_width=16, **_CLASSES

@@ -9,6 +9,7 @@ from absl.flags import FlagValues
 
 from kdjax.cli.flags import CONFIG, MEAN, STD, TORCH_FILE, TORCH_PART, WORKDIR, Flag
 from kdjax.cli.jobs.base import JOBS, Job
+from kdjax.errors import UserError
 from kdjax.runs.console import say
 
 NETWORK = Flag("network", "The network whose weights the file has.")
@@ -27,11 +28,19 @@ def import_torch(values: FlagValues) -> None:
     if values.torch_part:
         state = interop.select(state, values.torch_part)
     module = models.create(name, num_classes=1)
-    num_classes = interop.count_classes(module, state)
+    try:
+        num_classes = interop.count_classes(module, state)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     side = models.create(models.parse(name).network, num_classes=1).image_size
     channels = 3 if statistics is None else len(statistics.mean)
     spec = NetworkSpec.of(name, num_classes, InputSpec((side, side), channels, statistics))
-    variables, report = interop.import_state_dict(spec.build(), state, image_shape=spec.input.shape)
+    try:
+        variables, report = interop.import_state_dict(
+            spec.build(), state, image_shape=spec.input.shape
+        )
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     source = {"file": file.name, "sha256": digest, "names": report.dialect}
     store.save(directory, Network(spec, variables), source)

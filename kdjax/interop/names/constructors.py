@@ -25,6 +25,8 @@ CONSTRUCTORS: dict[str, str] = {
     "vgg16_maxpool": "MCL-OKD vgg16",
     "mobilenetv2_half": "HSAKD mobilenetV2",
     "mobilenetv2": "HSAKD mobilenetv2_T_w(6, 1.0)",
+    "mobilenetv2_imagenet": "torchvision mobilenet_v2; timm mobilenetv2_100",
+    "shufflenetv2_2x_torchvision": "torchvision shufflenet_v2_x2_0",
     "shufflenetv1": "HSAKD ShuffleV1",
     "hsakd_shufflenetv2_05x": "HSAKD ShuffleNetV2(0.5)",
     "hsakd_shufflenetv2_1x": "HSAKD ShuffleV2",

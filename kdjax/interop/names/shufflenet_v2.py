@@ -1,4 +1,4 @@
-"""Names of ShuffleNets of version 2, which HSAKD, MCL and L-MCL share."""
+"""Names of ShuffleNets of version 2, which HSAKD, MCL and L-MCL share, and torchvision's."""
 
 from __future__ import annotations
 
@@ -70,10 +70,35 @@ def _small(network: nn.Module) -> dict[str, Rules]:
     return {"MCL": _plain(unit_stages_from=1)}
 
 
+# Places in torchvision's sequences of a unit; the ReLUs are counted too.
+_PLACES = {
+    "shortcut_conv1": "branch1.0",
+    "shortcut_bn1": "branch1.1",
+    "shortcut_conv2": "branch1.2",
+    "shortcut_bn2": "branch1.3",
+    "conv1": "branch2.0",
+    "bn1": "branch2.1",
+    "conv2": "branch2.3",
+    "bn2": "branch2.4",
+    "conv3": "branch2.5",
+    "bn3": "branch2.6",
+}
+_TORCHVISION: Rules = (
+    ("stem_conv", "conv1.0"),
+    ("stem_bn", "conv1.1"),
+    (r"stage(\d)_block(\d+)/(.+)", lambda m: f"stage{m[1]}.{m[2]}.{_PLACES[m[3]]}"),
+    ("final_conv", "conv5.0"),
+    ("final_bn", "conv5.1"),
+    ("classifier", "fc"),
+)
+
+
 def _large(network: nn.Module) -> dict[str, Rules]:
     del network
-    return {"L-MCL": _plain(unit_stages_from=2)}
+    return {"L-MCL": _plain(unit_stages_from=2), "torchvision": _TORCHVISION}
 
 
 FAMILIES[ShuffleNetV2] = Family(plain=_small, branch=_branch(num_stages=3), shared=_SHARED)
-FAMILIES[ImageNetShuffleNetV2] = Family(plain=_large, branch=_branch(num_stages=4))
+FAMILIES[ImageNetShuffleNetV2] = Family(
+    plain=_large, branch=_branch(num_stages=4), branched="L-MCL"
+)

@@ -68,7 +68,7 @@ def cuts_between(before: StagedNetwork, after: StagedNetwork, arrays: Arrays) ->
         for leaf in ("bias", "scale", "mean", "var"):
             if f"{layer}/{leaf}" in arrays:
                 cuts[f"{layer}/{leaf}"] = own
-    for each in after.filter_sums():
+    for each in after.residual_groups():
         if each.name in after.compaction.sums:
             cuts[each.name] = cuts[each.convs[0]]
     return {path: cut for path, cut in cuts.items() if cut}

@@ -44,7 +44,8 @@ def filter_groups(
             f"{type(network).__name__} does not say how its filters are linked: give it the "
             "method filter_links, or name the layers by patterns (kdjax.pruning.by_pattern)"
         )
-    sums = {conv: each for each in network.filter_sums() for conv in each.convs} if residual else {}
+    summands = network.residual_groups() if residual else ()
+    sums = {conv: group for group in summands for conv in group.convs}
     if residual and not sums:
         raise UserError(
             f"residual=True: {type(network).__name__} has no residual sums of one width "
@@ -79,7 +80,7 @@ def with_removed(groups: Iterable[FilterGroup], network: StagedNetwork) -> list[
     `filter_groups` returns such; those of `official` and `by_pattern` need it.
     """
     masks = {} if network.compaction is None else dict(network.compaction.masks)
-    for each in network.filter_sums():
+    for each in network.residual_groups():
         if each.convs[0] in masks:
             masks[each.name] = masks[each.convs[0]]
     gone = {name: int((~mask).sum()) for name, mask in masks.items()}

@@ -13,7 +13,7 @@ from kdjax.compaction.cutting import Arrays, Cuts, cuts_between, folded_constant
 from kdjax.compaction.zero_filters import pruned_filters, zero_filters
 from kdjax.errors import UserError
 from kdjax.models import Compaction, StagedNetwork
-from kdjax.models.filters import Link, Sum
+from kdjax.models.filters import Link, ResidualGroup
 from kdjax.models.narrowing import Narrow, narrow_layers
 from kdjax.pruning.groups import Params
 from kdjax.tree import leaves
@@ -180,7 +180,7 @@ def _left(
             left[link.name] = _even(left[link.name], _groups_of(link, network))
         else:
             _restore(left[link.name], -left[link.name].sum() % multiple)
-    for each in network.filter_sums():
+    for each in network.residual_groups():
         if network.compaction is not None and each.name in network.compaction.sums:
             union = np.any([left[conv] for conv in each.convs], axis=0)
             left |= dict.fromkeys(each.convs, union)  # a narrow sum cannot become wide again
@@ -237,7 +237,7 @@ def _narrow_sums(
     """
     narrow_before = () if network.compaction is None else network.compaction.sums
 
-    def loses(each: Sum) -> bool:
+    def loses(each: ResidualGroup) -> bool:
         if each.name in narrow_before:
             return True
         if chosen is not None and each.name not in chosen:
@@ -246,7 +246,7 @@ def _narrow_sums(
         equal = all(np.array_equal(mask, other) for other in others)
         return equal and not mask.all() and (drop_norms or not _shifts(each.norms, ~mask, arrays))
 
-    return tuple(each.name for each in network.filter_sums() if loses(each))
+    return tuple(each.name for each in network.residual_groups() if loses(each))
 
 
 def _shifts(norms: Sequence[str], gone: np.ndarray, arrays: Arrays) -> bool:

@@ -37,7 +37,7 @@ def pruned_filters(
     network: StagedNetwork, arrays: Arrays, masks: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """`{convolution: bool [C]}`, True for what the masks prune, which must be zero."""
-    summands = {each.name: each.convs for each in network.filter_sums()}
+    summands = {each.name: each.convs for each in network.residual_groups()}
     pruned: dict[str, np.ndarray] = {}
     for name, mask in masks.items():
         gone = ~np.asarray(mask, bool)

@@ -18,7 +18,7 @@ from kdjax.models.cifar_resnet import CifarResNet
 from kdjax.models.cohort import Cohort
 from kdjax.models.count import multiply_adds, parameter_count
 from kdjax.models.densenet import DenseNet
-from kdjax.models.filters import Link, Sum
+from kdjax.models.filters import Link, ResidualGroup
 from kdjax.models.hcgnet import HCGNet
 from kdjax.models.imagenet_mobilenet_v2 import ImageNetMobileNetV2
 from kdjax.models.imagenet_resnet import ImageNetResNet
@@ -86,6 +86,7 @@ __all__ = [
     "PeerOutputs",
     "Pyramid",
     "PyramidOutputs",
+    "ResidualGroup",
     "SelfTaught",
     "SelfTaughtOutputs",
     "SelfTeacher",
@@ -93,7 +94,6 @@ __all__ = [
     "ShuffleNetV2",
     "StageAggregator",
     "StagedNetwork",
-    "Sum",
     "TreeCohort",
     "WideResNet",
     "byot_branches",

@@ -42,7 +42,7 @@ class Link(NamedTuple):
         return self.norms[-1] or self.convs[-1]
 
 
-class Sum(NamedTuple):
+class ResidualGroup(NamedTuple):
     """The channels of a residual sum. Paths are as in `Link`.
 
     Attributes:
@@ -76,10 +76,10 @@ class Block(NamedTuple):
     adds: bool
 
 
-def residual_sums(
+def group_blocks(
     stem: str, blocks: Iterable[Block], norms: Sequence[str], consumers: Sequence[str]
-) -> tuple[Sum, ...]:
-    """The sums of several summands in a row of residual blocks.
+) -> tuple[ResidualGroup, ...]:
+    """The residual groups of several summands in a row of residual blocks.
 
     Args:
       stem: the convolution whose channels the first block reads.
@@ -87,14 +87,15 @@ def residual_sums(
       norms: the BatchNorms that read the output of the last block.
       consumers: the layers that read it.
     """
-    sums: list[Sum] = []
+    groups: list[ResidualGroup] = []
     name, writers = "stem_sum", (stem,)
-    between, readers = (), ()
+    norms_inside, readers = (), ()
     for block in blocks:
-        between, readers = between + block.norms, readers + block.reads
+        norms_inside, readers = norms_inside + block.norms, readers + block.reads
         if not block.adds:
-            sums.append(Sum(name, writers, between, readers))
-            name, writers, between, readers = f"{block.name}_sum", (), (), ()
+            groups.append(ResidualGroup(name, writers, norms_inside, readers))
+            name, writers, norms_inside, readers = f"{block.name}_sum", (), (), ()
         writers += block.writes
-    sums.append(Sum(name, writers, between + tuple(norms), readers + tuple(consumers)))
-    return tuple(each for each in sums if len(each.convs) > 1)
+    last_norms, last_readers = norms_inside + tuple(norms), readers + tuple(consumers)
+    groups.append(ResidualGroup(name, writers, last_norms, last_readers))
+    return tuple(group for group in groups if len(group.convs) > 1)

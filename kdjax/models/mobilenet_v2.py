@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
-from kdjax.models.filters import Block, Link, Sum, residual_sums
+from kdjax.models.filters import Block, Link, ResidualGroup, group_blocks
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -208,7 +208,7 @@ class MobileNetV2(StagedNetwork):
         return (*links, Link(("final_conv",), ("final_bn",), consumers=("classifier",)))
 
     @nn.nowrap
-    def filter_sums(self) -> tuple[Sum, ...]:
+    def residual_groups(self) -> tuple[ResidualGroup, ...]:
         blocks = (
             Block(
                 place.name,
@@ -219,7 +219,7 @@ class MobileNetV2(StagedNetwork):
             )
             for place in self._places()
         )
-        return residual_sums("stem_conv", blocks, norms=(), consumers=("final_conv",))
+        return group_blocks("stem_conv", blocks, norms=(), consumers=("final_conv",))
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

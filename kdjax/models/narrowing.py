@@ -30,8 +30,8 @@ class Compaction:
     Attributes:
       kept: pairs (name of a `Link`, a character for each filter of the dense network: '1' if it
         is left, '0' if it was removed). Links that are whole have none.
-      sums: names of the residual sums (`Sum`) that have lost the channels that their summands have
-        lost, which all lack the same ones. All others keep their width.
+      sums: names of the residual sums (`ResidualGroup`) that have lost the channels that their
+        summands have lost, which all lack the same ones. All others keep their width.
       constants: whether the removed channels are constants other than zero, see `narrowed`.
     """
 
@@ -95,7 +95,7 @@ def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
     def change(path: str, **fields: Any) -> None:
         plan[path] = plan.get(path, Narrow())._replace(**fields)
 
-    sums = [each for each in network.filter_sums() if each.name in network.compaction.sums]
+    sums = [each for each in network.residual_groups() if each.name in network.compaction.sums]
     within = {conv for each in sums for conv in each.convs}
     for each in sums:
         for norm in each.norms:

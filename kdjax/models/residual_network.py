@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.models import layers
-from kdjax.models.filters import Link, Sum, residual_sums
+from kdjax.models.filters import Link, ResidualGroup, group_blocks
 from kdjax.models.residual_blocks import (
     PADDINGS,
     BasicBlock,
@@ -98,9 +98,9 @@ class ResidualNetwork(StagedNetwork):
         return (stem, *blocks)
 
     @nn.nowrap
-    def filter_sums(self) -> tuple[Sum, ...]:
+    def residual_groups(self) -> tuple[ResidualGroup, ...]:
         if self.shortcut in PADDINGS:
             return ()  # channels of one sum are channels of the next
         every = itertools.chain(*self._places().values())
         blocks = map(_BLOCKS[self.block].reads_and_writes, every)
-        return residual_sums("stem_conv", blocks, norms=(), consumers=("classifier",))
+        return group_blocks("stem_conv", blocks, norms=(), consumers=("classifier",))

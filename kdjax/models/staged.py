@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
-from kdjax.models.filters import Link, Sum
+from kdjax.models.filters import Link, ResidualGroup
 from kdjax.models.narrowing import Compaction, narrowed
 from kdjax.models.outputs import Outputs
 
@@ -77,7 +77,7 @@ class StagedNetwork(nn.Module):
         return ()
 
     @nn.nowrap
-    def filter_sums(self) -> tuple[Sum, ...]:
+    def residual_groups(self) -> tuple[ResidualGroup, ...]:
         """The residual sums of several convolutions. By default there are none."""
         return ()
 

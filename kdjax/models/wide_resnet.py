@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.models import layers
-from kdjax.models.filters import Link, Sum, residual_sums
+from kdjax.models.filters import Link, ResidualGroup, group_blocks
 from kdjax.models.registry import register
 from kdjax.models.residual_blocks import Place, PreActivationBlock, places
 from kdjax.models.staged import StagedNetwork
@@ -85,10 +85,10 @@ class WideResNet(StagedNetwork):
         return (stem, *(link for each in blocks for link in kind.links(each, "convolution")))
 
     @nn.nowrap
-    def filter_sums(self) -> tuple[Sum, ...]:
+    def residual_groups(self) -> tuple[ResidualGroup, ...]:
         every = itertools.chain(*self._places().values())
         blocks = map(PreActivationBlock.reads_and_writes, every)
-        return residual_sums("stem_conv", blocks, norms=("final_bn",), consumers=("classifier",))
+        return group_blocks("stem_conv", blocks, norms=("final_bn",), consumers=("classifier",))
 
     @nn.nowrap
     def embed(self, x: jax.Array, train: bool) -> jax.Array:

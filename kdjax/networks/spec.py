@@ -205,7 +205,7 @@ def _compaction_of(values: Any) -> models.Compaction | None:
 def _check_compaction(spec: NetworkSpec, module: nn.Module) -> None:
     """Raises `UserError` if a compaction names layers that the network does not have."""
     links = {link.name for link in module.filter_links()}
-    sums = {each.name for each in module.filter_sums()}
+    sums = {each.name for each in module.residual_groups()}
     strange = ({name for name, _ in spec.compaction.kept} - links) | (
         set(spec.compaction.sums) - sums
     )

@@ -12,7 +12,7 @@ from kdjax.models import narrowing
 from tests.compaction.removed import assert_close, images, logits, prepared
 from tests.models.families import FAMILIES, shapes_of
 
-RESIDUAL = [name for name, network in FAMILIES.items() if network.filter_sums()]
+RESIDUAL = [name for name, network in FAMILIES.items() if network.residual_groups()]
 
 
 def parametrize(names, default: set[str]):
@@ -85,7 +85,7 @@ def test_training_is_the_same_where_batch_norm_is_pruned_too(name):
 def test_residual_sums_lose_channels(name):
     network, variables, masks, _ = prepared(name, norms=True, residual=True)
     result = shrink(network, variables, masks)
-    assert set(result.network.compaction.sums) == {each.name for each in network.filter_sums()}
+    assert set(result.network.compaction.sums) == {each.name for each in network.residual_groups()}
     plan = narrowing.narrow_layers(result.network)
     assert not any(layer.widen or layer.select for layer in plan.values())
     one_by_one = remove_filters(*prepared(name, norms=True, projections=True)[:3])

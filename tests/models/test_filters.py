@@ -53,7 +53,7 @@ def test_links_fit_the_shapes(shapes, name):
 @EVERY
 def test_sums_fit_the_shapes(shapes, name):
     network = FAMILIES[name]
-    sums = network.filter_sums()
+    sums = network.residual_groups()
     has_sums = name.startswith(RESIDUAL) and "padding" not in name
     assert bool(sums) == has_sums
     written = [conv for each in sums for conv in each.convs]
@@ -81,14 +81,14 @@ def test_links_of_a_residual_network_by_hand():
         link((f"{second}/conv2",), (f"{second}/bn2",)),
         link((f"{second}/shortcut_conv",), (f"{second}/shortcut_bn",), projection=True),
     )
-    assert network.filter_sums() == (
-        models.Sum(
+    assert network.residual_groups() == (
+        models.ResidualGroup(
             "stem_sum",
             ("stem_conv", f"{first}/conv2"),
             (),
             (f"{first}/conv1", f"{second}/conv1", f"{second}/shortcut_conv"),
         ),
-        models.Sum(
+        models.ResidualGroup(
             f"{second}_sum",
             (f"{second}/shortcut_conv", f"{second}/conv2"),
             (),

@@ -9,6 +9,7 @@ import pytest
 
 from kdjax import models
 from kdjax.interop.names.constructors import CONSTRUCTORS
+from kdjax.methods import table
 from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
@@ -35,8 +36,16 @@ def test_every_network_has_a_counterpart():
     assert set(CONSTRUCTORS) == set(models.names()) - {"tiny"}  # which tests register
 
 
+def test_tables_of_methods_are_up_to_date():
+    page = (RECIPES.parent / "methods.md").read_text()
+    assert page.endswith(table.markdown()), "put what --job=methods prints into docs/methods.md"
+    readme = (RECIPES.parent.parent / "README.md").read_text()
+    between = readme.split("<!-- methods -->\n")[1]
+    assert between == table.families(), "put kdjax.methods.table.families() into README.md"
+
+
 @pytest.mark.slow
 def test_table_of_networks_is_up_to_date():
-    (table,) = runs.finish(runs.start("--job=networks", module="kdjax.main"))
+    (printed,) = runs.finish(runs.start("--job=networks", module="kdjax.main"))
     page = (RECIPES.parent / "networks.md").read_text()
-    assert page.endswith(table), "put what --job=networks prints at the end of docs/networks.md"
+    assert page.endswith(printed), "put what --job=networks prints at the end of docs/networks.md"

@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from kdjax import methods, models
 from kdjax.data import ArraySplit, Dataset, preprocessing, transformations
-from kdjax.methods import CONSTANTS, Method, branches
+from kdjax.methods import CONSTANTS, Method
+from kdjax.methods import joint_branches as branches
 from kdjax.parallel import AXIS, Parallel, scan
 from kdjax.training import optimizers
 from kdjax.training import step as training

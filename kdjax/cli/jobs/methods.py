@@ -1,0 +1,23 @@
+"""`--job=methods`: the table of all methods."""
+
+from __future__ import annotations
+
+from absl.flags import FlagValues
+
+from kdjax.cli.flags import CONFIG
+from kdjax.cli.jobs.base import JOBS, Job
+from kdjax.runs.console import say
+
+
+def methods(values: FlagValues) -> None:
+    """Prints the table of all methods, those that --config registers included."""
+    del values
+    from kdjax.methods import table
+
+    say(table.markdown().rstrip())
+
+
+JOBS.add(
+    "methods",
+    Job(methods, "List all methods, with settings, needs and sources.", flags=(CONFIG,)),
+)

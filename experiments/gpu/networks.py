@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.interop import torch as interop
 from tests import golden
-from tests.models.test_golden import CASES
+from tests.models import reference_networks
+from tests.models.official import Computed
 
 NAMES = (
     "mcl_resnet32_n2",
@@ -32,23 +32,14 @@ NAMES = (
 
 def errors(name: str, dtype: str) -> dict[str, float]:
     """The largest error of logits over their largest absolute value, by mode."""
-    case = next(case for case in CASES if case.name == name)
-    record, arrays, images = golden.network(name)
-    module = case.build(jnp.dtype(dtype))
-    variables, _ = interop.import_state_dict(module, golden.state_dict(record))
+    nets = json.loads((golden.root() / "nets" / "index.json").read_text())["nets"]
+    reference = next(net["reference"] for net in nets if net["name"] == name)
+    computed = Computed(reference_networks.case(name, reference))
     found = {}
     for mode in ("eval", "train"):
-        train = mode == "train"
-        mutable = ["batch_stats"] if train else False
-
-        @jax.jit
-        def apply(variables, images, train=train, mutable=mutable):
-            outputs = module.apply(variables, images, train=train, mutable=mutable)
-            return case.named(outputs[0] if train else outputs)
-
-        named = apply(variables, images)
-        compared = [key for key in named if f"{mode}_{key}" in arrays and "logits" in key]
-        found[mode] = max(_error(named[key], arrays[f"{mode}_{key}"]) for key in compared)
+        named, _ = computed.results(mode, jnp.dtype(dtype))
+        compared = [key for key in named if f"{mode}_{key}" in computed.arrays and "logits" in key]
+        found[mode] = max(_error(named[key], computed.arrays[f"{mode}_{key}"]) for key in compared)
     return found
 
 

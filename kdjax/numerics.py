@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -9,10 +11,15 @@ import jax.numpy as jnp
 SHORTEST = 1e-12
 
 
+def accumulation_dtype(dtype: Any) -> jnp.dtype:
+    """float32 for every narrower type, float64 for float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def at_least_float32(x: jax.Array) -> jax.Array:
     """Casts half precision up: a KL of nearly equal logits is wrong by its own size in bfloat16."""
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(accumulation_dtype(x.dtype))
 
 
 def length(x: jax.Array, *, axis: int = -1, keepdims: bool = False) -> jax.Array:

@@ -12,7 +12,7 @@ from kdjax import losses
 from kdjax.methods import base
 from kdjax.methods.registry import DataNeed, register
 from kdjax.models import Cohort, layers
-from kdjax.numerics import unit
+from kdjax.numerics import accumulation_dtype, unit
 from kdjax.settings import setting
 
 
@@ -23,7 +23,7 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
-        dtype = layers.at_least_float32(embedding.dtype)
+        dtype = accumulation_dtype(embedding.dtype)
         x = layers.dense(embedding.shape[-1], self.features, dtype=dtype, name="hidden")(embedding)
         x = layers.dense(self.features, self.features, dtype=dtype, name="output")(nn.relu(x))
         return unit(x)

@@ -22,6 +22,7 @@ from kdjax.methods import base
 from kdjax.methods.baselines.self_distillation.mixup import mixed_inputs
 from kdjax.methods.registry import register
 from kdjax.models import Cohort, Form, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
+from kdjax.numerics import accumulation_dtype
 from kdjax.settings import setting
 
 # Where the discriminators are: among the parameters or, if they are not trained, the constants.
@@ -37,7 +38,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = layers.at_least_float32(x.dtype)
+        dtype = accumulation_dtype(x.dtype)
         x = layers.dense(x.shape[-1], _HIDDEN, dtype=dtype, name="hidden")(x)
         return layers.dense(_HIDDEN, 2, dtype=dtype, name="output")(nn.relu(x))
 
@@ -154,7 +155,7 @@ def _terms(
     maps = {name: self_teacher.last_map(stage) for name, stage in each.items()}
     discriminated = []
     for name, x in maps.items():
-        wide = x.astype(layers.at_least_float32(x.dtype))
+        wide = x.astype(accumulation_dtype(x.dtype))
         averaged = losses.mixed_pair(layers.global_average_pool(wide), mixture)
         judge = functools.partial(Discriminator().apply, {"params": discriminators[name]})
         discriminated.append(losses.MixedPair(*map(judge, averaged)))

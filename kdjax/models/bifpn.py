@@ -17,6 +17,7 @@ from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.outputs import Outputs
 from kdjax.models.staged import StagedNetwork
+from kdjax.numerics import accumulation_dtype
 
 _EPSILON = 1e-6
 
@@ -103,7 +104,7 @@ class BiFPN(nn.Module):
         top_down = self._top_down(maps, train)
         pyramid = self._bottom_up(maps, top_down, train)
         x = layers.global_average_pool(nn.relu(pyramid[-1]))
-        dtype = layers.at_least_float32(self.dtype)
+        dtype = accumulation_dtype(self.dtype)
         classifier = layers.dense(x.shape[-1], self.num_classes, dtype=dtype, name="classifier")
         return dict(zip(features, pyramid, strict=True)), classifier(x)
 

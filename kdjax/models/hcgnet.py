@@ -27,6 +27,7 @@ from kdjax.models import layers
 from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
+from kdjax.numerics import accumulation_dtype
 
 _BOTTLENECK = 4
 _GROUPS = 4
@@ -90,7 +91,7 @@ class Gates(nn.Module):
     @nn.nowrap
     def _context(self, x: jax.Array, name: str) -> jax.Array:
         """The mean of the pixels, weighted by their softmax score, `-> [B, 1, 1, C]`."""
-        wide = layers.at_least_float32(x.dtype)
+        wide = accumulation_dtype(x.dtype)
         weights = nn.softmax(self._linear(x, 1, name).astype(wide), axis=(1, 2))
         return (x * weights).sum((1, 2), keepdims=True).astype(x.dtype)
 

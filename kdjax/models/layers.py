@@ -8,17 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdjax.numerics import accumulation_dtype
+
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # The same with mode='fan_in', that function's default.
 FAN_IN_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 # What torch.nn.Conv2d starts with by itself: uniform in +-1 / sqrt(fan_in).
 UNIFORM_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def at_least_float32(dtype: Any) -> jnp.dtype:
-    """float32 for every narrower float, the dtype itself for float32 and float64."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 class BatchNorm(nn.Module):
@@ -62,7 +59,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
 
-        x = x.astype(at_least_float32(x.dtype))
+        x = x.astype(accumulation_dtype(x.dtype))
         if train:
             axis_name = None if self.is_initializing() else self.axis_name
             mean, var, count = batch_moments(x, axis_name)
@@ -167,7 +164,7 @@ def dense(
 
 def global_average_pool(x: jax.Array) -> jax.Array:
     """The mean over space, `[B, H, W, C] -> [B, C]`, summed in float32 at least, in x's dtype."""
-    return x.mean((1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)
+    return x.mean((1, 2), dtype=accumulation_dtype(x.dtype)).astype(x.dtype)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
@@ -186,7 +183,7 @@ def average_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.
     `torch.nn.AvgPool2d`.
     """
     pad = (padding, padding)
-    wide = x.astype(at_least_float32(x.dtype))
+    wide = x.astype(accumulation_dtype(x.dtype))
     return nn.avg_pool(wide, (size, size), (stride, stride), (pad, pad)).astype(x.dtype)
 
 

@@ -17,6 +17,7 @@ from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.cohort import Cohort, one_architecture
 from kdjax.models.outputs import Outputs
+from kdjax.numerics import accumulation_dtype
 
 _SQUEEZE = 8  # channels of an embedding per channel of its query and of its key
 
@@ -54,7 +55,7 @@ class GatedCohort(Cohort):
         if not self.shared_stages:
             raise UserError("the gate sees the shared feature map; set shared_stages to at least 1")
         outputs = super().__call__(images, train)
-        dtype = layers.at_least_float32(self.networks[0].dtype)
+        dtype = accumulation_dtype(self.networks[0].dtype)
         x = layers.global_average_pool(outputs[0].features[f"stage{self.shared_stages}"])
         x = layers.dense(x.shape[-1], len(outputs), dtype=dtype, name="gate_dense")(x)
         norm = layers.BatchNorm(dtype=dtype, axis_name=self.networks[0].axis_name, name="gate_bn")
@@ -103,7 +104,7 @@ class PeerAttentionCohort(Cohort):
             raise UserError(
                 "OKDDip compares embeddings; give peers whose embeddings are equally long"
             )
-        dtype = layers.at_least_float32(self.networks[0].dtype)
+        dtype = accumulation_dtype(self.networks[0].dtype)
         embeddings = jnp.stack([peer.embedding for peer in peers], axis=1).astype(dtype)
         project = functools.partial(
             layers.dense, size, size // _SQUEEZE, use_bias=False, dtype=dtype

@@ -14,6 +14,7 @@ from kdjax.models.branched import Branched, stage_branches
 from kdjax.models.outputs import Outputs
 from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
+from kdjax.numerics import accumulation_dtype
 
 
 class SelfTeacher(nn.Module):
@@ -41,7 +42,7 @@ class SelfTeacher(nn.Module):
         x = jnp.concatenate(maps, axis=-1)
         x = layers.conv(channels, 1, dtype=self.dtype, name="conv")(x)
         x = layers.global_average_pool(x)
-        dtype = layers.at_least_float32(self.dtype)
+        dtype = accumulation_dtype(self.dtype)
         return layers.dense(channels, self.num_classes, dtype=dtype, name="classifier")(x)
 
 

@@ -14,6 +14,7 @@ from kdjax.models import layers
 from kdjax.models.filters import Link, ResidualGroup
 from kdjax.models.narrowing import Compaction, narrowed
 from kdjax.models.outputs import Outputs
+from kdjax.numerics import accumulation_dtype
 
 # What becomes of `(stage number, feature map)`; 0 is the stem.
 Hidden = Callable[[int, jax.Array], jax.Array]
@@ -152,7 +153,7 @@ class StagedNetwork(nn.Module):
         logits = layers.dense(
             embedding.shape[-1],
             self.num_classes,
-            dtype=layers.at_least_float32(self.dtype),
+            dtype=accumulation_dtype(self.dtype),
             name="classifier",
         )(embedding)
         return Outputs(logits, features, embedding)

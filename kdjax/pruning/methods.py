@@ -7,7 +7,7 @@
     SRFP     P              exponential     0                        l2
     ASRFP    asymptotic     exponential     0                        l2
     GHFP     as its base    as its base     cubic, 0 to 1            l2
-    FPGM     P              0               0 (code: 1)              geometric median
+    FPGM     P              0               0                        geometric median
 
 SFP: IJCAI 2018. ASFP: IEEE T-Cybernetics 2019. SRFP, ASRFP: 2010.09498. HFP, GHFP: 2011.03170.
 FPGM: CVPR 2019. The table is inferred from the code of PGMPF, whose first author wrote SRFP and
@@ -183,23 +183,23 @@ def fpgm(
     every: int,
     norm_rate: float = 0.0,
     distance: str = "l2",
-    hard: bool = False,
     **options,
 ) -> optax.GradientTransformation:
-    """Filter pruning by the geometric median.
+    """Filter pruning by the geometric median: Algorithm 1 of the paper, anew after every epoch.
+
+    The official code masks the gradients too, so that its first choice is final: that is `hfp` with
+    `criterion=criteria.geometric_median()`.
 
     Args:
       select, rate, epochs, every, options: as of all methods, without `criterion`.
       norm_rate: fraction of the filters that is chosen by norm instead: 0.1 of a rate of 0.4 in the
         paper's FPGM-mix, 0 in FPGM-only.
       distance: 'l2', 'l1' or 'cosine'.
-      hard: False is the paper's Algorithm 1, which prunes anew after every epoch. True is what the
-        official code does: it masks the gradients too, so the first choice is final.
     """
     options["criterion"] = (
         criteria.mixed(norm_rate, distance) if norm_rate else criteria.geometric_median(distance)
     )
-    return _create("hfp" if hard else "fpgm", select, rate, epochs, every, options)
+    return _create("fpgm", select, rate, epochs, every, options)
 
 
 def _create(method, select, rate, epochs, every, options, **schedule_options):

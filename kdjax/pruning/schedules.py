@@ -133,21 +133,19 @@ def exponential_decay(
     return at
 
 
-def linear_decay(epochs: int, *, start: float = 1.0, zero_from: float = 0.9) -> Schedule:
-    """start (1 - t / (E - 1)), and 0 from `zero_from` E on (an alternative of the author code)."""
-    _fraction("start", start)
+def linear_decay(epochs: int, *, zero_from: float = 0.9) -> Schedule:
+    """1 - t / (E - 1), and 0 from `zero_from` E on (an alternative of the author code)."""
     _fraction("zero_from", zero_from)
     last = _first_epoch(zero_from, epochs)
 
     def at(t):
-        return _module(t).where(t >= last, 0.0, start * (1 - t / max(epochs - 1, 1)))[()]
+        return _module(t).where(t >= last, 0.0, 1 - t / max(epochs - 1, 1))[()]
 
     return at
 
 
-def cosine_decay(epochs: int, *, start: float = 1.0, zero_from: float = 0.9) -> Schedule:
-    """Half a cosine from `start` to 0, which it reaches at `zero_from` E (author code)."""
-    _fraction("start", start)
+def cosine_decay(epochs: int, *, zero_from: float = 0.9) -> Schedule:
+    """Half a cosine from 1 to 0, which it reaches at `zero_from` E (author code)."""
     _fraction("zero_from", zero_from)
     if zero_from == 0:
         return constant(0.0)
@@ -155,7 +153,7 @@ def cosine_decay(epochs: int, *, start: float = 1.0, zero_from: float = 0.9) -> 
 
     def at(t):
         xp = _module(t)
-        falling = start / 2 * (1 + xp.cos(math.pi * t / (zero_from * epochs)))
+        falling = (1 + xp.cos(math.pi * t / (zero_from * epochs))) / 2
         return xp.where(t >= last, 0.0, falling)[()]
 
     return at

@@ -72,7 +72,7 @@ def test_geometric_median_soft_and_hard():
     params = tree(1, convolutions=1)
     settings = {"epochs": 3, "every": EVERY, "norm_rate": 0.1}
     soft = pruning.fpgm(pruning.official, 0.4, **settings)
-    hard = pruning.fpgm(pruning.official, 0.4, hard=True, **settings)
+    hard = pruning.hfp(pruning.official, 0.4, epochs=3, every=EVERY, criterion=criteria.mixed(0.1))
     states = [jax.tree.map(np.asarray, tx.init(params)) for tx in (soft, hard)]
     ((name, mask),) = states[0].masks.items()
     scores = np.asarray(criteria.mixed(0.1)(kernels(params)[name]))

@@ -91,8 +91,8 @@ def test_linear_and_cosine():
     linear = schedules.linear_decay(101, zero_from=1)
     assert [linear(0), linear(50), linear(100)] == [1, 0.5, 0]
     assert schedules.linear_decay(101)(91) == 0 < schedules.linear_decay(101)(90)
-    cosine = schedules.cosine_decay(100, start=0.5)
-    np.testing.assert_allclose([cosine(0), cosine(45), cosine(90), cosine(99)], [0.5, 0.25, 0, 0])
+    cosine = schedules.cosine_decay(100)
+    np.testing.assert_allclose([cosine(0), cosine(45), cosine(90), cosine(99)], [1, 0.5, 0, 0])
     rise = schedules.cosine(0.8, 100)
     np.testing.assert_allclose([rise(0), rise(45), rise(90), rise(99)], [0, 0.4, 0.8, 0.8])
     assert schedules.constant(0.3)(17) == 0.3
@@ -144,4 +144,4 @@ def test_errors():
     with pytest.raises(ValueError, match=r"end=0 is not in \(0, 1\]"):
         schedules.exponential_decay(10, end=0)
     with pytest.raises(ValueError, match=r"start=-1 is not in \[0, 1\]"):
-        schedules.linear_decay(10, start=-1)
+        schedules.exponential_decay(10, start=-1)

@@ -19,7 +19,7 @@ from kdjax.methods.baselines.distillation.registration import (
     register_teacher_loss,
 )
 from kdjax.models import Outputs, layers
-from kdjax.numerics import unit
+from kdjax.numerics import accumulation_dtype, unit
 from kdjax.settings import setting
 
 
@@ -145,7 +145,7 @@ def _embedded(student: Outputs, teacher: Outputs, features: int) -> list[jax.Arr
     embedded = []
     for name, outputs in (("student", student), ("teacher", teacher)):
         x = outputs.embedding
-        dtype = layers.at_least_float32(x.dtype)
+        dtype = accumulation_dtype(x.dtype)
         dense = layers.dense(x.shape[-1], features, dtype=dtype, name=f"{name}_embedding")
         embedded.append(dense(x))
     return embedded

@@ -2,7 +2,7 @@
 
 Either one FILE.npz with train_images, train_labels, test_images, test_labels, or a pair
 NAME_train.npz and NAME_test.npz (or NAME_val.npz), each with `image` and `label`. Images are uint8
-[N, H, W, C] (or [N, C, H, W] if `config.data.layout` says so), labels integers [N] from 0 without
+[N, H, W, C] (or [N, C, H, W] by `config.data.layout`), labels integers [N] from 0 without
 gaps.
 """
 

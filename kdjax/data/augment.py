@@ -1,8 +1,8 @@
 """Augmentation and normalization on the device: pure functions of a key and a uint8 batch.
 
-Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Every image of a batch draws its
-own crop and flip. Nothing here knows of mean and standard deviation but `normalize`, so crops are
-padded with black pixels *before* normalization, as torchvision's transforms do.
+Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Crop and flip are drawn for every
+image of a batch. Only `normalize` knows of mean and standard deviation, so crops are padded with
+black pixels *before* normalization, as torchvision's transforms do.
 """
 
 from collections.abc import Callable

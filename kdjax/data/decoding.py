@@ -1,8 +1,8 @@
 """Batches of items that are loaded one by one, by threads of this process or by worker processes.
 
 Batches come in order, whatever loads them. A worker process writes into anonymous shared memory
-that this process allocates: it has no name, so that nothing is left of it, nor of the workers, in
-whatever way the program ends.
+that this process allocates: it has no name, so that neither it nor the workers outlive the program,
+in whatever way it ends.
 """
 
 import atexit

@@ -79,7 +79,7 @@ def _single(values: list, name: str):
 
 
 def _contents(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of field `wanted` of a message, each with a length of its own."""
+    """The values of field `wanted` of a message, which are bytes."""
     for number, value in _fields(message):
         if number == wanted:
             if isinstance(value, int):

@@ -31,12 +31,12 @@ def check_settings(data: ConfigDict) -> None:
 
 
 def images_per_step(config: ConfigDict) -> int:
-    """Images of a global batch: `config.batch_size`, and the partners that come with each."""
+    """Images of a global batch: `config.batch_size`, and the partners of every one."""
     return config.batch_size * (1 + config.data.partners)
 
 
 def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
-    """The most steps per dispatch that fit the device and the data.
+    """The largest number of steps per dispatch that fits the device and the data.
 
     One on CPU, where steps are not looped over (`parallel.scan`) and outlast the host's work by
     far; elsewhere up to 100, and of streamed sets as many batches as make 256 MiB.
@@ -69,16 +69,16 @@ def _check_memory(config: ConfigDict, image_shape: tuple[int, int, int]) -> None
         )
 
 
-def dispatch_lengths(steps: int, most: int) -> tuple[int, ...]:
-    """Cuts an epoch of `steps` into dispatches of at most `most` steps.
+def dispatch_lengths(steps: int, most_steps: int) -> tuple[int, ...]:
+    """Cuts an epoch of `steps` into dispatches of at most `most_steps` steps.
 
-    All are equally long if a length of at least half of `most` divides the epoch; otherwise the
-    last one is shorter (and costs a second compilation).
+    All are equally long if a length of at least half of `most_steps` divides the epoch; otherwise
+    the last one is shorter (and costs a second compilation).
     """
-    for length in range(min(most, steps), (most + 1) // 2 - 1, -1):
+    for length in range(min(most_steps, steps), (most_steps + 1) // 2 - 1, -1):
         if steps % length == 0:
             return (length,) * (steps // length)
-    count = -(-steps // most)
+    count = -(-steps // most_steps)
     length = -(-steps // count)
     return (length,) * (steps // length) + ((steps % length,) if steps % length else ())
 

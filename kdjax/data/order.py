@@ -51,8 +51,8 @@ def epoch_order(
     With `images_per_class` = m >= 2 a batch is batch_size / m groups side by side, each of m
     different images of one class, no two groups of the same class: every image has a positive
     partner in its batch, and a contiguous slice of whole groups keeps that property. The classes
-    of a batch are those with most images left, ties broken at random, so an image comes at most
-    once per epoch unless the classes are too unequal in size to fill the batches otherwise.
+    of a batch are those with the most images to come, ties broken at random, so an image comes at
+    most once per epoch unless the classes are too unequal in size to fill the batches otherwise.
 
     With `partners` = k >= 1 the plain shuffle gives the anchors, and each is followed by k other
     images of its class, drawn for it alone: all different where the class has that many others,
@@ -130,17 +130,17 @@ def _grouped(
     first = np.cumsum(counts) - counts
     groups = batch_size // m
 
-    left = counts.astype(np.float64)
+    remaining = counts.astype(np.float64)
     taken = np.zeros(len(counts), np.int64)
     classes = np.empty((steps, groups), np.int64)
     nth = np.empty((steps, groups), np.int64)
     ties = rng.random((steps, len(counts)))
     for step in range(steps):
-        chosen = np.argpartition(-(left + ties[step]), groups - 1)[:groups]
+        chosen = np.argpartition(-(remaining + ties[step]), groups - 1)[:groups]
         classes[step] = chosen
         nth[step] = taken[chosen]
         taken[chosen] += 1
-        left[chosen] -= m
+        remaining[chosen] -= m
 
     shuffle = rng.permuted(np.tile(np.arange(groups), (steps, 1)), axis=1)
     classes = np.take_along_axis(classes, shuffle, axis=1)
@@ -173,10 +173,10 @@ def _with_partners(
     taken = place[anchors][:, None]
     chosen = [anchors]
     for nth in range(k):
-        # One of the places that are left, counted past those that are taken, in rising order.
+        # One of the places that are free, counted past those that are taken, in rising order.
         drawn = rng.integers(size - 1 - np.where(enough, nth, 0))
-        for each in np.sort(taken, axis=1).T:
-            drawn += drawn >= each
+        for place_taken in np.sort(taken, axis=1).T:
+            drawn += drawn >= place_taken
         chosen.append(by_class[first[classes] + drawn])
         taken = np.column_stack([taken, np.where(enough, drawn, len(labels))])
     return np.stack(chosen, axis=1)

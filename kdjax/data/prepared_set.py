@@ -1,4 +1,4 @@
-"""What a prepared TensorFlow data set says of itself: splits, shards, features, class names.
+"""The description of a prepared TensorFlow data set: splits, shards, features, class names.
 
 Its JSON files are read as data. They name Python classes, which TFDS would import; here a name is
 only compared with those of the features that kdjax reads, and nothing is imported.
@@ -27,7 +27,7 @@ class SplitInfo(NamedTuple):
     Attributes:
       name: such as 'train'.
       shards: its files, in order.
-      lengths: the number of examples of each file.
+      lengths: the number of examples of every file.
       num_bytes: of all files.
     """
 

@@ -83,7 +83,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sorted_entries(directory: Path) -> list[Path]:
-    """The entries of a directory by name, hidden ones left out.
+    """The entries of a directory by name, without hidden ones.
 
     Raises:
       UserError: the directory cannot be listed.

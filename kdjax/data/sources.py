@@ -6,15 +6,11 @@ folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`
 arrays:FILE.npz   plain arrays (see `arrays`)
 """
 
-import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from kdjax.data import images
 from kdjax.data.labels import check_labels
-from kdjax.data.splits import ArraySplit, Source
+from kdjax.data.splits import Source
 from kdjax.errors import UserError
 from kdjax.registry import Registry
 
@@ -94,36 +90,14 @@ def open_source(data) -> Source:
     return source
 
 
-@functools.cache
-def digits() -> Source:
-    """Handwritten digits of 8x8 gray pixels, brought to 32x32x3; 20 % of each class are the test.
-
-    The split is fixed: it depends on no seed. Read once per process; the arrays are read-only.
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    raw = load_digits()
-    gray = np.round(raw.images * (255 / 16)).astype(np.uint8)
-    small = np.repeat(gray[..., None], 3, axis=-1)
-    pixels = np.stack([images.resize(image, 32, 32) for image in small])
-    labels = raw.target.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
-    )
-    splits = [ArraySplit(pixels[rows], labels[rows]) for rows in map(np.sort, (train, test))]
-    for split in splits:
-        for array in split:
-            array.flags.writeable = False
-    return Source("digits", *splits, tuple(str(digit) for digit in range(10)))
-
-
 # Modules are imported when a source of their kind is opened: readers are heavy.
 
 
 def _open_digits(place: str, data) -> Source:
     del place, data
-    return digits()
+    from kdjax.data import digits
+
+    return digits.read_digits()
 
 
 def _open_tfds(place: str, data) -> Source:

@@ -125,7 +125,7 @@ def _reader(path: Path, length: int):
     reader = array_record_module.ArrayRecordReader(str(path), options="readahead_buffer_size:0")
     if reader.num_records() != length:
         raise UserError(
-            f"{path}: holds {reader.num_records()} examples, dataset_info.json says {length}; "
+            f"{path}: holds {reader.num_records()} examples, dataset_info.json declares {length}; "
             "prepare the data set again"
         )
     return reader
@@ -149,8 +149,8 @@ def open_tfds(name: str, data_dir: str = "") -> Source:
 
     Args:
       name: `NAME[/CONFIG][:VERSION]`.
-      data_dir: where prepared sets are; '' is TFDS's default, `~/tensorflow_datasets` or what the
-        environment variable TFDS_DATA_DIR says.
+      data_dir: where prepared sets are; '' is TFDS's default, `~/tensorflow_datasets` or the
+        environment variable TFDS_DATA_DIR.
 
     Raises:
       UserError: unknown name, not prepared (says what to run), prepared in another file format,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import UserError
+from kdjax.registry import Registry
 
 
 class Transformations(NamedTuple):
@@ -21,7 +22,7 @@ class Transformations(NamedTuple):
       name: in `config.hssakd.transformations`.
       count: M.
       views: `[B, H, W, C] -> [B, M, H, W, C]`.
-      view_names: what each of the M is called, for people to read.
+      view_names: names of the M views, for people to read.
     """
 
     name: str
@@ -103,14 +104,13 @@ def rotated_color_permutations(images: jax.Array) -> jax.Array:
 _TURNS = tuple(f"rotation {90 * turns}" for turns in range(4))
 _ORDERS = tuple("".join(order) for order in itertools.permutations("RGB"))
 _BOTH = tuple(f"{turn}, {order}" for turn in _TURNS for order in _ORDERS)
-_SETS = {
-    each.name: each
-    for each in (
-        Transformations("rotations", 4, rotations, _TURNS),
-        Transformations("color_permutations", 6, color_permutations, _ORDERS),
-        Transformations("both", 24, rotated_color_permutations, _BOTH),
-    )
-}
+_SETS: Registry[Transformations] = Registry("transformation set", "config.hssakd.transformations")
+for _set in (
+    Transformations("rotations", 4, rotations, _TURNS),
+    Transformations("color_permutations", 6, color_permutations, _ORDERS),
+    Transformations("both", 24, rotated_color_permutations, _BOTH),
+):
+    _SETS.add(_set.name, _set)
 NAMES = tuple(_SETS)
 
 
@@ -120,8 +120,4 @@ def create(name: str) -> Transformations:
     Raises:
       UserError: unknown name.
     """
-    if name not in _SETS:
-        raise UserError(
-            f"config.hssakd.transformations={name!r} is unknown; choose from {', '.join(NAMES)}"
-        )
     return _SETS[name]

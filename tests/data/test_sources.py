@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax import data as data_package
-from kdjax.data import sources
+from kdjax.data import images, sources
 from kdjax.errors import UserError
 from tests.data.conftest import fails, opened
 
@@ -47,9 +47,9 @@ def stripes(monkeypatch):
     def open_stripes(place, data):
         count = int(place)
         labels = np.arange(count, dtype=np.int32) % 2
-        images = np.zeros((count, 4, 4, 3), np.uint8)
-        images[labels == 1, ::2] = 255
-        split = data_package.ArraySplit(images, labels)
+        pixels = np.zeros((count, 4, 4, 3), np.uint8)
+        pixels[labels == 1, ::2] = 255
+        split = data_package.ArraySplit(pixels, labels)
         return data_package.Source(data.source, split, split, ("plain", "striped"))
 
     data_package.register_source("stripes", open_stripes, place="COUNT")
@@ -64,13 +64,13 @@ def test_a_registered_source(stripes, make_config):
 
 def test_sources_are_checked_whoever_opens_them(monkeypatch):
     monkeypatch.setattr(sources.SOURCES, "_entries", {})
-    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1], np.int32)
-    good = data_package.ArraySplit(images, labels)
+    pixels, labels = np.zeros((4, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1], np.int32)
+    good = data_package.ArraySplit(pixels, labels)
     for name, split in {
         "negative": good._replace(labels=labels - 1),
         "large": good._replace(labels=labels + 1),
-        "few": good._replace(images=images[:3]),
-        "none": data_package.ArraySplit(images[:0], labels[:0]),
+        "few": good._replace(images=pixels[:3]),
+        "none": data_package.ArraySplit(pixels[:0], labels[:0]),
     }.items():
         source = data_package.Source("mine", good, split, ("a", "b"))
         data_package.register_source(name, lambda place, data, source=source: source)
@@ -98,3 +98,19 @@ def test_digits():
         assert not array.flags.writeable
     assert train.images.max() > 250
     assert train.images.min() == 0
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    raw = load_digits()
+    train, test = train_test_split(
+        np.arange(1797), test_size=0.2, stratify=raw.target, random_state=0
+    )
+    source = opened("digits")
+    for split, rows in ((source.train, train), (source.test, test)):
+        np.testing.assert_array_equal(split.labels, raw.target[np.sort(rows)])
+    first = np.round(raw.images[np.sort(test)[0]] * (255 / 16)).astype(np.uint8)
+    small = np.repeat(first[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(source.test.images[0], images.resize(small, 32, 32))

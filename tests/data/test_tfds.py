@@ -198,7 +198,7 @@ def test_counts_must_agree(edited_tfds):
         info["splits"][0]["shardLengths"] = ["11"]
 
     message = fails(TINY, edited_tfds(info=change))
-    assert "holds 12 examples, dataset_info.json says 11" in message
+    assert "holds 12 examples, dataset_info.json declares 11" in message
 
 
 def test_an_image_of_another_shape_than_declared(edited_tfds):

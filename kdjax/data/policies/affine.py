@@ -68,7 +68,7 @@ def sample(images: jax.Array, matrices: jax.Array) -> jax.Array:
     from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     place = jnp.where(inside, from_y * width + from_x, 0)
-    found = jnp.take_along_axis(
+    moved = jnp.take_along_axis(
         images.reshape(batch, -1, channels), place.reshape(batch, -1, 1), 1, mode="clip"
     )
-    return jnp.where(inside[..., None], found.reshape(images.shape), jnp.uint8(0))
+    return jnp.where(inside[..., None], moved.reshape(images.shape), jnp.uint8(0))

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kdjax.data.policies import draws, magnitudes, operations
 
@@ -54,7 +53,7 @@ def augmix(
 
 def _rows(severity: int, height: int, width: int) -> list[operations.Operation]:
     """Every operation at `severity` magnitudes, with both signs."""
-    found = magnitudes.bins(
+    strengths = magnitudes.bins(
         BINS,
         shear=0.3,
         translate=(width / 3.0, height / 3.0),
@@ -62,13 +61,8 @@ def _rows(severity: int, height: int, width: int) -> list[operations.Operation]:
         enhance=0.9,
         bits=(4, 4),
     )
-    none = np.zeros(BINS)
-    return [
-        each
-        for name in NAMES
-        for magnitude in found.get(name, none)[:severity]
-        for each in operations.both_signs(name, magnitude)
-    ]
+    allowed = {name: values[:severity] for name, values in strengths.items()}
+    return operations.signed_rows(NAMES, allowed, min(severity, BINS))
 
 
 def _weights(numbers: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ BINS = 10
 
 
 def auto_augment(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """One of 25 pairs of operations, each done with a probability of its own.
+    """One of 25 pairs of operations, both done with their probabilities.
 
     Args:
       keys: typed PRNG keys [B].
@@ -53,16 +53,20 @@ def auto_augment(keys: jax.Array, images: jax.Array) -> jax.Array:
       black outside).
     """
     height, width = images.shape[1:3]
-    found = magnitudes.moderate(BINS, height, width)
+    strengths = magnitudes.moderate(BINS, height, width)
     rows = [
-        each
+        row
         for pair in SUB_POLICIES
         for name, _, number in pair
-        for each in operations.both_signs(name, found[name][number] if name in found else 0.0)
+        for row in operations.both_signs(
+            name, strengths[name][number] if name in strengths else 0.0
+        )
     ]
     identity = len(rows)
     table = operations.tabulate([*rows, ("Identity", 0.0)], height, width)
-    probabilities = np.array([[each[1] for each in pair] for pair in SUB_POLICIES], np.float32)
+    probabilities = np.array(
+        [[operation[1] for operation in pair] for pair in SUB_POLICIES], np.float32
+    )
     numbers = draws.uniform(keys, 5)
     pair = draws.choose(numbers[:, 0], len(SUB_POLICIES))
     done = numbers[:, 1:3] < jnp.asarray(probabilities)[pair]

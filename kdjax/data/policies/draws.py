@@ -26,8 +26,8 @@ def levels(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """
     size = math.prod(shape)
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 4),), jnp.uint32))(keys)
-    found = jax.lax.bitcast_convert_type(words, jnp.uint8)
-    return found.reshape(len(words), -1)[:, :size].reshape(-1, *shape)
+    levels = jax.lax.bitcast_convert_type(words, jnp.uint8)
+    return levels.reshape(len(words), -1)[:, :size].reshape(-1, *shape)
 
 
 def rectangles(start: jax.Array, sides: jax.Array | int, height: int, width: int) -> jax.Array:

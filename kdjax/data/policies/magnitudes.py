@@ -17,7 +17,7 @@ def bins(
     enhance: float,
     bits: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """`count` magnitudes [count] of every operation that has any, by name; signs left out.
+    """`count` magnitudes [count] of every operation that has any, by name, without signs.
 
     In double precision. torchvision's are float32, which moves a level of a blend by one here and
     there, and makes one whole translation of TrivialAugment's a pixel shorter (15.999999 of 16).
@@ -32,10 +32,10 @@ def bins(
     first, fewer = bits
     ends = dict(zip(GEOMETRIC, (shear, shear, *translate, degrees), strict=True))
     ends |= dict.fromkeys(BLENDS, enhance)
-    found = {name: np.linspace(0.0, end, count) for name, end in ends.items()}
-    found["Posterize"] = first - np.round(np.arange(count) / ((count - 1) / fewer))
-    found["Solarize"] = np.linspace(255.0, 0.0, count)
-    return found
+    magnitudes = {name: np.linspace(0.0, end, count) for name, end in ends.items()}
+    magnitudes["Posterize"] = first - np.round(np.arange(count) / ((count - 1) / fewer))
+    magnitudes["Solarize"] = np.linspace(255.0, 0.0, count)
+    return magnitudes
 
 
 def moderate(count: int, height: int, width: int) -> dict[str, np.ndarray]:

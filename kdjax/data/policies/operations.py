@@ -1,10 +1,10 @@
-"""The operations of the policies: rows of one table, of which every image does its own.
+"""The operations of the policies: rows of one table, of which an image does one.
 
 An operation is a name of the papers and a magnitude as torchvision counts it, signed: (ShearX, 0.3)
 or (Brightness, -0.9). Whatever the names, a batch costs one affine look-up and one table look-up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,10 +58,10 @@ def tabulate(operations: Sequence[Operation], height: int, width: int) -> Operat
     black, gray, mean gray, smoothed); Posterize (bits that stay), Solarize (the lowest level that
     is inverted); AutoContrast, Equalize, Invert (magnitude not looked at).
     """
-    matrices = [affine.fixed_point(_matrix(*each, height, width)) for each in operations]
+    matrices = [affine.fixed_point(_matrix(*operation, height, width)) for operation in operations]
     kinds = [(_BLENDS | _MEASURED).get(name, Tone.TABLE) for name, _ in operations]
     tables, which = np.unique(
-        np.stack([_table(*each) for each in operations]), axis=0, return_inverse=True
+        np.stack([_table(*operation) for operation in operations]), axis=0, return_inverse=True
     )
     return Operations(np.stack(matrices), np.array(kinds, np.int32), which.astype(np.int32), tables)
 
@@ -90,6 +90,25 @@ def both_signs(name: str, magnitude: float) -> list[Operation]:
     A row drawn from such lists is an operation and, if that has one, a sign, both uniform.
     """
     return [(name, magnitude), (name, -magnitude if name in SIGNED else magnitude)]
+
+
+def signed_rows(
+    names: Sequence[str], magnitudes: Mapping[str, np.ndarray], count: int
+) -> list[Operation]:
+    """The operations of `names`, in order, with `both_signs` of each of their magnitudes.
+
+    Args:
+      names: of operations.
+      magnitudes: [count] of those that have any, by name.
+      count: how often an operation without magnitude comes, so that all are equally likely.
+    """
+    none = np.zeros(count)
+    return [
+        row
+        for name in names
+        for magnitude in magnitudes.get(name, none)
+        for row in both_signs(name, magnitude)
+    ]
 
 
 def apply(operations: Operations, rows: jax.Array, images: jax.Array) -> jax.Array:

@@ -33,12 +33,9 @@ def rand_augment(
       2020; torchvision's `RandAugment` on PIL images (nearest pixels, black outside).
     """
     height, width = images.shape[1:3]
-    found = magnitudes.moderate(num_magnitude_bins, height, width)
-    rows = [
-        each
-        for name in NAMES
-        for each in operations.both_signs(name, found[name][magnitude] if name in found else 0.0)
-    ]
+    strengths = magnitudes.moderate(num_magnitude_bins, height, width)
+    chosen_strengths = {name: values[[magnitude]] for name, values in strengths.items()}
+    rows = operations.signed_rows(NAMES, chosen_strengths, 1)
     table = operations.tabulate(rows, height, width)
     chosen = draws.choose(draws.uniform(keys, num_ops), len(rows))
     for i in range(num_ops):

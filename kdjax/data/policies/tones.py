@@ -1,7 +1,7 @@
 """Operations on gray levels and colors: one table per image and channel, one look-up.
 
 A pixel becomes `table[level]` (posterize, solarize, invert, equalize, auto-contrast), or a blend
-`base + factor * (level - base)` of the image with a degenerate one (black, the mean gray, its own
+`base + factor * (level - base)` of the image with a degenerate one (black, the mean gray, its
 gray, a smoothed one). The products of a blend are a table, too, made on the host: no backend then
 fuses the multiplication and the addition, and every level is the one that Pillow finds.
 """
@@ -130,10 +130,10 @@ def apply(images: jax.Array, tones: jax.Array, tables: jax.Array) -> jax.Array:
     def is_(tone: Tone) -> jax.Array:
         return (tones == tone)[:, None, None]
 
-    own = gray(pixels).reshape(batch, -1, 1)
+    grays = gray(pixels).reshape(batch, -1, 1)
     area = height * width
-    mean = (own.sum(axis=1, keepdims=True) + area // 2) // area
-    base = jnp.where(is_(Tone.CONTRAST), mean, jnp.where(is_(Tone.COLOR), own, 0))
+    mean = (grays.sum(axis=1, keepdims=True) + area // 2) // area
+    base = jnp.where(is_(Tone.CONTRAST), mean, jnp.where(is_(Tone.COLOR), grays, 0))
     base = jnp.where(is_(Tone.SHARPNESS), smooth(pixels).reshape(flat.shape), base)
     zero = jnp.where((tones >= Tone.BRIGHTNESS)[:, None, None], LEVELS - 1, 0)
 
@@ -145,5 +145,5 @@ def apply(images: jax.Array, tones: jax.Array, tables: jax.Array) -> jax.Array:
         padded(equalize_tables(flat)),
         jnp.where(is_(Tone.AUTO_CONTRAST), padded(auto_contrast_tables(flat)), tables[..., None]),
     )
-    found = jnp.take_along_axis(tables, flat - base + zero, 1, mode="clip")
-    return jnp.clip(base + found, 0, 255).astype(jnp.uint8).reshape(images.shape)
+    changes = jnp.take_along_axis(tables, flat - base + zero, 1, mode="clip")
+    return jnp.clip(base + changes, 0, 255).astype(jnp.uint8).reshape(images.shape)

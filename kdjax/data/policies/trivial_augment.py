@@ -1,7 +1,6 @@
 """TrivialAugment, in its wide form."""
 
 import jax
-import numpy as np
 
 from kdjax.data.policies import draws, magnitudes, operations
 from kdjax.data.policies.rand_augment import NAMES
@@ -27,7 +26,7 @@ def trivial_augment(
       torchvision's `TrivialAugmentWide` on PIL images (nearest pixels, black outside).
     """
     height, width = images.shape[1:3]
-    found = magnitudes.bins(
+    strengths = magnitudes.bins(
         num_magnitude_bins,
         shear=0.99,
         translate=(32.0, 32.0),
@@ -35,13 +34,7 @@ def trivial_augment(
         enhance=0.99,
         bits=(8, 6),
     )
-    none = np.zeros(num_magnitude_bins)
-    rows = [
-        each
-        for name in NAMES
-        for magnitude in found.get(name, none)
-        for each in operations.both_signs(name, magnitude)
-    ]
+    rows = operations.signed_rows(NAMES, strengths, num_magnitude_bins)
     table = operations.tabulate(rows, height, width)
     chosen = draws.choose(draws.uniform(keys, 1)[:, 0], len(rows))
     return operations.apply(table, chosen, images)

@@ -1,0 +1,50 @@
+"""Handwritten digits: a set that scikit-learn carries, and that needs no download."""
+
+import base64
+import functools
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.data import images
+from kdjax.data.splits import ArraySplit, Source
+from kdjax.errors import UserError
+
+# One bit per image, 1 for the test: 20 % of the images of every class, as scikit-learn's
+# train_test_split(stratify=labels, test_size=0.2, random_state=0) draws them.
+_IN_TEST = (
+    b"AAAEiDUkEEAABkEAk0IFABoACAEAJAAoBiwSABAAlAoAkBkSBCD4oAKBEKAACAqIIEQVJElCQKAKAAAA"
+    b"QATYAACBgCAASAXEABBACKAQAAVASAAwEAACDsQJAAIkhACDqAE8IKaYCgAAAAsIQAgEoBhIAgJAQcEA"
+    b"gARARoQ3aoECFgBEgABAQqCkGApQAIQLhWHGCBCACABMgMAgBAaOAAEIggCBADgIA8AIGQAAEA4BAIQQ"
+    b"oCEAMygpBMBEwIBoDgECgwCCAIgipkAsJAQhCKhggJCBoAwCggJCEgE4pBUA"
+)
+
+
+@functools.cache
+def read_digits() -> Source:
+    """The 1,797 digits of 8x8 gray pixels, brought to 32x32x3; 20 % of every class are the test.
+
+    The split depends on no seed. Read once per process; the arrays are read-only. scikit-learn is
+    not imported, which takes seconds: only its file is read.
+
+    Raises:
+      UserError: scikit-learn is not installed.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("config.data.source='digits': pip install scikit-learn, which carries them")
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(file, "rt") as text:
+        table = np.loadtxt(text, delimiter=",")
+    gray = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    small = np.repeat(gray[..., None], 3, axis=-1)
+    pixels = np.stack([images.resize(image, 32, 32) for image in small])
+    labels = table[:, -1].astype(np.int32)
+    in_test = np.unpackbits(np.frombuffer(base64.b64decode(_IN_TEST), np.uint8))[: len(labels)]
+    splits = [ArraySplit(pixels[in_test == part], labels[in_test == part]) for part in (0, 1)]
+    for split in splits:
+        for array in split:
+            array.flags.writeable = False
+    return Source("digits", *splits, tuple(str(digit) for digit in range(10)))

@@ -100,7 +100,7 @@ def test_images_that_are_not_square_or_have_no_colors():
 
 
 def test_unknown_names():
-    with pytest.raises(UserError, match="'flips' is unknown; did you mean 'rotations' or 'color_perm"):
+    with pytest.raises(UserError, match="'flips' is unknown; did you mean 'rotations'"):
         transformations.create("flips")
 
 

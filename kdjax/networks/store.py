@@ -63,6 +63,24 @@ def check_free(directory: Path, flag: str = "--workdir") -> None:
     contents.check_kind(directory, contents.IMPORTED, flag)
 
 
+def check_trainable(workdir: Path) -> None:
+    """Checks that a run may be trained in a directory.
+
+    Raises:
+      UserError: an imported or a compact network is there.
+    """
+    if is_run(workdir) or not saved(workdir / "checkpoints"):
+        return
+    manager = Checkpoints(workdir / "checkpoints", "", read_only=True)
+    written = manager.metadata()
+    manager.close()
+    if not descriptions.best_of(written):
+        raise UserError(
+            f"--workdir={workdir} holds a network that was imported or made compact; name another "
+            "directory, and start from the network by config.start.checkpoint"
+        )
+
+
 def save(
     directory: str | Path,
     network: Network,

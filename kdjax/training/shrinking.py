@@ -44,7 +44,8 @@ def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], 
     for index, network in enumerate(networks):
         name = f"network_{index}"
         prefix = f"cohort/{name}/"
-        if "backbone" in state.params["cohort"][name]:
+        places = program.metadata["networks"][index]["places"]
+        if program.method.form.name or places.get("params") != f"params/cohort/{name}":
             raise UserError(
                 f"{_SETTING}: networks of method {config.method!r} have branches, which read "
                 "channels that would be removed; shrink after training, by --job=compact"

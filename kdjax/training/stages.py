@@ -27,6 +27,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
       Preempted: SIGTERM came; the state was saved.
     """
     checks.check(config)
+    store.check_trainable(workdir)
     workdirs.check(workdir, config)
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
     if teacher is None or teachers.finished(teacher, directory):

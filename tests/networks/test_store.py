@@ -16,7 +16,7 @@ from kdjax import models
 from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.main import main
-from kdjax.networks import InputSpec, load, save
+from kdjax.networks import NAMED, InputSpec, load, save
 from kdjax.networks.store import from_config
 from kdjax.runs import metrics
 from tests import tiny_runs as runs
@@ -51,9 +51,9 @@ def file(tmp_path_factory):
     return path
 
 
-def imported(call, file, directory):
+def imported(call, file, directory, *more):
     flags = (f"--torch_file={file}", "--network=tiny", f"--workdir={directory}")
-    return call("--job=import-torch", *flags)
+    return call("--job=import-torch", *flags, *more)
 
 
 def teacher(checkpoint, **changes) -> ml_collections.ConfigDict:
@@ -186,13 +186,18 @@ def test_damaged_directories(call, file, trained, tmp_path):
 def test_import_evaluate_distill_export(call, file, source, tmp_path):
     """A PyTorch network becomes a teacher, and its student a PyTorch network."""
     there, run = tmp_path / "teacher", tmp_path / "run"
-    status, output, errors = imported(call, file, there)
+    status, output, errors = imported(call, file, there, "--mean=half")
     assert (status, errors) == (0, [])
     assert "fc.weight" in output and f"tiny, {runs.CLASSES} classes" in output
     assert metadata(there, 0)["source"]["file"] == file.name
 
     status, output, _ = call("--job=evaluate", *runs.settings(source), f"--workdir={there}")
     assert status == 0 and "network_0  top-1" in output
+    assert load(there).spec.input.normalization == NAMED["half"]
+    files = sorted(path.name for path in there.rglob("*"))
+    status, _, errors = call(*runs.settings(source), f"--workdir={there}")
+    assert status == 2 and "holds a network that was imported" in errors[0]
+    assert sorted(path.name for path in there.rglob("*")) == files
     accuracy = float(output.split("top-1")[1].split("%")[0]) / 100
 
     flags = runs.settings(source, epochs=2, method="kd", teacher__checkpoint=there)

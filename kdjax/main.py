@@ -39,4 +39,6 @@ def import_path(path: list[str], argv: list[str]) -> list[str]:
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         sys.path[:] = import_path(sys.path, sys.argv)
-    sys.exit(main(sys.argv))
+    from kdjax.cli.endings import run_and_exit  # late, as above
+
+    run_and_exit(main, sys.argv)

@@ -11,6 +11,7 @@ from absl import flags
 from kdjax.cli.flags import COMMON, CONFIG, Flag
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
+from kdjax.runs.signals import Stopped
 
 _WIDTH = 100
 
@@ -37,11 +38,21 @@ def parse(argv: list[str]) -> flags.FlagValues:
         one that the job needs and was not given.
     """
     values = flags.FlagValues()  # of its own: the libraries' flags are no business of the user's
+    for argument in argv:
+        if not _is_text(argument):
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise UserError(f"{shown} is not UTF-8; give files and directories names that are")
     try:
         define(values, argv)
         rest = values(argv)
         if values.config is not None:
             values.config.lock()  # a file that could not be read fails at its first use only
+    except Stopped:
+        raise
+    except SystemExit as error:
+        raise UserError(
+            f"--config: the file ends the program (status {error.code}) in place of giving a config"
+        ) from error
     except Exception as error:  # a config file is a program: it may raise anything
         raise UserError(_message(error)) from error
     if values.help:
@@ -50,6 +61,15 @@ def parse(argv: list[str]) -> flags.FlagValues:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
     _check_flags(values)
     return values
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument of the command line was UTF-8."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_flags(values: flags.FlagValues) -> None:

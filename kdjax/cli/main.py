@@ -1,9 +1,8 @@
 """The command line: `python -m kdjax.main --config configs/mcl.py --workdir runs/mcl`."""
 
-import errno
 import functools
+import io
 import logging
-import os
 import sys
 
 from absl import flags
@@ -11,9 +10,10 @@ from absl import flags
 from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
+from kdjax.runs import files, signals
+from kdjax.runs.console import OutputClosed, print_line
 
 _USAGE_STATUS = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -37,16 +37,29 @@ def _join_processes(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status.
+
+    A signal ends a job with one line and the status 128 + its number.
+    """
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     if not debug:
         _quiet_libraries()
     try:
-        values = parse(argv)
-        if values.help:
-            print(f"{__doc__}\n\n{help_text()}")
-        else:
-            run(values)
+        with signals.handled(signals.stop):
+            values = parse(argv)
+            if values.help:
+                print_line(f"{__doc__}\n\n{help_text()}")
+            else:
+                run(values)
+    except signals.Stopped as error:
+        if not error.told:
+            print(error.line, file=sys.stderr)
+        return error.code
+    except OutputClosed as error:
+        return error.code
     except Exception as error:
         message = _user_message(error)
         if debug or message is None:
@@ -70,6 +83,8 @@ def _quiet_libraries() -> None:
 
 
 def _except_closed_loops(show, unraisable) -> None:
+    if isinstance(unraisable.exc_value, signals.Stopped):  # it came where Python swallows errors
+        signals.end_at_once(unraisable.exc_value.number)
     if str(unraisable.exc_value) != "Event loop is closed":
         show(unraisable)
 
@@ -82,15 +97,8 @@ def _user_message(error: BaseException) -> str | None:
     """What to tell the user instead of a traceback, or None where the traceback is the message."""
     if isinstance(error, UserError):
         return str(error)
-    cause: BaseException | None = error
-    while cause is not None:
-        full = isinstance(cause, OSError) and cause.errno in _FULL
-        if full or any(os.strerror(number) in str(cause) for number in _FULL):
-            return (
-                "the disk of --workdir is full; make room and run the same command again: it goes "
-                "on from the last finished checkpoint"
-            )
-        cause = cause.__cause__ or cause.__context__
+    if files.refusal(error, files.UNWRITABLE) is not None:
+        return f"{files.refusal(error, files.UNWRITABLE)}; {files.WAY_OUT}"
     return None
 
 

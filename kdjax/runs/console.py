@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 
-import jax
-
 from kdjax.errors import UserError
 
 
@@ -25,6 +23,8 @@ def say(line: str) -> None:
       OutputClosed: what read the output, as `head` does, has ended.
       UserError: the output goes to a file that cannot be written.
     """
+    import jax  # late: the command line prints before there are processes
+
     if jax.process_index() == 0:
         print_line(line)
 
@@ -52,6 +52,8 @@ class Progress:
     """A bar with images per second, on a terminal and in process 0; nothing elsewhere."""
 
     def __init__(self, epoch: int, images: int, done: int):
+        import jax
+
         self._bar = None
         if jax.process_index() == 0 and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm

@@ -6,16 +6,21 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdjax.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What a disk, a limit or a permission makes of a write, besides a full disk.
+# What a full disk, a limit or a broken disk makes of a write.
+UNWRITABLE = (*_FULL, errno.EFBIG, errno.EROFS, errno.EIO)
+# And permissions or a path: errors that reading has, too.
 _REFUSED = (
-    *(errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR),
-    *(errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ESTALE),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ESTALE),
+)
+WAY_OUT = (
+    "make room and run the same command again: a run goes on from its last finished checkpoint"
 )
 
 
@@ -83,7 +88,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def refusal(error: BaseException) -> str | None:
+def refusal(error: BaseException, numbers: Sequence[int] = (*UNWRITABLE, *_REFUSED)) -> str | None:
     """What the system says of a write that it refused, or None if an error is no such thing.
 
     Libraries that write from threads of their own raise other errors, with the system's words in
@@ -91,7 +96,7 @@ def refusal(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        for number in (*_FULL, *_REFUSED):
+        for number in numbers:
             text = os.strerror(number)
             if (isinstance(cause, OSError) and cause.errno == number) or text in str(cause):
                 return text
@@ -108,8 +113,5 @@ def cannot_write(path: Path, error: BaseException) -> UserError:
     """The one line about a file or directory that cannot be written."""
     reason = refusal(error) or " ".join(str(error).split())
     if is_full(error):
-        return UserError(
-            f"{path} cannot be written: the disk is full ({reason}); make room and run the same "
-            "command again: a run goes on from its last finished checkpoint"
-        )
+        return UserError(f"{path} cannot be written: the disk is full ({reason}); {WAY_OUT}")
     return UserError(f"{path} cannot be written: {reason}")

@@ -20,7 +20,7 @@ from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import stages
 from kdjax.training import step as training
-from kdjax.training.preemption import EXIT_STATUS, Preempted, Preemption
+from kdjax.training.preemption import Preempted, Preemption
 from kdjax.training.program import build, network_names
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401
@@ -57,7 +57,7 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(make_config, tmp_path, mo
         interrupt_at(patch, step)
         with pytest.raises(Preempted) as stopped:
             stages.train(make_config(), cut)
-    assert stopped.value.code == EXIT_STATUS == 143
+    assert stopped.value.code == 143
     assert kill_resume.latest(cut / "checkpoints") == step
     stages.train(make_config(), cut)
     found = kill_resume.differences(whole, cut)
@@ -203,13 +203,30 @@ def test_setting_that_makes_no_run(make_config, tmp_path, name, value):
     workdirs.check(tmp_path, make_config())  # the workdir is free for the right settings
 
 
-def test_sigterm_is_watched_inside_the_block_only():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_signals_are_watched_inside_the_block_only(name, capsys):
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
     with Preemption() as preemption:
         assert not preemption.requested(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert preemption.requested(2)
-    assert signal.getsignal(signal.SIGTERM) is before
+        with pytest.raises(Preempted) as stopped:
+            preemption.stop(2)
+    assert stopped.value.code == 128 + number
+    assert f"stopped by {name}: saved step 2; the same command resumes" in capsys.readouterr().out
+    assert signal.getsignal(number) is before
+
+
+def test_signals_that_nohup_ignores_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not preemption.requested(1)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def command(source, **changes):

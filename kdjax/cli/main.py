@@ -97,9 +97,10 @@ def _user_message(error: BaseException) -> str | None:
     """What to tell the user instead of a traceback, or None where the traceback is the message."""
     if isinstance(error, UserError):
         return str(error)
-    if files.refusal(error, files.UNWRITABLE) is not None:
-        return f"{files.refusal(error, files.UNWRITABLE)}; {files.WAY_OUT}"
-    return None
+    if files.is_full(error):
+        return f"the disk of --workdir is full; {files.WAY_OUT}"
+    reason = files.refusal(error, files.UNWRITABLE)
+    return None if reason is None else f"a file of --workdir cannot be written: {reason}"
 
 
 if __name__ == "__main__":

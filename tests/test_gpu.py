@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.gpu import __main__ as gpu
-from experiments.gpu import benchmark, numbers, pieces, training
+from experiments.gpu import benchmark, networks, numbers, pieces, training
+from kdjax.cli.command_line import parse
 from tests import golden
 
 
@@ -110,6 +111,34 @@ def test_table_of_the_benchmark():
     line = "| mcl, batch 8 | float32 | torch | 1000.00 | 1000.00 | 8 | 4.0 | 1 "
     line += "| 1.000 | 10.0 % | 2.00 |"
     assert line in benchmark.table(found)
+
+
+@pytest.mark.parametrize("family", benchmark.FAMILIES)
+def test_the_programs_of_kdjax_can_be_built(family):
+    """All but compiling and running: names that moved would show on a lent machine only."""
+    assert callable(benchmark.program(benchmark.Job(family, "bfloat16", "kdjax"), True))
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("name", training.RUNS)
+def test_the_command_lines_of_the_training(name, tiny, tmp_path):
+    command = training.command(name, tmp_path, "bfloat16", 300, tiny=tiny)
+    config = parse(["kdjax", *command[3:]]).config
+    assert (config.method, config.dtype, config.epochs) == (name, "bfloat16", 300)
+    assert len(config.networks) == (2 if name == "mcl" else 1)
+    assert config.data.source == f"arrays:{tmp_path / 'data' / 'data_train.npz'}"
+
+
+def test_the_networks_of_the_numbers_are_golden_cases():
+    golden.require()
+    assert [networks.case_of(name).name for name in networks.NAMES] == list(networks.NAMES)
+
+
+def test_operations_of_a_step():
+    # Two ResNet-8 of 8 images, three times the 12.5 million multiply-adds of a forward pass.
+    found = benchmark.operations("mcl", True)
+    assert found == pytest.approx(2 * 3 * 8 * 2 * 12.5e6, rel=0.03)
+    assert 0 < benchmark.operations("hssakd", True) < benchmark.operations("hssakd", False)
 
 
 @pytest.mark.slow

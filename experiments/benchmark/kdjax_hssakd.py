@@ -17,8 +17,7 @@ from ml_collections import ConfigDict
 
 from kdjax import methods, models
 from kdjax.data import ArraySplit, Dataset, preprocessing, transformations
-from kdjax.methods import CONSTANTS, Method
-from kdjax.methods import joint_branches as branches
+from kdjax.methods import CONSTANTS, Method, joint_branches
 from kdjax.parallel import AXIS, Parallel, scan
 from kdjax.training import optimizers
 from kdjax.training import step as training
@@ -185,7 +184,10 @@ class TeacherForward:
         def forward(variables, views, batches):
             del batches
             _, outputs = scan(
-                lambda carry, each: (carry, branches.logits_of(module.apply(variables, each))),
+                lambda carry, each: (
+                    carry,
+                    joint_branches.logits_of(module.apply(variables, each)),
+                ),
                 None,
                 views,
             )

@@ -18,7 +18,7 @@ import numpy as np
 
 from tests import golden
 from tests.models import reference_networks
-from tests.models.official import Computed
+from tests.models.official import Computed, GoldenCase, Pass
 
 NAMES = (
     "mcl_resnet32_n2",
@@ -30,16 +30,35 @@ NAMES = (
 )
 
 
+def case_of(name: str) -> GoldenCase:
+    """The golden network of this name.
+
+    Raises:
+      StopIteration: the golden index has no such network.
+    """
+    nets = json.loads(golden.path("nets", "index.json").read_text())["nets"]
+    reference = next(net["reference"] for net in nets if net["name"] == name)
+    return reference_networks.case(name, reference)
+
+
 def errors(name: str, dtype: str) -> dict[str, float]:
     """The largest error of logits over their largest absolute value, by mode."""
-    nets = json.loads((golden.root() / "nets" / "index.json").read_text())["nets"]
-    reference = next(net["reference"] for net in nets if net["name"] == name)
-    computed = Computed(reference_networks.case(name, reference))
+    computed = Computed(case_of(name))
+    module = computed.case.build(jnp.dtype(dtype))
     found = {}
     for mode in ("eval", "train"):
-        named, _ = computed.results(mode, jnp.dtype(dtype))
-        compared = [key for key in named if f"{mode}_{key}" in computed.arrays and "logits" in key]
-        found[mode] = max(_error(named[key], computed.arrays[f"{mode}_{key}"]) for key in compared)
+
+        @jax.jit
+        def run(variables, images, train=mode == "train"):
+            one = Pass(module, variables, images, computed.record, train)
+            return computed.case.run(one)[0]
+
+        named = run(computed.variables, computed.images)
+        keys = {key: f"{mode}_{key}" for key in named if "logits" in key}
+        compared = [
+            (named[key], computed.arrays[to]) for key, to in keys.items() if to in computed.arrays
+        ]
+        found[mode] = max(_error(*pair) for pair in compared)
     return found
 
 

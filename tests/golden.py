@@ -21,6 +21,9 @@ import pytest
 # How the reason of a skipped test begins; where the folder exists such a test fails, see conftest.
 MISSING = "golden numbers not found"
 
+# For steps in float64: XLA's own convolutions run there, and take minutes without optimization.
+OPTIMIZED = {"xla_backend_optimization_level": 1}
+
 
 def root() -> pathlib.Path | None:
     """The folder of the golden numbers, or None."""

@@ -40,7 +40,9 @@ def compiled(temperature: float, dtype) -> tuple:
         transformations=transformations.create("rotations"),
         temperature=temperature,
     )
-    return jax.jit(jax.value_and_grad(method.loss, has_aux=True)), jax.jit(method.predict)
+    optimized = functools.partial(jax.jit, compiler_options=golden.OPTIMIZED)
+    gradient = optimized(jax.value_and_grad(method.loss, has_aux=True))
+    return gradient, optimized(method.predict)
 
 
 def optimizer(record: dict) -> optax.GradientTransformation:

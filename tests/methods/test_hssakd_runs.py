@@ -37,11 +37,12 @@ def assert_same(actual, expected) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-def test_teacher_and_student_as_in_the_docstring(source, tmp_path):
+def test_teacher_and_student_as_in_the_docstring(call, source, tmp_path):
     """`configs/hsakd.py:digits` as it stands, but for its networks, data and length."""
     workdir = tmp_path / "run"
     flags = (*settings(source), f"--workdir={workdir}")
-    (output,) = runs.finish(runs.start(*flags))
+    status, output, errors = call(*flags)
+    assert status == 0, errors
     assert "teacher tiny: " in output and "student tiny: " in output
 
     names = [f"network_0{branch}" for branch in ("", "/branch1", "/branch2/joint")]
@@ -57,8 +58,7 @@ def test_teacher_and_student_as_in_the_docstring(source, tmp_path):
     teacher = load(workdir / "teacher").variables
     assert_same(read_state(workdir)["model_state"]["constants"]["teacher"], teacher)
 
-    evaluate = runs.start("--job=evaluate", f"--workdir={workdir}")
-    (output,) = runs.finish(evaluate)
+    _, output, _ = call("--job=evaluate", f"--workdir={workdir}")
     assert re.search(rf"^network_0 +top-1 +{100 * row['network_0/top1']:.2f} %", output, re.M)
 
 

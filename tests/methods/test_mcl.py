@@ -96,7 +96,9 @@ def compiled(network: str, count: int, dtype, **options) -> tuple:
     module = models.create(network, num_classes=100, dtype=dtype)
     cohort = models.Cohort((module,) * count, shared_stages=int(count > 2))
     method = methods.mcl(cohort, **options)
-    return jax.jit(jax.value_and_grad(method.loss, has_aux=True)), jax.jit(method.predict)
+    optimized = functools.partial(jax.jit, compiler_options=golden.OPTIMIZED)
+    gradient = optimized(jax.value_and_grad(method.loss, has_aux=True))
+    return gradient, optimized(method.predict)
 
 
 def optimizer(record: dict) -> optax.GradientTransformation:

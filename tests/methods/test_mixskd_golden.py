@@ -72,8 +72,9 @@ def compiled(temperature: float, dtype) -> tuple:
         mixed_labels=False,
         train_discriminators=False,
     )
-    gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-    return method, gradient, jax.jit(method.predict)
+    optimized = functools.partial(jax.jit, compiler_options=golden.OPTIMIZED)
+    gradient = optimized(jax.value_and_grad(method.loss, has_aux=True))
+    return method, gradient, optimized(method.predict)
 
 
 def optimizer(record: dict, method: methods.Method) -> optax.GradientTransformation:

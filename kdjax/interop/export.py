@@ -79,12 +79,12 @@ def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]
                 f"--formats: {each} needs {' and '.join(missing)}: pip install 'kdjax[export]', or "
                 f"leave {each} out"
             )
-    found = {each: directory / f"{name}{_SUFFIXES[each]}" for each in formats}
-    found[""] = directory / f"{name}.json"
-    for file in found.values():
+    paths = {each: directory / f"{name}{_SUFFIXES[each]}" for each in formats}
+    paths[""] = directory / f"{name}.json"
+    for file in paths.values():
         if file.exists():
             raise UserError(f"{file} exists; remove it or name another --output")
-    return found
+    return paths
 
 
 def write(

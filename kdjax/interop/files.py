@@ -96,9 +96,9 @@ def _read_torch(file: Path) -> Any:
             warnings.simplefilter("ignore")  # of formats that the reader then refuses
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        if match := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
             raise UserError(
-                f"{file} refers to {found[1]}: it holds more than weights, which could run code, "
+                f"{file} refers to {match[1]}: it holds more than weights, which could run code, "
                 "or is damaged; nothing of it was run; in PyTorch save model.state_dict() and "
                 "import that"
             ) from error
@@ -143,12 +143,12 @@ def _is_state_dict(value: Any) -> bool:
 def _arrays(loaded: Any, file: Path) -> StateDict:
     """Finds the state dict in what was loaded."""
     if isinstance(loaded, Mapping) and not _is_state_dict(loaded):
-        found = [loaded[key] for key in _NESTED if _is_state_dict(loaded.get(key))]
-        loaded = found[0] if found else loaded
+        dicts = [loaded[key] for key in _NESTED if _is_state_dict(loaded.get(key))]
+        loaded = dicts[0] if dicts else loaded
     if not _is_state_dict(loaded):
-        found = [f"{key!r}" for key in loaded] if isinstance(loaded, Mapping) else []
+        keys = [f"{key!r}" for key in loaded] if isinstance(loaded, Mapping) else []
         kind = type(loaded).__name__
-        raise UserError(f"{file} holds no state dict, but a {kind} {some(found)}".rstrip())
+        raise UserError(f"{file} holds no state dict, but a {kind} {some(keys)}".rstrip())
     return {str(name): _numpy(value) for name, value in loaded.items()}
 
 

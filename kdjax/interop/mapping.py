@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 
 def entries(naming: Naming, variables: Mapping[str, Any]) -> list[Entry]:
     """Every array of `variables` with its PyTorch name."""
-    found = []
+    result = []
     for path in traverse_util.flatten_dict(variables):
         collection, *modules, leaf = path
         suffix = _LEAVES.get((collection, leaf))
@@ -59,14 +59,14 @@ def entries(naming: Naming, variables: Mapping[str, Any]) -> list[Entry]:
             name = naming("/".join([*modules, leaf]))
         else:
             name = f"{naming('/'.join(modules))}.{suffix}"
-        found.append(Entry(path, name))
-    return found
+        result.append(Entry(path, name))
+    return result
 
 
-def counters(found: list[Entry]) -> list[str]:
+def counters(arrays: list[Entry]) -> list[str]:
     """The names of the batch counters that PyTorch's BatchNorm keeps, one for every layer."""
     suffix = ".running_mean"
-    names = (entry.name for entry in found if entry.name.endswith(suffix))
+    names = (entry.name for entry in arrays if entry.name.endswith(suffix))
     return [f"{name.removesuffix(suffix)}.{COUNTER}" for name in names]
 
 
@@ -133,8 +133,8 @@ def _with_heads(module: Branched) -> dict[str, Naming]:
     last = network.num_stages
     if heads is None or [stage for stage, _ in module.heads] != [last - 2, last - 1]:
         return {}
-    found = _with_branches(namings(network), heads(network), "", "")
-    return {f"{dialect}/heads": naming for dialect, naming in found.items()}
+    beside = _with_branches(namings(network), heads(network), "", "")
+    return {f"{dialect}/heads": naming for dialect, naming in beside.items()}
 
 
 def _with_branches(
@@ -189,14 +189,14 @@ def _cohort(cohort: Cohort) -> dict[str, Naming]:
         index = int(owner.removeprefix("network_"))
         return prefix(index) + own[index](rest)
 
-    found = {}
+    dialects = {}
     for form in sorted(_COHORT_PREFIXES, key=lambda form: form != _own_form(cohort)):
         for spoken in itertools.product(*choices):
             own = [each[spoken[choices.index(tuple(each))]] for each in inner]
             dialect = "+".join(spoken if len(set(spoken)) > 1 else spoken[:1])
             prefix = _COHORT_PREFIXES[form]
-            found[f"{dialect}/{form}"] = functools.partial(naming, prefix, own)
-    return found
+            dialects[f"{dialect}/{form}"] = functools.partial(naming, prefix, own)
+    return dialects
 
 
 def shared_rules(cohort: nn.Module) -> Rules:

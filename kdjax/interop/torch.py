@@ -95,14 +95,14 @@ def select(state: Mapping[str, Any], part: str = "") -> StateDict:
 
 def _common_prefix(names: Iterable[str]) -> str:
     """The prefixes of wrappers that all names have in common, joined."""
-    names, found = [name for name in names if name != _AVERAGED], ""
+    names, common = [name for name in names if name != _AVERAGED], ""
     while names:
-        prefixes = (p for p in _PREFIXES if all(name.startswith(found + p) for name in names))
+        prefixes = (p for p in _PREFIXES if all(name.startswith(common + p) for name in names))
         prefix = next(prefixes, "")
         if not prefix:
             break
-        found += prefix
-    return found
+        common += prefix
+    return common
 
 
 def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
@@ -183,12 +183,12 @@ def _unread(module: nn.Module, entries: list[mapping.Entry]) -> dict[str, str]:
 
 def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
     """The dialect that explains most names of the state dict, and the entries in it."""
-    found = {
+    dialects = {
         dialect: mapping.entries(naming, shapes)
         for dialect, naming in mapping.namings(module).items()
     }
-    dialect = max(found, key=lambda name: sum(entry.name in state for entry in found[name]))
-    return dialect, found[dialect]
+    dialect = max(dialects, key=lambda name: sum(entry.name in state for entry in dialects[name]))
+    return dialect, dialects[dialect]
 
 
 def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> None:

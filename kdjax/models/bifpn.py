@@ -111,27 +111,27 @@ class BiFPN(nn.Module):
     @nn.nowrap
     def _top_down(self, maps: list[jax.Array], train: bool) -> list[jax.Array]:
         x = self._pointwise(maps[-1], maps[-1], f"lateral_top_down{len(maps)}", train)
-        found = [x]
+        pyramid_maps = [x]
         for number in range(len(maps) - 1, 0, -1):
             own = maps[number - 1]
             lateral = self._pointwise(own, own, f"lateral_top_down{number}", train)
             above = self._pointwise(_upsample(nn.relu(x)), own, f"upsample{number}", train)
             x = self._fuse([lateral, above], f"top_down{number}", train)
-            found.insert(0, x)
-        return found
+            pyramid_maps.insert(0, x)
+        return pyramid_maps
 
     @nn.nowrap
     def _bottom_up(self, maps: list[jax.Array], top_down: list, train: bool) -> list[jax.Array]:
-        found = [top_down[0]]
+        pyramid_maps = [top_down[0]]
         for number in range(2, len(maps) + 1):
             own = maps[number - 1]
             inputs = [self._pointwise(own, own, f"lateral_bottom_up{number}", train)]
             if number < len(maps):
                 inputs.append(nn.relu(top_down[number - 1]))
-            below = _downsample(nn.relu(found[-1]))
+            below = _downsample(nn.relu(pyramid_maps[-1]))
             inputs.append(self._pointwise(below, own, f"downsample{number}", train))
-            found.append(self._fuse(inputs, f"bottom_up{number}", train))
-        return found
+            pyramid_maps.append(self._fuse(inputs, f"bottom_up{number}", train))
+        return pyramid_maps
 
     @nn.nowrap
     def _pointwise(self, x: jax.Array, own: jax.Array, name: str, train: bool) -> jax.Array:

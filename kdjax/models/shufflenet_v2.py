@@ -25,6 +25,7 @@ For 100 classes at 32x32, and 1000 classes at 224x224 (multiply-adds in millions
     shufflenetv2_1x_imagenet     2,278,604           144.91
     shufflenetv2_15x_imagenet    3,503,624           295.76
     shufflenetv2_2x_imagenet     7,366,536           564.37
+    shufflenetv2_2x_torchvision 7,393,996           583.25
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 def fsp(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
     """Flow of solution procedure (FSP): `sum_i mean (G_s - G_t)^2` over consecutive layers.
 
-    `G = mean_{h,w} f_i[h, w, c] f_{i+1}[h, w, d]` `[C_i, C_{i+1}]` says how layer i and the next
-    one fire together; the larger map of the two is pooled.
+    `G = mean_{h,w} f_i[h, w, c] f_{i+1}[h, w, d]` `[C_i, C_{i+1}]` relates the channels of layer i
+    and of the next one; the larger map of the two is pooled.
 
     Source: Yim et al., CVPR 2017 (there the sum of squares); checked against
     `distiller_zoo/FSP.py` of RepDistiller, `FSP`.

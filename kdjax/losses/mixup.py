@@ -18,7 +18,7 @@ from kdjax.numerics import at_least_float32
 
 
 class Mixture(NamedTuple):
-    """Which images are mixed, and how much counts of each.
+    """Which images are mixed, and in what shares.
 
     Attributes:
       lam: `[]` in [0, 1] (lambda), the share of image b itself, and of its label; that of its

@@ -163,7 +163,7 @@ def tf_kd(
 ) -> jax.Array:
     """Teacher-free KD by a designed teacher (Tf-KD reg): `T^2 KL(p^d_T || p_T)`.
 
-    The teacher gives p^d = `1 - smoothing` to the true class and `smoothing / (N - 1)` to each
+    The teacher gives p^d = `1 - smoothing` to the true class and `smoothing / (N - 1)` to every
     other one, and is never wrong. p^d_T is `softmax(p^d / T)`, and p_T is `softmax(logits / T)`.
 
     Source: Yuan et al., CVPR 2020, arXiv 1909.11723, equations 8 and 9, where the loss of a network

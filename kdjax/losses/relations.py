@@ -59,7 +59,7 @@ def correlation_congruence(
 ) -> jax.Array:
     """Correlation congruence (CC): `mean_b <|s_b - t_b|, |s_{b+1} - t_{b+1}|>` over neighbors.
 
-    The form of the paper's authors' code, which relates each image to the next one in the batch
+    The form of the paper's authors' code, which relates an image to the next one in the batch
     only: it depends on the batch's order. The paper compares kernel matrices of the whole batch.
 
     Source: Peng et al., ICCV 2019, arXiv 1904.01802; checked against `distiller_zoo/CC.py` of

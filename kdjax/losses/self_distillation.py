@@ -155,7 +155,7 @@ def bake_targets(
       logits: `[B, N]`.
       embedding: `[B, D]`, of any length.
       temperature: T > 0.
-      omega: from 0 (an image's own prediction) to less than 1.
+      omega: in [0, 1); 0 is the image's prediction itself.
       axis_name: name of the mapped device axis. With it, predictions come from the images of all
         devices. None means one device.
 

@@ -34,7 +34,7 @@ def kdsvd(
 
     over consecutive layers i, i + 1. The teacher is a constant.
 
-    Singular vectors have no sign of their own, and R depends on how those of two layers compare.
+    The sign of singular vectors is arbitrary, and R depends on how those of two layers compare.
     Here the teacher's are turned so that their entries' sum is not negative: for maps after a ReLU,
     the first one then has no negative entry. The value does not depend on the library's choice.
 
@@ -136,7 +136,7 @@ def _svd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Singular values `[..., n]` and right singular vectors, as rows, `[..., n, C]`.
 
     On CPU one matrix after the other: there a batch of them waits for threads of the pool while it
-    occupies one, so that several batches at a time can wait for each other for ever (jaxlib 0.10).
+    occupies one, so that several batches at a time can wait for one another forever (jaxlib 0.10).
     """
 
     def batched(x):
@@ -145,7 +145,7 @@ def _svd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def one_by_one(x):
         flat = jax.lax.map(batched, x.reshape(-1, *x.shape[-2:]))
-        return tuple(each.reshape(*x.shape[:-2], *each.shape[1:]) for each in flat)
+        return tuple(part.reshape(*x.shape[:-2], *part.shape[1:]) for part in flat)
 
     return jax.lax.platform_dependent(x, cpu=one_by_one, default=batched)
 

@@ -20,11 +20,11 @@ class Unit(NamedTuple):
 
     Attributes:
       name: of the group.
-      shape: of its mask: `(C,)` for filters, the kernel's own for weights.
+      shape: of its mask: `(C,)` for filters, the kernel's for weights.
       removed: how many filters an earlier compaction took away.
       scored: paths of the leaves that the scores come from.
       masked: paths of the leaves that are multiplied by the mask, broadcast from its last axis.
-      score: scored leaves -> (scores, whether each is exactly zero), both of `shape`.
+      score: scored leaves -> (scores, which are exactly zero), both of `shape`.
       settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch, and
         multiplied by a decay above 0 where it is soft.
       consumers: paths of leaves whose last axis but one is zeroed where the mask is hard.

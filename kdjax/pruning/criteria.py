@@ -84,7 +84,7 @@ def mixed(norm_rate: float, distance: str = "l2") -> Criterion:
 
 
 def random(seed: int) -> Criterion:
-    """A random order of the filters, of its own for every layer and the same in every epoch."""
+    """A random order of the filters, another one in every layer and the same in every epoch."""
 
     def scores(kernel: jax.Array, name: str = "") -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))

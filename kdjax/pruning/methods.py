@@ -1,4 +1,4 @@
-"""The seven methods by their names: three schedules and a criterion each.
+"""The seven methods by their names: three schedules and a criterion.
 
     method   rate P_t       decay alpha_t   hard fraction lambda_t   criterion
     HFP      P              0               1                        l2

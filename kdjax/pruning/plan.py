@@ -110,7 +110,7 @@ def _tabulate(name: str, value: float | Schedule, epochs: int | None) -> np.ndar
     if not callable(value):
         table = np.full(epochs or 1, value, np.float64)
     elif epochs is None:
-        raise ValueError(f"{name} is a schedule: say for how many epochs, by epochs=")
+        raise ValueError(f"{name} is a schedule: pass the number of epochs, epochs=")
     else:
         with jax.ensure_compile_time_eval():
             table = np.array([float(value(epoch)) for epoch in range(epochs)])

@@ -23,7 +23,7 @@ def prune(**settings):
         ({"rate": -0.1}, r"rate=-0.1 is not in"),
         ({"rate": float("nan")}, "rate is not finite in epoch 0"),
         ({"rate": lambda t: 0.3 * t, "epochs": 5}, r"rate=0 \.\.\. 1.2 is not in \[0, 1\)"),
-        ({"rate": lambda t: 0.3}, "rate is a schedule: say for how many epochs, by epochs="),
+        ({"rate": lambda t: 0.3}, "rate is a schedule: pass the number of epochs, epochs="),
         ({"decay": 1.5}, r"decay=1.5 is not in \[0, 1\]"),
         ({"hard_fraction": -1}, r"hard_fraction=-1 is not in"),
         ({"every": 0}, "every=0 must be positive"),

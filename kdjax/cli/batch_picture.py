@@ -43,7 +43,7 @@ class Shown(NamedTuple):
     total: int
 
 
-def write_batch(config: ConfigDict, workdir: Path, *, step: int, most: int) -> tuple[Path, Shown]:
+def write_batch(config: ConfigDict, workdir: Path, *, step: int, limit: int) -> tuple[Path, Shown]:
     """Writes `workdir/batch.png`, over the one that is there: `shown` as one picture.
 
     Returns:
@@ -52,7 +52,7 @@ def write_batch(config: ConfigDict, workdir: Path, *, step: int, most: int) -> t
     Raises:
       UserError: as `shown`, and if the file cannot be written.
     """
-    rows = shown(config, step=step, most=most)
+    rows = shown(config, step=step, limit=limit)
     path = workdir / "batch.png"
     if jax.process_index() != 0:
         return path, rows
@@ -66,7 +66,7 @@ def write_batch(config: ConfigDict, workdir: Path, *, step: int, most: int) -> t
     return path, rows
 
 
-def shown(config: ConfigDict, *, step: int, most: int) -> Shown:
+def shown(config: ConfigDict, *, step: int, limit: int) -> Shown:
     """The first rows that this process's devices are shown at a step, in their order.
 
     Data, augmentation and random numbers are those of training. Nothing is trained: a teacher that
@@ -75,7 +75,7 @@ def shown(config: ConfigDict, *, step: int, most: int) -> Shown:
     Args:
       config: of the program.
       step: counted from 0.
-      most: how many rows at most.
+      limit: how many rows at most.
 
     Raises:
       UserError: settings that make no run, or a step that it does not have.
@@ -90,15 +90,15 @@ def shown(config: ConfigDict, *, step: int, most: int) -> Shown:
             f"--step={step}: the run has steps 0..{steps - 1}; use one of them, or more "
             "config.epochs"
         )
-    found, dataset = _inputs(program, step, most), program.feed.dataset
-    images = np.concatenate([np.asarray(each.images[:most], np.float32) for each in found])
-    texts = [text for each in found for text in captions(each, dataset.class_names)]
-    total = len(found[0].images) * program.parallel.local_device_count
-    return Shown(pixels(images[:most], dataset.mean, dataset.std), texts[:most], total)
+    inputs, dataset = _inputs(program, step, limit), program.feed.dataset
+    images = np.concatenate([np.asarray(part.images[:limit], np.float32) for part in inputs])
+    texts = [text for part in inputs for text in captions(part, dataset.class_names)]
+    total = len(inputs[0].images) * program.parallel.local_device_count
+    return Shown(pixels(images[:limit], dataset.mean, dataset.std), texts[:limit], total)
 
 
-def _inputs(program: Program, step: int, most: int) -> list[Inputs]:
-    """What each device's networks are shown, of as many devices as make `most` rows."""
+def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
+    """What each device's networks are shown, of as many devices as make `limit` rows."""
     epoch, first = divmod(step, program.steps_per_epoch)
     batches = program.feed.train(epoch, first)
     try:
@@ -108,17 +108,17 @@ def _inputs(program: Program, step: int, most: int) -> list[Inputs]:
     make = jax.jit(step_batch(program.prepare, program.config.seed))
     constants = program.feed.constants("train")
     local = program.parallel.local_device_count
-    found, rows = [], 0
+    inputs, rows = [], 0
     for index in range(local):
         batch = jax.tree.map(lambda x, i=index: x[i, 0], batches_of_devices)
         device = jax.process_index() * local + index
         # Not traced: notes may say what was drawn.
         given = make(constants, batch, np.int32(step), np.int32(device))
-        found.append(program.method.inputs(*given))
-        rows += len(found[-1].images)
-        if rows >= most:
+        inputs.append(program.method.inputs(*given))
+        rows += len(inputs[-1].images)
+        if rows >= limit:
             break
-    return found
+    return inputs
 
 
 def pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -175,12 +175,12 @@ def sheet(pictures: np.ndarray, texts: Sequence[str]) -> Image.Image:
     )
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
-    for place, (picture, own) in enumerate(zip(pictures, lines, strict=True)):
+    for place, (picture, text_lines) in enumerate(zip(pictures, lines, strict=True)):
         left = _MARGIN + place % columns * (tile + _MARGIN)
         top = _MARGIN + place // columns * (down + _MARGIN)
         enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         page.paste(Image.fromarray(enlarged), (left, top))
-        for number, line in enumerate(own):
+        for number, line in enumerate(text_lines):
             below = top + height * scale + _GAP + number * line_height
             draw.text((left, below), line, fill="black", font=font)
     return page
@@ -204,7 +204,7 @@ def broken(text: str, width: float, length: Callable[[str], float]) -> list[str]
       width: of a line.
       length: `text -> width` of it.
     """
-    found = []
+    broken_lines = []
     for line in text.split("\n"):
         words = []
         for part in _BREAK.split(line):
@@ -214,10 +214,12 @@ def broken(text: str, width: float, length: Callable[[str], float]) -> list[str]
             if length(f"{current} {word}") <= width:
                 current = f"{current} {word}"
             else:
-                found.append(current)
+                broken_lines.append(current)
                 current = word
-        found.append(current)
-    return found if len(found) <= _MOST_LINES else [*found[: _MOST_LINES - 1], "..."]
+        broken_lines.append(current)
+    if len(broken_lines) <= _MOST_LINES:
+        return broken_lines
+    return [*broken_lines[: _MOST_LINES - 1], "..."]
 
 
 def _cut(word: str, width: float, length: Callable[[str], float]) -> str:

@@ -62,7 +62,7 @@ def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], 
         smaller = compaction.shrink(network, variables, masks)
         state = compaction.narrow(state, smaller.cuts, within=name)
         compactions[name] = smaller.network.compaction
-        before, after = (_filters(each) for each in (variables, smaller.variables))
+        before, after = (_filters(arrays) for arrays in (variables, smaller.variables))
         sizes.append(f"{name} {before} -> {after}")
     return compactions, state, f"filters that are left: {', '.join(sizes)}"
 
@@ -83,8 +83,8 @@ def check(program: Program) -> None:
     _check_features(program, compactions)
     expected = program.with_compactions(compactions).abstract_state()
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
-    for (path, leaf), found in pairs:
-        if leaf.shape != found.shape:
+    for (path, leaf), smaller in pairs:
+        if leaf.shape != smaller.shape:
             raise _reads(program, jax.tree_util.keystr(path, simple=True, separator="/"))
 
 
@@ -94,17 +94,17 @@ def _check_features(program: Program, compactions: Mapping[str, Compaction]) -> 
         return
     images = jax.ShapeDtypeStruct((2, *program.image_shape), np.float32)
     widths = []
-    for left in (program.compactions, compactions):
-        networks = methods.networks(program.config, program.num_classes, compactions=left)
-        found = [
+    for removed in (program.compactions, compactions):
+        networks = methods.networks(program.config, program.num_classes, compactions=removed)
+        outputs = [
             jax.eval_shape(network.init_with_output, jax.random.key(0), images)[0]
             for network in networks
         ]
         widths.append(
             {
                 f"network_{index}/{name}": array.shape[-1]
-                for index, each in enumerate(found)
-                for name, array in (*each.features.items(), ("embedding", each.embedding))
+                for index, output in enumerate(outputs)
+                for name, array in (*output.features.items(), ("embedding", output.embedding))
             }
         )
     for name, width in widths[0].items():

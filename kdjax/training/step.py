@@ -128,9 +128,9 @@ def measures(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str
         joint = views * labels[:, None] + jnp.arange(views)
         flat = measures(logits.reshape(-1, logits.shape[-1]), joint.ravel(), num_classes)
         return {name: values.reshape(-1, views).mean(1) for name, values in flat.items()}
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    rank = jnp.sum(~(logits <= own), axis=-1)  # so written, what is not finite is wrong
-    found = {"top1": (logits.argmax(-1) == labels).astype(jnp.float32)}
+    target = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    rank = jnp.sum(~(logits <= target), axis=-1)  # so written, what is not finite is wrong
+    values = {"top1": (logits.argmax(-1) == labels).astype(jnp.float32)}
     if num_classes > 5:
-        found["top5"] = (rank < 5).astype(jnp.float32)
-    return found | {"cross_entropy": losses.cross_entropy(logits, labels)}
+        values["top5"] = (rank < 5).astype(jnp.float32)
+    return values | {"cross_entropy": losses.cross_entropy(logits, labels)}

@@ -77,7 +77,7 @@ def watching() -> Method:
 
 def expected(config, step) -> np.ndarray:
     """What `watching` reports of a step, from what is shown of it."""
-    rows = show.shown(config, step=step, most=ROWS)
+    rows = show.shown(config, step=step, limit=ROWS)
     assert rows.total == len(rows.captions) == ROWS
     return (step + 1) * signature(rows.pictures, np.asarray(rows.captions, np.float32))
 
@@ -111,7 +111,7 @@ def test_each_device_is_shown_what_it_saw(monkeypatch, source):
 
 def test_of_a_streamed_set_the_same_is_shown(source):
     resident, streamed = (
-        show.shown(configured(source, placement=placement), step=4, most=ROWS)
+        show.shown(configured(source, placement=placement), step=4, limit=ROWS)
         for placement in ("device", "stream")
     )
     assert streamed.captions == resident.captions
@@ -120,7 +120,7 @@ def test_of_a_streamed_set_the_same_is_shown(source):
 
 def test_the_first_rows_are_shown(source):
     config = configured(source)
-    whole, some = (show.shown(config, step=1, most=most) for most in (1000, 5))
+    whole, some = (show.shown(config, step=1, limit=limit) for limit in (1000, 5))
     assert (len(whole.pictures), len(some.pictures)) == (ROWS, 5)
     assert some.total == ROWS and some.captions == whole.captions[:5]
     np.testing.assert_array_equal(some.pictures, whole.pictures[:5])

@@ -19,7 +19,7 @@ def show_batch(values: FlagValues) -> None:
     from kdjax.cli import batch_picture
 
     path, rows = batch_picture.write_batch(
-        values.config, Path(values.workdir), step=values.step, most=values.pictures
+        values.config, Path(values.workdir), step=values.step, limit=values.pictures
     )
     say(f"step {values.step}: {len(rows.captions)} of {rows.total} pictures: {path}")
 

@@ -178,13 +178,14 @@ def build(
     parallel = Parallel(config.parallel)
     checks.check_batch(config.batch_size, parallel.device_count)
     resolved = teachers.resolved(config, workdir)
-    if normalization is None:
+    without_teacher = not with_teacher and methods.needs_teacher(config)
+    if normalization is None and not without_teacher:
         normalization = methods.starting_normalization(resolved)
     dataset = normalized(data.load(config), normalization, config)
     most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
     feed = Feed(config, dataset, parallel, most_steps)
     stand_in = None
-    if not with_teacher and methods.needs_teacher(config):
+    if without_teacher:
         stand_in = teachers.abstract_teacher(config, dataset.num_classes)
 
     def create_method(compactions: Mapping[str, Compaction] | None) -> Method:

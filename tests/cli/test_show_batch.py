@@ -72,6 +72,7 @@ def watching() -> Method:
         loss=loss,
         predict=lambda params, state, images: {"network_0": jnp.zeros((len(images), runs.CLASSES))},
         inputs=inputs,
+        variables=lambda params, state, index: {"params": params},
     )
 
 

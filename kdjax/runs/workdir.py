@@ -86,7 +86,12 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.exists():
         what = f"a {kind}, not a run" if kind not in (contents.RUN, None) else "no run"
         raise UserError(f"--workdir={workdir} holds {what} (no config.json); train first")
-    return ConfigDict(_read_config(path))
+    try:
+        return ConfigDict(_read_config(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:  # a name that no setting can have
+        raise UserError(f"{path} is damaged: {error}; {_CONFIG_WAY_OUT}") from error
 
 
 def _read_config(path: Path) -> dict:

@@ -10,6 +10,7 @@ from absl import flags
 
 from kdjax.cli.flags import COMMON, CONFIG, Flag
 from kdjax.cli.jobs import JOBS
+from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.runs.signals import Stopped
 
@@ -27,6 +28,9 @@ def define(values: flags.FlagValues, argv: list[str]) -> None:
     for flag in dict.fromkeys(every):
         if flag is not CONFIG:
             flag.define(values)
+
+
+_PATHS = ("workdir", "output", "torch_file")
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -60,6 +64,9 @@ def parse(argv: list[str]) -> flags.FlagValues:
     if len(rest) > 1:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
     _check_flags(values)
+    for name in _PATHS:  # shells leave the ~ of --workdir=~/run as it is
+        if name in values and values[name].value:
+            values[name].value = str(expanded(values[name].value, f"--{name}"))
     return values
 
 

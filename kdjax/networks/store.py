@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from flax import traverse_util
 
+from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.networks import metadata as descriptions
 from kdjax.networks.normalization import Normalization
@@ -131,7 +132,7 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
     Raises:
       UserError: there is no such directory, network or checkpoint, or it is damaged.
     """
-    directory = Path(directory)
+    directory = expanded(str(directory), "directory")
     manager, choice = _opened(directory, checkpoint)
     loaded = manager.load(choice)
     manager.close()

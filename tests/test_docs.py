@@ -9,7 +9,7 @@ import pytest
 
 from kdjax import models
 from kdjax.interop.names.constructors import CONSTRUCTORS
-from kdjax.methods import table
+from kdjax.methods import method_table as table
 from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
@@ -41,7 +41,7 @@ def test_tables_of_methods_are_up_to_date():
     assert page.endswith(table.markdown()), "put what --job=methods prints into docs/methods.md"
     readme = (RECIPES.parent.parent / "README.md").read_text()
     between = readme.split("<!-- methods -->\n")[1]
-    assert between == table.families(), "put kdjax.methods.table.families() into README.md"
+    assert between == table.families(), "put kdjax.methods.method_table.families() into README.md"
 
 
 @pytest.mark.slow

@@ -110,7 +110,8 @@ def create(
     entry = METHODS[config.method]
     settings = entry.check(config)
     start = _start(config, num_classes) if compactions is None else None
-    compactions = _left(start) if compactions is None else compactions
+    if compactions is None:
+        compactions = {} if start is None else _left(start.spec)
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
     cohort = models.Cohort(members, shared_stages=_shared_stages(config, members[0]))
     context = Context(
@@ -170,12 +171,15 @@ def _dtype(name: str, setting: str) -> Any:
     return DTYPES[name]
 
 
-def starting_compactions(config: ConfigDict, num_classes: int) -> dict[str, models.Compaction]:
+def starting_compactions(config: ConfigDict) -> dict[str, models.Compaction]:
     """Which filters are left of the networks before training, by 'network_i'.
 
-    That is what `config.start` holds of its network; all of them of any other.
+    That is what `config.start` holds of its network; all of them of any other. Only what the
+    network is, is read.
     """
-    return _left(_start(config, num_classes))
+    if not config.start.checkpoint:
+        return {}
+    return _left(store.spec_from_config(config.start, "config.start"))
 
 
 def starting_normalization(config: ConfigDict) -> Normalization | None:
@@ -194,9 +198,8 @@ def starting_normalization(config: ConfigDict) -> Normalization | None:
     return store.spec_from_config(config[name], f"config.{name}").input.normalization
 
 
-def _left(start: Network | None) -> dict[str, models.Compaction]:
-    whole = start is None or start.spec.compaction is None
-    return {} if whole else {"network_0": start.spec.compaction}
+def _left(spec: NetworkSpec) -> dict[str, models.Compaction]:
+    return {} if spec.compaction is None else {"network_0": spec.compaction}
 
 
 def _start(config: ConfigDict, num_classes: int) -> Network | None:

@@ -19,7 +19,7 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
-from kdjax.methods.baselines.self_distillation.mixup import mixed_inputs
+from kdjax.methods.baselines.self_distillation.mixed_images import mixed_inputs
 from kdjax.methods.registry import register
 from kdjax.models import Cohort, Form, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
 from kdjax.numerics import accumulation_dtype

@@ -221,7 +221,7 @@ def _compiled(
     step = train_step(method, tx, prepare, config.seed)
     evaluation = evaluation_step(method, preprocessing.test_input(dataset), dataset.num_classes)
     if compactions is None:
-        compactions = methods.starting_compactions(config, dataset.num_classes)
+        compactions = methods.starting_compactions(config)
     return Program(
         config=config,
         parallel=parallel,

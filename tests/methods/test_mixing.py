@@ -13,7 +13,7 @@ from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods import self_distillation
-from kdjax.methods.baselines.self_distillation.mixup import mixed_at
+from kdjax.methods.baselines.self_distillation.mixed_images import mixed_at
 from tests.models import helpers
 
 LABELS = np.array([0, 1, 2, 3])

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdjax import losses, models
 from kdjax.interop import torch as interop
-from kdjax.methods.baselines.self_distillation.mixup import mixed_at
+from kdjax.methods.baselines.self_distillation.mixed_images import mixed_at
 from kdjax.models import BranchedOutputs, Outputs, self_teacher
 from tests import golden
 

@@ -12,7 +12,7 @@ from kdjax.runs.console import say
 def methods(values: FlagValues) -> None:
     """Prints the table of all methods, those that --config registers included."""
     del values
-    from kdjax.methods import table
+    from kdjax.methods import method_table as table
 
     say(table.markdown().rstrip())
 

@@ -13,7 +13,7 @@ def networks(values: FlagValues) -> None:
     """Prints the table of all networks."""
     del values
     from kdjax.interop.names.constructors import CONSTRUCTORS
-    from kdjax.models import table
+    from kdjax.models import network_table as table
 
     say(table.markdown(CONSTRUCTORS).rstrip())
 

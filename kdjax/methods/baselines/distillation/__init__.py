@@ -1,6 +1,6 @@
 """Distillation from a trained teacher: one method, and a baseline for every way to compare."""
 
-from kdjax.methods.baselines.distillation import embeddings, feature_maps, logit_losses
+from kdjax.methods.baselines.distillation import embeddings, logit_losses, map_losses
 from kdjax.methods.baselines.distillation.comparison import Baseline, Terms, TwoPhases
 from kdjax.methods.baselines.distillation.negatives import by_class
 from kdjax.methods.baselines.distillation.registration import (
@@ -18,8 +18,8 @@ __all__ = [
     "by_class",
     "distill",
     "embeddings",
-    "feature_maps",
     "logit_losses",
+    "map_losses",
     "register_baseline",
     "register_teacher_loss",
 ]

@@ -6,7 +6,7 @@ from kdjax.methods.baselines.self_distillation.cs_kd import cs_kd
 from kdjax.methods.baselines.self_distillation.ddgsd import ddgsd
 from kdjax.methods.baselines.self_distillation.dks import dks
 from kdjax.methods.baselines.self_distillation.frskd import frskd
-from kdjax.methods.baselines.self_distillation.mixup import cutmix, manifold_mixup, mixup
+from kdjax.methods.baselines.self_distillation.mixed_images import cutmix, manifold_mixup, mixup
 from kdjax.methods.baselines.self_distillation.one_line import (
     focal,
     label_smoothing,

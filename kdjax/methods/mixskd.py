@@ -21,7 +21,16 @@ from kdjax.losses import Mixture
 from kdjax.methods import base
 from kdjax.methods.baselines.self_distillation.mixed_images import mixed_inputs
 from kdjax.methods.registry import register
-from kdjax.models import Cohort, Form, Outputs, SelfTaught, SelfTaughtOutputs, layers, self_teacher
+from kdjax.models import (
+    Cohort,
+    Form,
+    Outputs,
+    SelfTaught,
+    SelfTaughtOutputs,
+    StagedNetwork,
+    layers,
+    self_teacher,
+)
 from kdjax.numerics import accumulation_dtype
 from kdjax.settings import setting
 
@@ -229,8 +238,8 @@ def _without_self_teachers(tx: optax.GradientTransformation) -> optax.GradientTr
 
 def _self_taught(cohort: Cohort) -> Cohort:
     """The cohort with branches and self-teachers, which some networks may have already."""
-    if all(isinstance(network, SelfTaught) for network in cohort.networks):
-        return cohort
+    if not all(isinstance(network, StagedNetwork) for network in cohort.networks):
+        return cohort  # `_check` tells self-taught ones from others
     base.check_nothing_shared(cohort, "mixskd")
     return Cohort(tuple(self_teacher.self_taught(network) for network in cohort.networks))
 

@@ -252,7 +252,7 @@ def test_create(name):
     loss, (_, metrics) = jax.eval_shape(method.loss, params, model_state, BATCH, key)
     assert loss.shape == ()
     assert set(metrics) == {"cross_entropy", "network_0/accuracy", "network_1/accuracy"}
-    config.self_distill[name].alpha = 0.0
+    config[name].alpha = 0.0
     with pytest.raises(UserError, match=f"config.{name}.alpha=0.0: must be positive"):
         methods.create(config, num_classes=5, axis_name=None)
 

@@ -279,11 +279,10 @@ def test_create_refuses(changes, message):
 @pytest.mark.parametrize(
     "one",
     [
-        tiny(),
         models.hsakd_branches(tiny()),
         models.self_taught(tiny(blocks=(1,), widths=(4,))),
     ],
-    ids=["no branches", "other branches", "one stage"],
+    ids=["other branches", "one stage"],
 )
 def test_networks_without_branches(one):
     with pytest.raises(UserError, match="network_0 has no branches and self-teacher") as error:

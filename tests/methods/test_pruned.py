@@ -43,7 +43,7 @@ def teachers(tmp_path_factory):
         module = models.create(name, num_classes=runs.CLASSES)
         variables = random_variables(module, np.zeros((1, 8, 8, 3), np.float32))
         found[name] = tmp_path_factory.mktemp("teachers") / name
-        save(found[name], Network(NetworkSpec(name, runs.CLASSES), variables), {})
+        save(found[name], Network(NetworkSpec.of(name, runs.CLASSES), variables), {})
     return found
 
 

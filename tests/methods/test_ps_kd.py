@@ -54,7 +54,7 @@ def cohort(count: int = 2, **fields) -> models.Cohort:
 
 
 def ps_kd(count: int = 2, axis_name=None) -> methods.Method:
-    return ps_kd(cohort(count, axis_name=axis_name), alpha=0.8, clock=CLOCK, axis_name=axis_name)
+    return make(cohort(count, axis_name=axis_name), alpha=0.8, clock=CLOCK, axis_name=axis_name)
 
 
 def batch(step: int) -> dict:
@@ -153,7 +153,7 @@ def test_every_device_remembers_the_images_of_all():
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])
 def test_alpha_is_a_share(alpha):
-    with pytest.raises(UserError, match=r"config\.self_distill\.ps_kd\.alpha=-?\d\.1: must be bet"):
+    with pytest.raises(UserError, match=r"config\.ps_kd\.alpha=-?\d\.1: must be at least 0"):
         make(cohort(), alpha=alpha, clock=CLOCK)
 
 

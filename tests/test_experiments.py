@@ -232,6 +232,7 @@ def test_norms_of_returning_filters():
     assert returning.norms(state) == pytest.approx((7.5, 1.0))
 
 
+@pytest.mark.slow
 def test_fit_to_training_images(tmp_path, capsys):
     draw = np.random.default_rng(0)
     learned, unknown = draw.integers(0, 256, (2, 64, 8, 8, 3), np.uint8)

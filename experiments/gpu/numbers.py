@@ -32,7 +32,7 @@ def commands(golden: Path, scratch: Path, *, tiny: bool) -> list[tuple[list[str]
     shared |= {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     pytest = [python, "-m", "pytest", "-p", "experiments.gpu.recording", "-q", "--tb=line"]
     pytest += ["-o", "filterwarnings=default", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    pytest += ["-n", "0" if tiny else "5"]
+    pytest += ["-m", "", "-n", "0" if tiny else "5"]
     losses = ["tests/losses/test_golden.py", "-k", "kd_distillkl"] if tiny else ["tests/losses"]
     found = []
     for dtype in LOSS_TOLERANCES:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from kdjax import models
 from kdjax import settings as declared
 from kdjax.config.sections import Config
+from kdjax.errors import UserError
 from kdjax.methods.registry import METHODS
 
 
@@ -31,6 +32,7 @@ def validate(config: ConfigDict) -> None:
       UserError: an unknown setting, method or network, a value of another type or out of range, or
         settings that do not go together.
     """
+    _check_complete(declared.section(Config), config, "config")
     sections = {entry.section: entry.settings for entry in METHODS.values()}
     own = {name: value for name, value in config.items() if name not in sections}
     declared.check(Config, own, "config")
@@ -40,3 +42,11 @@ def validate(config: ConfigDict) -> None:
     METHODS[config.method].check(config)
     for name in config.networks:
         models.create(name, num_classes=2)  # a description: nothing is computed
+
+
+def _check_complete(expected: ConfigDict, config: ConfigDict, where: str) -> None:
+    for name, value in expected.items():
+        if name not in config:
+            raise UserError(f"{where}.{name} is missing; begin with kdjax.config.base()")
+        if isinstance(value, ConfigDict) and isinstance(config[name], ConfigDict):
+            _check_complete(value, config[name], f"{where}.{name}")

@@ -286,3 +286,12 @@ def test_plain_config_survives_json():
     config = configs.cifar_run("mcl", "digits", count=2)
     again = ml_collections.ConfigDict(configs.plain(config))
     assert configs.differences(configs.plain(config), configs.plain(again)) == []
+
+
+@pytest.mark.parametrize("name", ["evaluation", "optimizer.momentum"])
+def test_a_config_lacks_nothing(name):
+    config = configs.base()
+    *section, last = name.split(".")
+    del (config[section[0]] if section else config)[last]
+    with pytest.raises(UserError, match=rf"^config\.{name} is missing"):
+        configs.validate(config)

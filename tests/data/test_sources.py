@@ -78,7 +78,7 @@ def test_sources_are_checked_whoever_opens_them(monkeypatch):
 
 
 def test_registering_twice_or_wrongly():
-    for kind, settings in (("digits", ()), ("a:b", ()), ("mine", ("colour",))):
+    for kind, settings in (("digits", ()), ("a:b", ()), ("mine", ("color",))):
         with pytest.raises(ValueError, match=f"'{kind}'"):
             data_package.register_source(kind, lambda place, data: None, settings=settings)
 

@@ -1,0 +1,1 @@
+"""What trained features are worth: nearest neighbors and other measures of frozen networks."""

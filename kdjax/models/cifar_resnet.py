@@ -67,8 +67,8 @@ class CifarResNet(ResidualNetwork):
     stem_relu: bool = True
 
     @property
-    def stride(self) -> int:
-        return 2 ** (self.num_stages - 1)
+    def stem_stride(self) -> int:
+        return 1
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:

@@ -34,8 +34,8 @@ class ImageNetResNet(ResidualNetwork):
     stem_width: int = 64
 
     @property
-    def stride(self) -> int:
-        return 4 * 2 ** (self.num_stages - 1)
+    def stem_stride(self) -> int:
+        return 4
 
     @property
     def image_size(self) -> int:

@@ -6,8 +6,7 @@ Source: He et al. 2016 (CVPR), section 3.3, for the blocks and two of the shortc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,49 +15,9 @@ import jax.numpy as jnp
 from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.filters import Block, Link
+from kdjax.models.places import Place
 
 PADDINGS = ("padding", "centered_padding")  # the shortcuts without parameters
-
-
-class Place(NamedTuple):
-    """Where a block stands in its network.
-
-    Attributes:
-      name: of the block.
-      stride: of the block.
-      widens: as in `ResidualBlock`; only asked for at stride 1.
-    """
-
-    name: str
-    stride: int
-    widens: bool
-
-    @property
-    def reshapes(self) -> bool:
-        """Whether the block has a shortcut other than the identity."""
-        return self.stride != 1 or self.widens
-
-
-def places(blocks: Sequence[int], extra_stages: int, widens: bool) -> dict[int, list[Place]]:
-    """The blocks of every stage; every stage but the first and extra ones halves the resolution.
-
-    Args:
-      blocks: number of blocks of each stage; extra ones have as many as the last.
-      extra_stages: how many more stages follow.
-      widens: whether the very first block has other channels than the stem.
-    """
-    counts = [*blocks, *[blocks[-1]] * extra_stages]
-    return {
-        number: [
-            Place(
-                f"stage{number}_block{index}",
-                stride=2 if index == 0 and 1 < number <= len(blocks) else 1,
-                widens=widens and (number, index) == (1, 0),
-            )
-            for index in range(count)
-        ]
-        for number, count in enumerate(counts, start=1)
-    }
 
 
 class ResidualBlock(nn.Module):
@@ -73,6 +32,7 @@ class ResidualBlock(nn.Module):
         there; 'centered_padding': the same with half of the zeros before them. Both have no
         parameters.
       widens: whether the output has another number of channels than the input.
+      dilations: of the first 3x3 convolution, which has the stride, and of the second.
       dtype: compute dtype.
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
     """
@@ -81,6 +41,7 @@ class ResidualBlock(nn.Module):
     stride: int = 1
     shortcut: str = "projection"
     widens: bool = False
+    dilations: tuple[int, int] = (1, 1)
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -90,10 +51,18 @@ class ResidualBlock(nn.Module):
 
     @nn.nowrap
     def conv(
-        self, name: str, x: jax.Array, features: int, size: int = 3, stride: int = 1
+        self,
+        name: str,
+        x: jax.Array,
+        features: int,
+        size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
     ) -> jax.Array:
         """A convolution, `[B, H, W, C] -> [B, H / stride, W / stride, features]`."""
-        return layers.conv(features, size, stride, dtype=self.dtype, name=name)(x)
+        return layers.conv(features, size, stride, dilation=dilation, dtype=self.dtype, name=name)(
+            x
+        )
 
     @nn.nowrap
     def norm(self, name: str, x: jax.Array, train: bool) -> jax.Array:
@@ -164,9 +133,10 @@ class BasicBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        y = self.conv("conv1", x, self.width, 3, self.stride)
+        first, second = self.dilations
+        y = self.conv("conv1", x, self.width, 3, self.stride, first)
         y = nn.relu(self.norm("bn1", y, train))
-        y = self.norm("bn2", self.conv("conv2", y, self.width), train)
+        y = self.norm("bn2", self.conv("conv2", y, self.width, dilation=second), train)
         return nn.relu(y + self.take_shortcut(x, self.width, train))
 
 
@@ -181,7 +151,7 @@ class BottleneckBlock(ResidualBlock):
         features = self.outputs_per_width * self.width
         y = self.conv("conv1", x, self.width, 1)
         y = nn.relu(self.norm("bn1", y, train))
-        y = self.conv("conv2", y, self.width, 3, self.stride)
+        y = self.conv("conv2", y, self.width, 3, self.stride, self.dilations[0])
         y = nn.relu(self.norm("bn2", y, train))
         y = self.norm("bn3", self.conv("conv3", y, features, 1), train)
         return nn.relu(y + self.take_shortcut(x, features, train))
@@ -204,9 +174,10 @@ class PreActivationBlock(ResidualBlock):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         activated = nn.relu(self.norm("bn1", x, train))
-        y = self.conv("conv1", activated, self.width, 3, self.stride)
+        first, second = self.dilations
+        y = self.conv("conv1", activated, self.width, 3, self.stride, first)
         y = nn.relu(self.norm("bn2", y, train))
-        y = self.conv("conv2", y, self.width)
+        y = self.conv("conv2", y, self.width, dilation=second)
         if self.activated_identity or self.shape_changes:
             x = activated
         return y + self.take_shortcut(x, self.width, train)

@@ -10,14 +10,13 @@ import jax
 
 from kdjax.models import layers
 from kdjax.models.filters import Link, ResidualGroup, group_blocks
+from kdjax.models.places import Place, halvings, places
 from kdjax.models.residual_blocks import (
     PADDINGS,
     BasicBlock,
     BottleneckBlock,
-    Place,
     PreActivationBlock,
     ResidualBlock,
-    places,
 )
 from kdjax.models.staged import StagedNetwork
 
@@ -43,6 +42,9 @@ class ResidualNetwork(StagedNetwork):
         the activated input; nothing comes after the last block).
       shortcut: 'projection', 'convolution', 'padding' or 'centered_padding', see
         `ResidualBlock`.
+      output_stride: pixels of the image per pixel of the last feature map, along one side; 0: as
+        the stages have it. With a smaller one the last stages are dilated in place of strided
+        (`places`): the same parameters, larger feature maps.
     """
 
     blocks: Sequence[int] = (3, 3, 3)
@@ -50,10 +52,20 @@ class ResidualNetwork(StagedNetwork):
     stem_width: int = 16
     block: str = "basic"
     shortcut: str = "projection"
+    output_stride: int = 0
 
     @property
     def num_stages(self) -> int:
         return len(self.blocks)
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels of the image per pixel of the stem's output, along one side."""
+        raise NotImplementedError
+
+    @property
+    def stride(self) -> int:
+        return self.stem_stride * 2 ** self._halvings()
 
     @nn.nowrap
     def stem_layers(self, images: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
@@ -70,6 +82,7 @@ class ResidualNetwork(StagedNetwork):
                 stride=place.stride,
                 shortcut=self.shortcut,
                 widens=place.widens,
+                dilations=place.dilations,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=place.name,
@@ -81,7 +94,12 @@ class ResidualNetwork(StagedNetwork):
     def _places(self) -> dict[int, list[Place]]:
         """The blocks of every stage."""
         outputs = _BLOCKS[self.block].outputs_per_width * self.widths[0]
-        return places(self.blocks, self.extra_stages, self.stem_width != outputs)
+        widens = self.stem_width != outputs
+        return places(self.blocks, self.extra_stages, widens, self._halvings())
+
+    @nn.nowrap
+    def _halvings(self) -> int:
+        return halvings(self.num_stages, self.stem_stride, self.output_stride)
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:

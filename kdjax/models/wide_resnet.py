@@ -22,8 +22,9 @@ import jax
 
 from kdjax.models import layers
 from kdjax.models.filters import Link, ResidualGroup, group_blocks
+from kdjax.models.places import Place, halvings, places
 from kdjax.models.registry import register
-from kdjax.models.residual_blocks import Place, PreActivationBlock, places
+from kdjax.models.residual_blocks import PreActivationBlock
 from kdjax.models.staged import StagedNetwork
 
 _STEM_WIDTH = 16
@@ -37,10 +38,12 @@ class WideResNet(StagedNetwork):
     Attributes:
       depth: 6 n + 4 for n blocks per stage.
       widen_factor: channels are 16, 32, 64 times this.
+      output_stride: as of `ResidualNetwork`: 1, 2, 4, or 0 for 4.
     """
 
     depth: int = 16
     widen_factor: int = 1
+    output_stride: int = 0
 
     @property
     def num_stages(self) -> int:
@@ -48,7 +51,7 @@ class WideResNet(StagedNetwork):
 
     @property
     def stride(self) -> int:
-        return 4
+        return 2 ** self._halvings()
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
@@ -63,6 +66,7 @@ class WideResNet(StagedNetwork):
                 width=_STEM_WIDTH * self.widen_factor * 2**kind,
                 stride=place.stride,
                 widens=place.widens,
+                dilations=place.dilations,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=place.name,
@@ -73,7 +77,11 @@ class WideResNet(StagedNetwork):
     def _places(self) -> dict[int, list[Place]]:
         """The blocks of every stage."""
         blocks = ((self.depth - 4) // 6,) * self.num_stages
-        return places(blocks, self.extra_stages, self.widen_factor != 1)
+        return places(blocks, self.extra_stages, self.widen_factor != 1, self._halvings())
+
+    @nn.nowrap
+    def _halvings(self) -> int:
+        return halvings(self.num_stages, 1, self.output_stride)
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:

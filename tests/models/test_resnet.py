@@ -219,3 +219,50 @@ def test_branches_without_counterpart():
     module = models.hsakd_branches(models.create("densenet_40_12", num_classes=5))
     with pytest.raises(UserError, match="DenseNet with branches has no counterpart"):
         mapping.namings(module)
+
+
+def test_dilation_in_place_of_stride_keeps_what_the_strided_network_computes():
+    """Of the larger feature maps every second, fourth, ... pixel is that of the strided network."""
+    kinds = {
+        "basic": tiny(),
+        "bottleneck": tiny(block="bottleneck"),
+        "padding": tiny(shortcut="centered_padding"),
+        "extra": tiny(extra_stages=1),
+        "wrn": tiny("wrn"),
+    }
+    variables = {name: random_variables(network) for name, network in kinds.items()}
+    # The last stage has one of two blocks more, whose convolutions are all dilated.
+    kinds["deep"] = tiny(blocks=(1, 2, 2))
+    variables["deep"] = random_variables(kinds["deep"])
+
+    @jax.jit
+    def features(variables):
+        strides = {0: 4, 2: 2, 1: 1}
+        return {
+            name: {
+                stride: network.clone(output_stride=stride)
+                .apply(variables[name], IMAGES, stop=network.num_stages + network.extra_stages)
+                .features
+                for stride in strides
+            }
+            for name, network in kinds.items()
+        }
+
+    for name, by_stride in features(variables).items():
+        strided = by_stride.pop(0)
+        for maps in by_stride.values():
+            for stage, expected in strided.items():
+                step = maps[stage].shape[1] // expected.shape[1]
+                chosen = maps[stage][:, ::step, ::step]
+                np.testing.assert_allclose(
+                    chosen, expected, rtol=1e-4, atol=1e-5, err_msg=f"{name} {stage}"
+                )
+        last = f"stage{kinds[name].num_stages}"
+        assert by_stride[1][last].shape[1:3] == IMAGES.shape[1:3]
+
+
+@pytest.mark.parametrize("network", [tiny(), tiny("wrn"), models.ImageNetResNet(num_classes=2)])
+def test_output_strides_that_stages_cannot_have_are_refused(network):
+    assert network.stride == network.clone(output_stride=network.stride).stride
+    with pytest.raises(UserError, match="output_stride=3"):
+        jax.eval_shape(network.clone(output_stride=3).init, jax.random.key(0), IMAGES)

@@ -28,6 +28,7 @@ from kdjax.losses.hssakd_loss import (
     hssakd_teacher,
     joint_labels,
 )
+from kdjax.losses.layer_contrast import layer_contrast, layer_memory_contrast, layer_weights
 from kdjax.losses.logit_relations import dist, dkd, standardize
 from kdjax.losses.mixskd_loss import MixedPair, Mixskd, mixed_pair, mixskd
 from kdjax.losses.mixup import (
@@ -39,6 +40,7 @@ from kdjax.losses.mixup import (
     mix,
     mixed_cross_entropy,
 )
+from kdjax.losses.noise_contrast import mutual_nce, nce, updated_memories
 from kdjax.losses.online_ensembles import Okddip, cl_ilr, consistency_weight, okddip, one
 from kdjax.losses.regularization import (
     confidence_penalty,
@@ -59,6 +61,7 @@ from kdjax.losses.relations import (
 from kdjax.losses.self_attention import Frskd, frskd, sad
 from kdjax.losses.self_distillation import CsKd, Ddgsd, bake, bake_targets, cs_kd, ddgsd, ps_kd
 from kdjax.losses.singular_vectors import kdsvd
+from kdjax.losses.stage_ensembles import StageEnsembles, stage_ensembles
 
 __all__ = [
     "Byot",
@@ -75,6 +78,7 @@ __all__ = [
     "Mixture",
     "MutualContrast",
     "Okddip",
+    "StageEnsembles",
     "activation_boundary",
     "attention_transfer",
     "bake",
@@ -109,6 +113,9 @@ __all__ = [
     "kd",
     "kdsvd",
     "label_smoothing",
+    "layer_contrast",
+    "layer_memory_contrast",
+    "layer_weights",
     "match_resolution",
     "mix",
     "mixed_cross_entropy",
@@ -116,6 +123,8 @@ __all__ = [
     "mixskd",
     "mutual_contrast",
     "mutual_learning",
+    "mutual_nce",
+    "nce",
     "nst",
     "okddip",
     "one",
@@ -126,8 +135,10 @@ __all__ = [
     "rkd_distance",
     "sad",
     "similarity_preserving",
+    "stage_ensembles",
     "standardize",
     "tf_kd",
+    "updated_memories",
     "vid",
     "vid_log_scale",
     "virtual_logits",

@@ -74,7 +74,7 @@ def mutual_contrast(
     """
     embeddings = [at_least_float32(embedding) for embedding in embeddings]
     labels = _check(embeddings, labels)
-    contrast = _Contrast(embeddings, labels, axis_name, gather_gradient)
+    contrast = Contrast(embeddings, labels, axis_name, gather_gradient)
     pairs = [(a, b) for a in range(len(embeddings)) for b in range(len(embeddings)) if a != b]
     within = [contrast.similarity(a, a) / temperature for a in range(len(embeddings))]
     across = contrast.cross_similarities(pairs, temperature)
@@ -102,7 +102,7 @@ def _check(embeddings: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
     return class_labels(labels, shapes[0][:1], of="embeddings")
 
 
-class _Contrast:
+class Contrast:
     """The batch's anchors (rows), the images they are compared with (columns), and who is who."""
 
     def __init__(self, embeddings, labels, axis_name, gather_gradient):
@@ -134,10 +134,14 @@ class _Contrast:
         return across
 
     def negative_log_likelihood(self, logits: jax.Array) -> jax.Array:
-        """`[B]`: mean over the positives of -log softmax, the anchor's column left out."""
-        log_normalizer = jax.nn.logsumexp(logits, axis=1, where=self.others)
-        positives = jnp.sum(self.positives, axis=1)
-        total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=1)
+        """`[..., B]`: mean over the positives of -log softmax, the anchor's column left out.
+
+        Args:
+          logits: `[..., B, columns]`.
+        """
+        log_normalizer = jax.nn.logsumexp(logits, axis=-1, where=self.others)
+        positives = jnp.sum(self.positives, axis=-1)
+        total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=-1)
         mean = total / jnp.maximum(positives, 1)
         return jnp.where(positives > 0, log_normalizer - mean, 0.0)
 

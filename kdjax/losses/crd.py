@@ -1,13 +1,13 @@
 """Contrastive representation distillation (CRD)."""
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
-from kdjax.numerics import at_least_float32, unit
+from kdjax.losses.noise_contrast import nce, normalizer, remembered_products, updated_memories
+from kdjax.numerics import at_least_float32
 
 
 class CrdMemory(NamedTuple):
@@ -81,44 +81,14 @@ def crd(
             f"{teacher.shape} and {jnp.shape(contrast)}"
         )
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
-    images, count = banks[0].shape[0], contrast.shape[1] - 1
-    noise, total, normalizers = count / images, 0.0, []
+    images, total, normalizers = banks[0].shape[0], 0.0, []
     pairs = ((student, banks[1]), (teacher, banks[0]))
     for (embedding, bank), known in zip(pairs, memory.normalizers, strict=True):
-        scores = _scores(embedding, bank, contrast) / temperature
-        normalizers.append(jnp.where(known > 0, known, _normalizer(scores, images, axis_name)))
+        scores = remembered_products(embedding, bank, contrast) / temperature
+        normalizers.append(jnp.where(known > 0, known, normalizer(scores, images, axis_name)))
         scores -= jnp.log(normalizers[-1])
-        # As in the official code, there is an epsilon in the denominators only.
-        either = jnp.logaddexp(scores, math.log(noise + 1e-7))
-        total += either[:, 0] - scores[:, 0] + jnp.sum(either[:, 1:] - math.log(noise), axis=1)
-    rows = jax.lax.stop_gradient((index, student, teacher))
-    if axis_name is not None:
-        rows = jax.lax.all_gather(rows, axis_name, tiled=True)
-    index, *embeddings = rows
-    banks = [
-        bank.at[index].set(_moved(bank[index], embedding, momentum))
-        for bank, embedding in zip(banks, embeddings, strict=True)
-    ]
-    return total, CrdMemory(*banks, jnp.stack(normalizers).astype(memory.normalizers.dtype))
-
-
-def _scores(embedding: jax.Array, bank: jax.Array, contrast: jax.Array) -> jax.Array:
-    """`[B, 1 + K]` inner products of embeddings `[B, D]` and rows of the memory.
-
-    Products with all rows, of which the wanted ones are taken, need less memory and time than K
-    rows for every image.
-    """
-    bank = bank.astype(embedding.dtype)
-    products = jnp.matmul(embedding, bank.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.take_along_axis(products, contrast, axis=1)
-
-
-def _normalizer(scores: jax.Array, images: int, axis_name: str | None) -> jax.Array:
-    """Z: `images` times the mean of exp(score)."""
-    mean = jnp.mean(jnp.exp(jax.lax.stop_gradient(scores)))
-    return images * (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
-
-
-def _moved(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
-    """Rows `[B, D]` moved towards the new ones, of unit length."""
-    return unit(momentum * old + (1 - momentum) * new).astype(old.dtype)
+        total += nce(scores, images=images)
+    moved = updated_memories(
+        banks, index, (student, teacher), momentum=momentum, axis_name=axis_name
+    )
+    return total, CrdMemory(*moved, jnp.stack(normalizers).astype(memory.normalizers.dtype))

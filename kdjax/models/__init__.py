@@ -50,6 +50,7 @@ from kdjax.models.self_teacher import (
     SelfTaughtOutputs,
     SelfTeacher,
     StageAggregator,
+    StageProjections,
     self_taught,
 )
 from kdjax.models.shufflenet_v1 import ShuffleNetV1
@@ -93,6 +94,7 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "StageAggregator",
+    "StageProjections",
     "StagedNetwork",
     "TreeCohort",
     "WideResNet",

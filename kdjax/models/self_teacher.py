@@ -118,4 +118,31 @@ class StageAggregator(nn.Module):
         return jnp.einsum("bs,bsc->bc", weights, jnp.stack(logits, axis=1), precision=precision)
 
 
+class StageProjections(nn.Module):
+    """L-MCL's meta network: a linear layer for every stage of every network.
+
+    What it makes of the stages' embeddings is compared by `losses.layer_weights`.
+
+    Source: L-MCL; `LossWeightNetwork` in L-MCL models/meta_network.py, whose `proj.i.k` is
+    `network_i_stage(k + 1)` here.
+
+    Attributes:
+      features: length of the projections.
+    """
+
+    features: int = 128
+
+    @nn.compact
+    def __call__(self, embeddings: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
+        """Embeddings `[B, D]` by network and stage to projections `[B, features]` of the same."""
+        found = []
+        for index, stages in enumerate(embeddings):
+            found.append([])
+            for stage, x in enumerate(stages, start=1):
+                dtype, name = accumulation_dtype(x.dtype), f"network_{index}_stage{stage}"
+                dense = layers.dense(x.shape[-1], self.features, dtype=dtype, name=name)
+                found[-1].append(dense(x))
+        return found
+
+
 register_form("mixskd", self_taught)

@@ -188,15 +188,8 @@ def test_mutual_contrast_of_weighted_anchors(name, dtype):
 # Families without a loss of the library: memory banks and queues of the next methods, and parts of
 # networks and schedules, whose tests stand elsewhere.
 WITHOUT_LOSS = (
-    "lmcl_imagenet_memory",
-    "lmcl_meta_sgd",
-    "lmcl_step",
-    "lmcl_weight_network",
     "mcl_contrast_memory",
     "mcl_moco",
-    "okd_contrast_loss",
-    "okd_mcl_loss",
-    "okd_okddip_rampup",
 )
 
 

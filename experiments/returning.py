@@ -1,23 +1,23 @@
 """How large filters become that return from zero, beside those that were kept.
 
-    python -m experiments.returning sfp_40 --config.data.dir=DATA/tfds
+    python -m experiments.returning runs/pruning_cifar100/sfp_40_seed0
 
-A label of experiments.pruning_cifar100 in its first epochs, seed 0. At some steps: the mean norm of
-the filters that the latest pruning kept, and of those that it pruned. What follows the label are
-flags of `kdjax.main`.
+Repeats the first epochs of a run and prints, after some of their steps, the mean norm of the
+filters that the latest pruning kept, and of those that it pruned.
 """
 
 import argparse
+import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
-from absl import flags
+from ml_collections import ConfigDict
 
-from experiments import pruning_cifar100
-from kdjax.cli import command_line
+import kdjax
 from kdjax.parallel import fetch
 from kdjax.pruning import pruning_state
-from kdjax.training.program import Program, build
+from kdjax.training.program import Program
 from kdjax.training.step import TrainState
 from kdjax.tree import leaves
 
@@ -27,26 +27,26 @@ AFTER = (1, 5, 20)  # steps of an epoch; and those around its end
 def norms(state: TrainState) -> tuple[float, float]:
     """Mean norms of the filters that the latest pruning kept, and of the others."""
     params, masks = leaves(state.params), pruning_state(state.opt_state).masks
-    found = {
+    filter_norms = {
         name: np.sqrt(np.square(params[f"{name}/kernel"]).sum((0, 1, 2), dtype=np.float64))
         for name in masks
     }
     kept, others = (
-        np.concatenate([found[name][masks[name] == keep] for name in masks])
+        np.concatenate([filter_norms[name][masks[name] == keep] for name in masks])
         for keep in (True, False)
     )
     return float(kept.mean()), float(others.mean())
 
 
-def rows(run: Program, epochs: int):
+def rows(program: Program, epochs: int):
     """A line for some steps of the first epochs."""
-    constants = run.feed.constants("train")
-    state = run.parallel.replicate(run.init_state())
-    per_epoch = run.steps_per_epoch
+    constants = program.feed.constants("train")
+    state = program.parallel.replicate(program.init_state())
+    per_epoch = program.steps_per_epoch
     step = 0
     for epoch in range(epochs):
-        for steps, batches in run.feed.train(epoch, 0):
-            state, _ = run.train_steps(state, constants, batches)
+        for steps, batches in program.feed.train(epoch, 0):
+            state, _ = program.train_steps(state, constants, batches)
             step += steps
             if step - epoch * per_epoch in (*AFTER, per_epoch - 1, per_epoch):
                 kept, others = norms(fetch(state))
@@ -55,23 +55,16 @@ def rows(run: Program, epochs: int):
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("label", choices=pruning_cifar100.RUNS)
+    parser.add_argument("workdir", type=Path)
     parser.add_argument("--epochs", type=int, default=2)
-    options, extra = parser.parse_known_args(argv)
-    command = [
-        "returning",
-        *pruning_cifar100.RUNS[options.label],
-        *pruning_cifar100.COMMON,
-        "--config.steps_per_dispatch=1",
-        *extra,
-    ]
-    values = flags.FlagValues()
-    command_line.define(values, command)
-    values(command)
-    run = build(values.config)
-    print(f"{options.label}: pruned after every {run.steps_per_epoch} steps")
+    options = parser.parse_args(argv)
+    run = kdjax.load_run(options.workdir)
+    config = ConfigDict(run.config.to_dict())
+    config.steps_per_dispatch = 1
+    program = dataclasses.replace(run, config=config).restore("latest").program
+    print(f"{options.workdir.name}: pruned after every {program.steps_per_epoch} steps")
     print(f"{'step':>5} {'kept':>7} {'pruned':>8}")
-    for row in rows(run, options.epochs):
+    for row in rows(program, options.epochs):
         print(row, flush=True)
 
 

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import os
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from kdjax.errors import UserError
 
 Entry = TypeVar("Entry")
+
+
+class Origin(NamedTuple):
+    """The code that registered an entry.
+
+    Attributes:
+      definition: the qualified name of the function or class that was registered.
+      place: the file that registered it, or its module where no file holds it (a notebook's cell).
+    """
+
+    definition: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.definition} in {self.place}"
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
@@ -23,16 +41,30 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._kind = kind
         self._setting = setting
         self._entries: dict[str, Entry] = {}
+        self._origins: dict[str, Origin] = {}
 
-    def add(self, name: str, entry: Entry) -> Entry:
+    def add(self, name: str, entry: Entry, definition: Any = None) -> Entry:
         """Registers `entry` as `name`, and returns it.
 
+        A definition that is executed again, as a notebook's cell or a config file that is loaded
+        twice, replaces the entry that it registered before.
+
+        Args:
+          name: of the entry.
+          entry: to be registered.
+          definition: the function or class that the entry is made of; None: `entry` itself.
+
         Raises:
-          ValueError: the name is taken.
+          ValueError: the name is registered already, from another file or for another definition.
         """
-        if name in self._entries:
-            raise ValueError(f"{self._kind} {name!r} is registered already")
-        self._entries[name] = entry
+        origin = _origin(entry if definition is None else definition)
+        earlier = self._origins.get(name)
+        if name in self._entries and origin != earlier:
+            raise ValueError(
+                f"{self._kind} {name!r} is registered already, for {earlier}; choose another name "
+                f"for {origin}"
+            )
+        self._entries[name], self._origins[name] = entry, origin
         return entry
 
     def __getitem__(self, name: str) -> Entry:
@@ -61,6 +93,27 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         text = str(name)
         longer = [known for known in self._entries if text and known.startswith(text)]
         return longer or difflib.get_close_matches(text, self._entries, 3, 0.3) or [*self._entries]
+
+
+def _origin(definition: Any) -> Origin:
+    """The origin of a definition that kdjax is registering.
+
+    The file is that of the innermost code on the stack that is outside of kdjax or, for what kdjax
+    registers of its own, at the top level of a module.
+    """
+    frame = sys._getframe(2)
+    while (
+        frame.f_back is not None
+        and frame.f_code.co_name != "<module>"
+        and frame.f_globals.get("__name__", "").partition(".")[0] == "kdjax"
+    ):
+        frame = frame.f_back
+    file = frame.f_code.co_filename
+    is_file = os.path.exists(file)
+    place = os.path.realpath(file) if is_file else frame.f_globals.get("__name__", file)
+    while isinstance(definition, functools.partial):
+        definition = definition.func
+    return Origin(getattr(definition, "__qualname__", type(definition).__qualname__), place)
 
 
 def joined(names) -> str:

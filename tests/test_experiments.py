@@ -15,6 +15,7 @@ from kdjax import pruning
 from kdjax.cli.command_line import parse
 from kdjax.training import stages
 from kdjax.training.step import TrainState
+from tests.tiny_runs import pruning as pruning_runs
 
 EXPERIMENT = types.SimpleNamespace(
     TITLE="A title",
@@ -230,6 +231,19 @@ def test_norms_of_returning_filters():
     pruned = pruning.PruningState(np.zeros((), np.int32), masks, masks)
     state = TrainState(0, {"net": {"conv": {"kernel": kernel}}}, {}, (pruned,))
     assert returning.norms(state) == pytest.approx((7.5, 1.0))
+
+
+@pytest.mark.slow
+def test_returning_filters_of_a_run(tmp_path, capsys):
+    workdir = tmp_path / "sfp"
+    stages.train(pruning_runs.config(pruning_runs.written(tmp_path), "sfp", epochs=1), workdir)
+    capsys.readouterr()
+    returning.main([str(workdir), "--epochs=1"])
+    first, _, *rows = capsys.readouterr().out.splitlines()
+    assert first == "sfp: pruned after every 6 steps"
+    steps, kept, pruned = zip(*(map(float, row.split()) for row in rows), strict=True)
+    assert steps == (1, 5, 6)
+    assert pruned[-1] == 0 < min(pruned[:-1]) and min(kept) > 0
 
 
 @pytest.mark.slow

@@ -50,11 +50,12 @@ def register_augmentation(
       evaluation_crop: share of the shorter side that streamed evaluation keeps, in (0, 1].
 
     Raises:
-      ValueError: the name is taken, or `evaluation_crop` is out of range.
+      ValueError: the name is registered already, by another definition, or `evaluation_crop` is
+        out of range.
     """
     if not 0 < evaluation_crop <= 1:
         raise ValueError(f"evaluation_crop={evaluation_crop} must be in (0, 1]")
-    AUGMENTATIONS.add(name, Augmentation(augment, crop, evaluation_crop))
+    AUGMENTATIONS.add(name, Augmentation(augment, crop, evaluation_crop), augment)
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:

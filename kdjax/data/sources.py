@@ -51,12 +51,12 @@ def register_source(
       settings: which of 'dir' and 'layout' `open_kind` reads; others are refused.
 
     Raises:
-      ValueError: the kind is taken, has a colon, or a setting is unknown.
+      ValueError: the kind is registered already, has a colon, or a setting is unknown.
     """
     unknown = set(settings) - _OPTIONAL_SETTINGS.keys()
     if ":" in kind or unknown:
         raise ValueError(f"kind={kind!r} with settings {sorted(settings)} cannot be registered")
-    SOURCES.add(kind, SourceKind(open_kind, place, tuple(settings)))
+    SOURCES.add(kind, SourceKind(open_kind, place, tuple(settings)), open_kind)
 
 
 def open_source(data) -> Source:

@@ -177,12 +177,12 @@ def register(name: str, *, settings: type = NoSettings, **fields: Any):
       **fields: of `MethodEntry`. `section` and `family` are the name unless given.
 
     Raises:
-      ValueError: the name is taken, or a field is unknown.
+      ValueError: the name is registered already, by another definition, or a field is unknown.
     """
     fields = {"section": name, "family": name} | fields
 
     def decorate(build: Callable[..., Method]) -> Callable[..., Method]:
-        entry = METHODS.add(name, MethodEntry(name, build, settings, **fields))
+        entry = METHODS.add(name, MethodEntry(name, build, settings, **fields), build)
 
         @functools.wraps(build)
         def method(cohort, *positional, **keywords):

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.networks import Network
+from kdjax.tree import leaves
 
 _WHERE = "config.start.checkpoint"
 
 
 def started(method: base.Method, network: Network, networks: Sequence[str]) -> base.Method:
-    """`method`, whose only network starts from the weights of `network`.
+    """A method whose only network starts from trained weights.
 
-    Its branches start from trained ones where `network` has some, too; otherwise they and all else
-    that the method adds start as ever.
+    Branches start from the trained ones where `network` has them. Everything else that the method
+    adds is initialized as without `network`.
 
     Args:
-      method: any.
+      method: the method to start.
       network: a trained network of the same name, with branches or without.
       networks: the names of the method's networks, `config.networks`.
 
     Raises:
-      UserError: there are several networks, which would all be the same; the trained one is
-        another, or was made smaller and the method reads more of it than logits; and by `init`,
-        where the weights have no place in the method's networks.
+      UserError: `networks` has several names; the trained network is another one, or a compact one
+        of which the method reads more than the logits. `init` raises it where the trained arrays
+        are not those of the method's network.
     """
     if len(networks) > 1:
         raise UserError(f"{_WHERE} takes one network in config.networks: several would be the same")
@@ -46,37 +47,44 @@ def started(method: base.Method, network: Network, networks: Sequence[str]) -> b
 
     def init(key, images):
         params, model_state = method.init(key, images)
-        own = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-        own = {
-            name: tree | {"network_0": _placed(tree.get("network_0", {}), network, name)}
-            for name, tree in own.items()
-            if name in network.variables
-        }
-        statistics = own.get("batch_stats", model_state["batch_stats"])
-        return params | {"cohort": own["params"]}, model_state | {"batch_stats": statistics}
+        state = {"params": params, "model_state": model_state}
+        trained = _trained_arrays(method, network, state)
+
+        def initial(path, array):
+            array_path = jax.tree_util.keystr(path, simple=True, separator="/")
+            return jnp.asarray(trained.get(array_path, array), array.dtype)
+
+        state = jax.tree_util.tree_map_with_path(initial, state)
+        return state["params"], state["model_state"]
 
     return method._replace(init=init)
 
 
-def _placed(tree: dict, network: Network, collection: str) -> dict:
-    """A network's variables with the trained ones in their places."""
-    trained = network.variables[collection]
-    if "backbone" in tree and "backbone" not in trained:
-        return tree | {"backbone": _same(tree["backbone"], trained, network.spec.full_name)}
-    if "backbone" in trained and "backbone" not in tree:
-        trained = trained["backbone"]
-    return _same(tree, trained, network.spec.full_name)
+def _trained_arrays(method: base.Method, network: Network, state: dict) -> dict[str, Any]:
+    """The trained arrays by the paths that they have in the method's initial state.
 
-
-def _same(tree: dict, trained: dict, name: str) -> dict:
-    old, new = (traverse_util.flatten_dict(each, sep="/") for each in (tree, trained))
+    Raises:
+      UserError: a trained array without a place in the state, or a place without one.
+    """
+    paths = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), state
+    )
+    places = method.variables(paths["params"], paths["model_state"], 0)
+    if method.form.name and not network.spec.form.name:
+        places = {collection: tree["backbone"] for collection, tree in places.items()}
+    elif network.spec.form.name and not method.form.name:
+        network = network.backbone
+    trained, places, arrays = leaves(network.variables), leaves(places), leaves(state)
     wrong = sorted(
         path
-        for path in old.keys() | new.keys()
-        if path not in old or path not in new or old[path].shape != new[path].shape
+        for path in trained.keys() | places.keys()
+        if path not in trained
+        or path not in places
+        or trained[path].shape != arrays[places[path]].shape
     )
     if wrong:
         raise UserError(
-            f"{_WHERE} holds {name}, whose arrays are not those of config.networks: {wrong[0]}"
+            f"{_WHERE} holds {network.spec.full_name}, whose arrays are not those of "
+            f"config.networks: {wrong[0]}"
         )
-    return jax.tree.map(lambda array, like: jnp.asarray(array, like.dtype), trained, tree)
+    return {places[path]: array for path, array in trained.items()}

@@ -114,9 +114,10 @@ def register(
       **fields: further arguments of `constructor`.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name is registered already, by another definition.
     """
-    NETWORKS.add(name, NetworkEntry(functools.partial(constructor, **fields), torch_names))
+    entry = NetworkEntry(functools.partial(constructor, **fields), torch_names)
+    NETWORKS.add(name, entry, constructor)
 
 
 def register_form(
@@ -137,14 +138,15 @@ def register_form(
       default: the number that names leave out.
 
     Raises:
-      ValueError: the form or its suffix is taken, or the suffix has other characters than letters.
+      ValueError: the name or the suffix is registered already, or the suffix has other characters
+        than small letters.
     """
     suffix = suffix or name
     if not re.fullmatch("[a-z]+", suffix):
         raise ValueError(f"the suffix {suffix!r} of form {name!r} may have small letters only")
-    if any(entry.suffix == suffix for entry in FORMS.values()):
+    if any(entry.suffix == suffix for other, entry in FORMS.items() if other != name):
         raise ValueError(f"the suffix {suffix!r} is registered already")
-    FORMS.add(name, FormEntry(make, suffix, option, default))
+    FORMS.add(name, FormEntry(make, suffix, option, default), make)
 
 
 def names() -> list[str]:

@@ -47,9 +47,9 @@ def register_policy(name: str, apply: Apply, *, takes_fill: bool = False) -> Non
         channel.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name is registered already, by another definition.
     """
-    POLICIES.add(name, Policy(apply, takes_fill))
+    POLICIES.add(name, Policy(apply, takes_fill), apply)
 
 
 register_policy("augmix", augmix)

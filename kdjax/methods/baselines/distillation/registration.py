@@ -47,7 +47,6 @@ def register_baseline(
     entry = {"reads": reads, "source": source, "paper": paper, "family": family}
 
     def decorate(kind: type[Baseline]) -> type[Baseline]:
-        BASELINES[name] = kind
         own = [field for field in dataclasses.fields(kind) if is_setting(field)]
         settings = _settings_of(kind.__name__, own, *weights)
         names = {field.name for field in own}
@@ -57,7 +56,10 @@ def register_baseline(
             fields = {field: getattr(values, field) for field in names}
             return kind(**fields, **{key: context[key] for key in context if key in wanted})
 
-        register(name, settings=settings, **entry)(_builder(make, kind.constants))
+        build = _builder(make, kind.constants)
+        build.__qualname__ = kind.__qualname__
+        register(name, settings=settings, **entry)(build)
+        BASELINES[name] = kind
         return kind
 
     return decorate

@@ -20,7 +20,7 @@ from flax import traverse_util
 from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.files import StateDict, encoded, read, some, write
-from kdjax.interop.names import online, self_kd  # noqa: F401 (register their namings)
+from kdjax.interop.names import deeplab, online, self_kd  # noqa: F401 (register their namings)
 
 __all__ = [
     "Report",
@@ -118,7 +118,7 @@ def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
     state = select(state)
     _, entries = _best_dialect(module, mapping.shapes(module, _IMAGE_SHAPE), state)
     for entry in entries:
-        own = entry.path[1] in ("classifier", "backbone")
+        own = entry.path[1] in ("classifier", "backbone", "head")
         if own and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
             return _length(entry.name, state[entry.name])
     raise UserError(

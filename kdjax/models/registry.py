@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -39,12 +39,18 @@ class FormEntry(NamedTuple):
       suffix: in names.
       option: keyword of `make` that is a number in names; '' where there is none.
       default: the number that names leave out.
+      more: further keywords of `make` that are numbers, with their defaults; names do not have
+        them, descriptions do.
+      classifies: whether the network keeps its own classifier. Otherwise another head stands in
+        its place, for any number of channels.
     """
 
     make: Callable[..., nn.Module]
     suffix: str
     option: str = ""
     default: int = 1
+    more: Mapping[str, int] = {}
+    classifies: bool = True
 
 
 class Form(NamedTuple):
@@ -127,6 +133,8 @@ def register_form(
     suffix: str = "",
     option: str = "",
     default: int = 1,
+    more: Mapping[str, int] | None = None,
+    classifies: bool = True,
 ) -> None:
     """Registers a form, so that `create('NETWORK_suffix')` is `make(network)`, for every network.
 
@@ -136,6 +144,8 @@ def register_form(
       suffix: in names, letters only; '' is the form's name.
       option: keyword of `make` for the number behind the suffix, if one may stand there.
       default: the number that names leave out.
+      more: further keywords of `make` that are numbers, with their defaults.
+      classifies: whether the network keeps its own classifier.
 
     Raises:
       ValueError: the name or the suffix is registered already, or the suffix has other characters
@@ -146,7 +156,8 @@ def register_form(
         raise ValueError(f"the suffix {suffix!r} of form {name!r} may have small letters only")
     if any(entry.suffix == suffix for other, entry in FORMS.items() if other != name):
         raise ValueError(f"the suffix {suffix!r} is registered already")
-    FORMS.add(name, FormEntry(make, suffix, option, default), make)
+    entry = FormEntry(make, suffix, option, default, dict(more or {}), classifies)
+    FORMS.add(name, entry, make)
 
 
 def names() -> list[str]:
@@ -173,7 +184,8 @@ def parse(name: str) -> NetworkName:
             if entry.suffix != match[2] or (match[3] and not entry.option):
                 continue
             number = int(match[3] or entry.default)
-            return NetworkName(match[1], Form(form, ((entry.option, number),) * bool(entry.option)))
+            options = ((entry.option, number),) * bool(entry.option)
+            return NetworkName(match[1], Form(form, (*options, *entry.more.items())))
     near = NETWORKS.nearest(name.lower())
     raise UserError(f"unknown network {name!r}; the nearest names are {', '.join(near)}")
 

@@ -3,6 +3,7 @@
 from kdjax.networks.normalization import NAMED, Normalization, renormalization
 from kdjax.networks.spec import InputSpec, NetworkSpec
 from kdjax.networks.store import Network, load, save
+from kdjax.segmentation import deeplab as _deeplab  # noqa: F401 (registers its form)
 
 __all__ = [
     "NAMED",

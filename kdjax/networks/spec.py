@@ -82,7 +82,8 @@ class NetworkSpec:
       num_classes: number of classes.
       input: the images that it is trained on.
       form: what is added to it, such as HSAKD's branches.
-      compaction: which filters are left where some have been removed; of networks without a form.
+      compaction: which filters are left where some have been removed; of networks without a form,
+        or in one that reads any number of channels.
     """
 
     name: str
@@ -163,8 +164,9 @@ class NetworkSpec:
         if not _is_positive(num_classes):
             raise _unusable("num_classes", num_classes, "a positive integer")
         form = _form_of(values["form"])
-        if form.name and values["compaction"] is not None:
-            raise _unusable("compaction", "...", "null for networks in a form")
+        branched = form.name and models.FORMS[form.name].classifies
+        if branched and values["compaction"] is not None:
+            raise _unusable("compaction", "...", "null for networks with branches")
         return cls(
             name,
             num_classes,
@@ -180,8 +182,11 @@ def _form_of(values: Any) -> models.Form:
     if name == "" and not options:
         return models.PLAIN
     known = isinstance(name, str) and name in models.FORMS
-    wanted = {models.FORMS[name].option} - {""} if known else set()
-    if not known or options.keys() != wanted or not all(map(_is_positive, options.values())):
+    entry = models.FORMS[name] if known else None
+    wanted = {entry.option, *entry.more} - {""} if known else set()
+    numbers = [value for option, value in options.items() if not known or option not in entry.more]
+    others = [value for value in options.values() if value not in (0, False)]
+    if not known or options.keys() != wanted or not all(map(_is_positive, [*numbers, *others])):
         raise _unusable("form", values, "a registered form with its options")
     return models.Form(name, tuple(options.items()))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from flax import traverse_util
 
+from kdjax import models
 from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.networks import metadata as descriptions
@@ -39,9 +40,19 @@ class Network(NamedTuple):
 
     @property
     def backbone(self) -> Network:
-        """The network without its form: without branches."""
+        """The network without its form: without branches.
+
+        Raises:
+          UserError: another head is in the place of the network's classifier.
+        """
         if not self.spec.form.name:
             return self
+        if not models.FORMS[self.spec.form.name].classifies:
+            raise UserError(
+                f"{self.spec.full_name} has no classifier of images; start from it by "
+                "config.start.checkpoint, or export its state dict (--job=export --formats=torch "
+                "--torch_file=FILE)"
+            )
         variables = {name: tree["backbone"] for name, tree in self.variables.items()}
         return Network(self.spec.backbone, variables)
 

@@ -1,0 +1,32 @@
+"""Semantic segmentation: DeepLabV3, its losses and measures, masks on disk, joint augmentation.
+
+Pixels of a mask are classes from 0, and `IGNORED` where a pixel counts nowhere.
+"""
+
+from kdjax.segmentation.deeplab import DeepLabV3, SegmentationOutputs, deeplab
+from kdjax.segmentation.losses import pixel_cross_entropy, pixel_weights, weighted_mean
+from kdjax.segmentation.measures import (
+    IGNORED,
+    class_accuracies,
+    confusion,
+    intersection_over_union,
+    mean_iou,
+    pixel_accuracy,
+)
+from kdjax.segmentation.resize import bilinear
+
+__all__ = [
+    "IGNORED",
+    "DeepLabV3",
+    "SegmentationOutputs",
+    "bilinear",
+    "class_accuracies",
+    "confusion",
+    "deeplab",
+    "intersection_over_union",
+    "mean_iou",
+    "pixel_accuracy",
+    "pixel_cross_entropy",
+    "pixel_weights",
+    "weighted_mean",
+]

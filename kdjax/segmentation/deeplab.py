@@ -1,0 +1,259 @@
+"""DeepLabV3: a classifier of pixels on the feature maps of a network without its own classifier.
+
+Source: Chen et al. 2017 (arXiv 1706.05587), sections 3.2 and 3.3; torchvision
+models/segmentation/deeplabv3.py and fcn.py. The form of CIRKD, in which MixSKD was transferred, has
+other values of the fields: width 512, align_corners and head_dropout 0.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import UserError
+from kdjax.models import layers
+from kdjax.models.registry import register_form
+from kdjax.models.staged import StagedNetwork
+from kdjax.numerics import accumulation_dtype
+from kdjax.segmentation.resize import bilinear
+
+
+class SegmentationOutputs(NamedTuple):
+    """The result of a network for segmentation.
+
+    Attributes:
+      logits: `[B, H, W, N]`, of every pixel of the image, float32 at least.
+      auxiliary: the same of the auxiliary head, or None without one.
+      coarse: `[B, h, w, N]`, `logits` before they are resized.
+      coarse_auxiliary: `auxiliary` before it is resized, or None.
+      features: of the network, as in `kdjax.models.Outputs`.
+    """
+
+    logits: jax.Array
+    auxiliary: jax.Array | None
+    coarse: jax.Array
+    coarse_auxiliary: jax.Array | None
+    features: dict[str, jax.Array]
+
+
+class _Layers(nn.Module):
+    """Layers with common settings.
+
+    Attributes:
+      dtype: compute dtype; parameters are float32.
+      axis_name: mapped axis over which BatchNorm statistics are shared, or None.
+    """
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.nowrap
+    def block(
+        self, x: jax.Array, features: int, size: int, train: bool, dilation: int = 1, name: str = ""
+    ) -> jax.Array:
+        """Convolution, BatchNorm, ReLU: `[B, H, W, C] -> [B, H, W, features]`."""
+        x = layers.conv(
+            features,
+            size,
+            dilation=dilation,
+            kernel_init=layers.UNIFORM_INIT,
+            dtype=self.dtype,
+            name=f"{name}conv",
+        )(x)
+        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=f"{name}bn")
+        return nn.relu(norm(x, train))
+
+    @nn.nowrap
+    def classify(self, x: jax.Array, num_classes: int) -> jax.Array:
+        """A 1x1 convolution to logits, in float32 at least."""
+        return layers.conv(
+            num_classes,
+            1,
+            use_bias=True,
+            kernel_init=layers.UNIFORM_INIT,
+            dtype=accumulation_dtype(self.dtype),
+            name="classifier",
+        )(x)
+
+
+class AtrousPyramid(_Layers):
+    """Atrous spatial pyramid pooling, `[B, H, W, C] -> [B, H, W, width]`.
+
+    A 1x1 convolution, three dilated 3x3 ones and the mean of the image, side by side; then a 1x1
+    convolution and dropout.
+
+    Attributes:
+      width: channels of every part and of the result.
+      rates: dilations.
+      dropout: probability.
+    """
+
+    width: int = 256
+    rates: tuple[int, ...] = (12, 24, 36)
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        parts = [self.block(x, self.width, 1, train, name="point_")]
+        for index, rate in enumerate(self.rates, start=1):
+            parts.append(self.block(x, self.width, 3, train, rate, name=f"rate{index}_"))
+        pooled = layers.global_average_pool(x)[:, None, None]
+        pooled = self.block(pooled, self.width, 1, train, name="pool_")
+        parts.append(jnp.broadcast_to(pooled, parts[0].shape))
+        x = self.block(jnp.concatenate(parts, axis=-1), self.width, 1, train, name="project_")
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+class DeepLabHead(_Layers):
+    """The last feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`.
+
+    Attributes:
+      num_classes: N.
+      width, rates, dropout: of `AtrousPyramid`.
+      head_dropout: probability, before the logits.
+    """
+
+    num_classes: int = 21
+    width: int = 256
+    rates: tuple[int, ...] = (12, 24, 36)
+    dropout: float = 0.5
+    head_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = AtrousPyramid(
+            self.dtype, self.axis_name, self.width, self.rates, self.dropout, name="aspp"
+        )(x, train)
+        x = self.block(x, self.width, 3, train)
+        x = nn.Dropout(self.head_dropout, deterministic=not train)(x)
+        return self.classify(x, self.num_classes)
+
+
+class AuxiliaryHead(_Layers):
+    """An earlier feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`, by C / 4 channels.
+
+    Attributes:
+      num_classes: N.
+      dropout: probability, before the logits.
+    """
+
+    num_classes: int = 21
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = self.block(x, max(1, x.shape[-1] // 4), 3, train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self.classify(x, self.num_classes)
+
+
+class DeepLabV3(nn.Module):
+    """A network whose pixels are classified: its last stage by `DeepLabHead`.
+
+    The variables are under `backbone` (without the classifier and what stands between it and the
+    last stage), `head` and `auxiliary`. In training with dropout, `rngs` must have 'dropout'.
+
+    Attributes:
+      network: whose stages are used; its `num_classes` is the number of classes of the pixels.
+      rates: dilations of the pyramid.
+      width: channels of the head.
+      auxiliary: whether the last stage but one has an auxiliary head.
+      align_corners: how logits are resized, as in `bilinear`.
+      dropout: probability behind the pyramid.
+      head_dropout: probability before the logits.
+      auxiliary_dropout: probability before the auxiliary logits.
+    """
+
+    network: StagedNetwork
+    rates: tuple[int, ...] = (12, 24, 36)
+    width: int = 256
+    auxiliary: bool = True
+    align_corners: bool = False
+    dropout: float = 0.5
+    head_dropout: float = 0.0
+    auxiliary_dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> SegmentationOutputs:
+        """Images `[B, H, W, C]` to `SegmentationOutputs`.
+
+        Args:
+          images: `[B, H, W, C]`.
+          train: whether BatchNorm uses the batch's statistics (`batch_stats` must be mutable), and
+            dropout drops.
+        """
+        last, (height, width) = self.network.num_stages, images.shape[1:3]
+        network = self.network.clone(parent=self, name="backbone")
+        features = network(images, train, stop=last).features
+        common = {
+            "dtype": network.dtype,
+            "axis_name": network.axis_name,
+            "num_classes": network.num_classes,
+        }
+        coarse = DeepLabHead(
+            **common,
+            width=self.width,
+            rates=self.rates,
+            dropout=self.dropout,
+            head_dropout=self.head_dropout,
+            name="head",
+        )(features[f"stage{last}"], train)
+        coarse_auxiliary = auxiliary = None
+        if self.auxiliary:
+            head = AuxiliaryHead(**common, dropout=self.auxiliary_dropout, name="auxiliary")
+            coarse_auxiliary = head(features[f"stage{last - 1}"], train)
+            auxiliary = self._resized(coarse_auxiliary, height, width)
+        logits = self._resized(coarse, height, width)
+        return SegmentationOutputs(logits, auxiliary, coarse, coarse_auxiliary, features)
+
+    @nn.nowrap
+    def _resized(self, logits: jax.Array, height: int, width: int) -> jax.Array:
+        return bilinear(logits, height, width, align_corners=self.align_corners)
+
+
+def deeplab(
+    network: StagedNetwork,
+    output_stride: int = 8,
+    rate: int = 12,
+    width: int = 256,
+    auxiliary: int = 1,
+    align_corners: int = 0,
+) -> DeepLabV3:
+    """`DeepLabV3` of a network, as its names and descriptions say it: by whole numbers.
+
+    Args:
+      network: of two stages or more.
+      output_stride: pixels of the image per pixel of the last feature map, along one side.
+      rate: the pyramid has this dilation, twice and three times it.
+      width, auxiliary, align_corners: of `DeepLabV3`; the latter two 0 or 1.
+
+    Raises:
+      UserError: the network cannot have this stride.
+    """
+    if hasattr(network, "output_stride"):
+        network = network.clone(output_stride=output_stride)
+    if network.stride != output_stride:
+        raise UserError(
+            f"output_stride={output_stride}: {type(network).__name__} cannot be dilated, its "
+            f"stride is {network.stride}; use that, or a residual network such as resnet18"
+        )
+    return DeepLabV3(
+        network,
+        rates=(rate, 2 * rate, 3 * rate),
+        width=width,
+        auxiliary=bool(auxiliary),
+        align_corners=bool(align_corners),
+    )
+
+
+register_form(
+    "deeplab",
+    deeplab,
+    option="output_stride",
+    default=8,
+    more={"rate": 12, "width": 256, "auxiliary": 1, "align_corners": 0},
+    classifies=False,
+)

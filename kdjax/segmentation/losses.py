@@ -1,0 +1,74 @@
+"""Cross entropy of pixels, some of which count nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.numerics import at_least_float32
+from kdjax.segmentation.measures import IGNORED
+
+
+def pixel_weights(
+    labels: jax.Array, *, ignored: int = IGNORED, class_weights: Sequence[float] | jax.Array = ()
+) -> jax.Array:
+    """How much every pixel counts: 0 if it is ignored, else its class's weight, or 1.
+
+    Args:
+      labels: integers `[B, H, W]`.
+      ignored: the label of pixels that count nowhere.
+      class_weights: `[N]`, or () for equal ones.
+
+    Returns:
+      float `[B, H, W]`
+    """
+    valid = labels != ignored
+    if not len(class_weights):
+        return valid.astype(jnp.float32)
+    weights = at_least_float32(jnp.asarray(class_weights))
+    return jnp.where(valid, weights[jnp.where(valid, labels, 0)], 0)
+
+
+def pixel_cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, ignored: int = IGNORED
+) -> jax.Array:
+    """The cross entropy of every pixel, 0 where it is ignored.
+
+    Source: `torch.nn.functional.cross_entropy(ignore_index=..., reduction='none')`.
+
+    Args:
+      logits: `[B, H, W, N]`.
+      labels: integers `[B, H, W]`, 0 .. N - 1 or `ignored`.
+      ignored: the label of pixels that count nowhere; they have no gradient.
+
+    Returns:
+      `[B, H, W]`, in float32 at least.
+    """
+    logits, valid = at_least_float32(logits), labels != ignored
+    chosen = jnp.where(valid, labels, 0)[..., None]
+    target = jnp.take_along_axis(logits, chosen, axis=-1)[..., 0]
+    return jnp.where(valid, jax.nn.logsumexp(logits, axis=-1) - target, 0)
+
+
+def weighted_mean(
+    values: jax.Array, weights: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """The weighted mean of `values`, with weights of a batch that may lie on several devices.
+
+    The mean over devices of what they return is the weighted mean over all their values, however
+    the ignored ones are spread.
+
+    Args:
+      values: any shape.
+      weights: like `values`.
+      axis_name: mapped device axis, or None.
+
+    Returns:
+      A scalar, 0 if all weights are. (`torch` divides 0 by 0 there.)
+    """
+    total = weights.sum()
+    if axis_name is not None:
+        total = jax.lax.pmean(total, axis_name)
+    return (values * weights).sum() / jnp.where(total > 0, total, 1)

@@ -94,6 +94,10 @@ class Method(NamedTuple):
         over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
         logits of M transformed views of each image are `[B, M, N * M]`.
+      after_update: `(params, model_state, batch, key) -> model_state`, what is learned otherwise
+        than by the optimizer, such as a meta network: called at the end of every step with the
+        parameters after it, and the batch and key of `loss`. Arrays that it changes must come out
+        equal on all devices, so it averages over the device axis itself. None: nothing.
       optimizer: what becomes of the config's optimizer, where a method trains some parameters in
         some steps only.
       inputs: `(batch, key) -> Inputs`, what `loss` shows its networks of this batch with this key,
@@ -112,6 +116,7 @@ class Method(NamedTuple):
         [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
     ]
     predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]]
+    after_update: Callable[[Params, ModelState, Batch, jax.Array], ModelState] | None = None
     optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: (
         tx
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -89,6 +90,7 @@ def create(
     teacher: Network | None = None,
     images: InputSpec | None = None,
     compactions: Mapping[str, models.Compaction] | None = None,
+    schedule: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Method:
     """The method that `config.method` names, over the cohort that `config.networks` names.
 
@@ -103,6 +105,8 @@ def create(
         them in its own. None: it sees them as the networks do.
       compactions: which filters are left of networks that were made smaller, by 'network_i', whose
         weights come from elsewhere; None for networks as they start, see `config.start`.
+      schedule: the learning rate of a step, for methods with an optimizer of their own; they cannot
+        be trained without.
 
     Raises:
       UserError: unknown method, network or dtype, or settings that the method cannot run with.
@@ -120,6 +124,7 @@ def create(
         partners=config.data.partners,
         train_labels=train_labels,
         learning_rate=config.optimizer.learning_rate,
+        schedule=schedule,
         teacher=lambda: _teacher(config, num_classes, teacher, images),
     )
     chosen = {name: getattr(context, name) for name in entry.context}

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -48,6 +49,7 @@ class Context(NamedTuple):
       partners: `config.data.partners`.
       train_labels: `[images]` classes of the training split.
       learning_rate: `config.optimizer.learning_rate`.
+      schedule: the learning rate of a step, `config.optimizer`'s; None where nothing is trained.
       teacher: `() -> kdjax.methods.create.Teacher`, which reads the trained network.
     """
 
@@ -56,6 +58,7 @@ class Context(NamedTuple):
     partners: int
     train_labels: np.ndarray | None
     learning_rate: float
+    schedule: Callable[[jax.Array], jax.Array] | None
     teacher: Callable[[], Any]
 
 

@@ -197,6 +197,7 @@ def build(
             train_labels=dataset.train.labels,
             teacher=stand_in,
             compactions=compactions,
+            schedule=optimizers.learning_rate(config, feed.steps_per_epoch),
         )
 
     return _compiled(config, parallel, feed, create_method, compactions)

@@ -69,6 +69,8 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
         grads, model_state, metrics = _averaged(grads, model_state, {"loss": loss, **metrics})
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if method.after_update is not None:
+            model_state = method.after_update(params, model_state, batch, key)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     def steps(state, constants, batches):

@@ -171,6 +171,28 @@ def test_scan_of_nothing_but_arrays_keeps_order():
     assert carry == 11 and out.tolist() == [0, 0, 1, 4]
 
 
+def test_what_is_learned_after_an_update_sees_the_new_parameters(start):
+    """And the batch and key of the loss; it is not averaged again."""
+    state, tx = start
+    plain = linear_method()
+
+    def after_update(params, model_state, batch, key):
+        loss, _ = plain.loss(params, model_state, batch, key)
+        return model_state | {"later": jax.lax.pmean(loss, AXIS)}
+
+    method = plain._replace(after_update=after_update)
+    step = training.train_step(method, tx, prepare, seed=0)
+    some = batches(1)
+    mapped = jax.vmap(step, in_axes=(None, None, 0), axis_name=AXIS)
+    after, _ = jax.jit(mapped)(state, {}, jax.tree.map(lambda x: x[None], some))
+    after = jax.tree.map(lambda x: x[0], after)
+    batch, key = training.step_batch(prepare, 0)({}, jax.tree.map(lambda x: x[0], some), 0, 0)
+    expected, _ = plain.loss(after.params, after.model_state, batch, key)
+    np.testing.assert_allclose(after.model_state["later"], expected, rtol=1e-5)
+    before, _ = plain.loss(state.params, state.model_state, batch, key)
+    assert abs(before - expected) > 1e-3
+
+
 def test_states_are_averaged_but_for_constants_and_memories():
     def loss(params, model_state, batch, key):
         device = jax.lax.axis_index(AXIS).astype(jnp.float32)

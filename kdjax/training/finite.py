@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.training.step import TrainState
 from kdjax.tree import leaves
 
+_PARAMS = "params/"
 
-def not_finite(state: Any) -> list[str]:
-    """The paths of the arrays of a tree that have an infinity or NaN.
+
+def not_finite(state: TrainState) -> list[str]:
+    """What of a state is infinite or NaN: the paths of its arrays.
+
+    Of parameters the squares are looked at: norms, variances and weight decay compute with them,
+    and parameters that large have lost all that was learned.
 
     Args:
       state: device arrays, replicated where there are several devices.
@@ -22,12 +26,15 @@ def not_finite(state: Any) -> list[str]:
         for path, leaf in leaves(state).items()
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     }
+    squared = {f"square of {path}": x for path, x in arrays.items() if path.startswith(_PARAMS)}
+    others = {path: x for path, x in arrays.items() if not path.startswith(_PARAMS)}
     if not arrays:
         return []
-    finite = np.asarray(_finite(list(arrays.values())))
-    return [path for path, good in zip(arrays, finite, strict=True) if not good]
+    finite = np.asarray(_finite(list(squared.values()), list(others.values())))
+    return [name for name, good in zip([*squared, *others], finite, strict=True) if not good]
 
 
 @jax.jit
-def _finite(arrays: list[jax.Array]) -> jax.Array:
+def _finite(squared: list[jax.Array], others: list[jax.Array]) -> jax.Array:
+    arrays = [*map(jnp.square, squared), *others]
     return jnp.stack([jnp.isfinite(array).all() for array in arrays])

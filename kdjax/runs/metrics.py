@@ -12,13 +12,14 @@ from pathlib import Path
 from kdjax.errors import UserError
 from kdjax.runs import files, schema
 from kdjax.runs.schema import Damaged
+from kdjax.runs.tensorboard import EventWriter
 
 _MAX_ROW = 2**20  # bytes
 
 # A row as it is written: told without parsing, so that a long file costs little at a resumption.
 _ROW = re.compile(
     rb'\{"step": (0|[1-9]\d{0,14})'
-    rb'(?:, "[^"\\\x00-\x1f\x7f-\xff]+": -?(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d{1,2})?)*\}\n'
+    rb'(?:, "[^"\\\x00-\x1f\x7f-\xff]+": -?(?:0|[1-9]\d{0,99})(?:\.\d+)?(?:e[+-]?\d{1,2})?)*\}\n'
 )
 _FIELDS = {"step": schema.integer(0, 10**15 - 1)}
 
@@ -64,10 +65,7 @@ class MetricsWriter:
         except OSError as error:
             raise files.cannot_write(self._path, error) from error
         if self._tensorboard is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, row["step"])
-            self._tensorboard.flush()
+            self._tensorboard.write(row)
 
     def close(self) -> None:
         """Closes TensorBoard's file."""
@@ -102,6 +100,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     before, number = -1, 0
     try:
+        schema.check_regular(path)
         with open(path, "rb") as file:
             while line := file.readline(_MAX_ROW):
                 number += 1
@@ -129,9 +128,7 @@ def _checked_step(line: bytes) -> int:
     return row["step"]
 
 
-def _tensorboard(workdir: Path, step: int):
+def _tensorboard(workdir: Path, step: int) -> EventWriter | None:
     if importlib.util.find_spec("tensorboardX") is None:
         return None
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=True)
+    return EventWriter(workdir / "tensorboard", step)

@@ -11,9 +11,11 @@ from kdjax.runs.metrics import MetricsWriter
 
 def write(workdir, rows, step=0):
     writer = MetricsWriter(workdir, step)
-    for row in rows:
-        writer.write(row)
-    writer.close()
+    try:
+        for row in rows:
+            writer.write(row)
+    finally:
+        writer.close()
 
 
 def test_rows_land_in_the_file(tmp_path):
@@ -40,8 +42,10 @@ def test_last_line_cut_short_by_a_kill_is_dropped(tmp_path):
 
 
 def test_rows_are_there_before_the_writer_is_closed(tmp_path):
-    MetricsWriter(tmp_path, 0).write({"step": 1})
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write({"step": 1})
     assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1}]
+    writer.close()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,8 @@ def test_rows_are_there_before_the_writer_is_closed(tmp_path):
         (b'{"step": 2, "loss": NaN}', "NaN is no number"),
         (b'{"step": 2, "loss": 1e999}', "'loss' is not finite"),
         (b'{"step": 2, "loss": "low"}', "'loss' is text"),
+        (b'{"step": 2, "loss": 1' + 400 * b"0" + b"}", "'loss' is not finite"),
+        (b'{"step": 2, "loss": 1' + 5000 * b"0" + b"}", "integer string conversion"),
         (b'{"step": 9, "loss": 1.0}', "step 6 stands after step 9"),
         (b"[" * 100_000, "nested too deeply"),
         (b"1" * 2**20, "integer string conversion"),

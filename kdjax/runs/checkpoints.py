@@ -7,6 +7,8 @@ A checkpoint is the directory STEP with three items: `state` (the arrays), `metr
 from __future__ import annotations
 
 import math
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from kdjax.runs.schema import Damaged
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _OBSOLETE, _SET_ASIDE = ".obsolete", ".damaged"
+_STEP = re.compile("0|[1-9][0-9]{0,14}")  # the name of a finished checkpoint
 
 
 def saved(directory: Path) -> bool:
@@ -71,7 +74,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for path in self.directory.iterdir():
                     if _UNFINISHED in path.name or path.name.endswith(_OBSOLETE):
-                        shutil.rmtree(path)
+                        _remove(path)
         except OSError as error:
             raise files.cannot_write(self.directory, error) from error
         _synchronize("kdjax_checkpoints_prepared")
@@ -92,7 +95,7 @@ class Checkpoints:
             try:
                 _, metrics = saved_state.read_documents(path)
             except Damaged as error:
-                if path.exists():
+                if os.path.lexists(path):
                     damaged.setdefault(step, str(error))
                 continue
             scores[step] = metrics.get(self._best, -math.inf)
@@ -136,9 +139,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in set(_steps(self.directory)) - keep:
                 path = self.directory / str(step)
-                # A reader sees a whole checkpoint or none.
-                obsolete = path.rename(path.with_name(f"{step}{_OBSOLETE}"))
-                shutil.rmtree(obsolete)
+                try:  # a reader sees a whole checkpoint or none
+                    _remove(path.rename(path.with_name(f"{step}{_OBSOLETE}")))
+                except OSError as error:
+                    raise files.cannot_write(path, error) from error
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
         """The metadata that the checkpoint of `step` was saved with.
@@ -174,9 +178,8 @@ class Checkpoints:
             try:
                 loaded = saved_state.read(self._checkpointer, path)
             except Damaged as error:
-                if (
-                    path.exists() or not self._read_only
-                ):  # else a newer one took its place meanwhile
+                # Of a reader: unless a newer one took its place meanwhile.
+                if os.path.lexists(path) or not self._read_only:
                     damaged[step] = str(error)
                 continue
             if damaged:
@@ -217,8 +220,12 @@ class Checkpoints:
             for step in damaged:
                 path = self.directory / str(step)
                 aside = path.with_name(f"{step}{_SET_ASIDE}")
-                shutil.rmtree(aside, ignore_errors=True)  # of the same step, damaged once before
-                path.rename(aside)
+                try:
+                    if os.path.lexists(aside):  # of the same step, damaged once before
+                        _remove(aside)
+                    path.rename(aside)
+                except OSError as error:
+                    raise files.cannot_write(path, error) from error
         _synchronize("kdjax_checkpoints_set_aside")
 
     def restore(self, like: Any, which: str = "latest") -> tuple[int, Any]:
@@ -278,9 +285,17 @@ class Checkpoints:
         self._checkpointer.close()
 
 
+def _remove(path: Path) -> None:
+    """Removes a directory, or whatever stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _steps(directory: Path) -> list[int]:
     try:
-        return [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+        return [int(path.name) for path in directory.iterdir() if _STEP.fullmatch(path.name)]
     except OSError as error:
         raise UserError(f"{directory} cannot be read: {error.strerror}") from error
 

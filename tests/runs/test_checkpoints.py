@@ -300,3 +300,26 @@ def test_failed_write_is_reported(tmp_path, monkeypatch, number):
     monkeypatch.undo()
     checkpoints.close()
     assert checkpoints.latest_step() == 1
+
+
+@damages
+@pytest.mark.parametrize("read_only", [True, False])
+def test_names_and_links_that_are_no_checkpoints(tmp_path, read_only):
+    saved(tmp_path, [0.5]).close()
+    for name in ("007", "\u0663", "9" * 200, "-2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "5").symlink_to("nowhere")
+    (tmp_path / "4").write_text("a file")
+    (tmp_path / "4.damaged").write_text("a file")
+    checkpoints = Checkpoints(tmp_path, "top1", read_only=read_only)
+    assert checkpoints.load("latest").step == checkpoints.load("best").step == 1
+    checkpoints.close()
+
+
+def test_leftovers_that_are_no_directories_are_removed(tmp_path):
+    saved(tmp_path, [0.5]).close()
+    (tmp_path / "2.orbax-checkpoint-tmp").write_text("a file")
+    (tmp_path / "3.obsolete").symlink_to("1")
+    checkpoints = Checkpoints(tmp_path, "top1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+    checkpoints.close()

@@ -14,12 +14,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
 from kdjax.registry import joined
 
 _RULE = "rule"
+# Steps, places and counts are 32-bit integers on the device.
+_LARGEST = 2**31 - 1
+_SHOWN = 120  # characters of a value in a message
 
 
 class Rule(NamedTuple):
@@ -48,15 +52,32 @@ class Rule(NamedTuple):
             return f" is unknown; use {joined(named)}"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return None
+        if isinstance(value, numbers.Integral):
+            if self.at_most is None and abs(value) > _LARGEST:
+                return f": must be at most {_LARGEST} in size"
+            return None if self._contains(value) else f": must be {self.range()}"
         if not math.isfinite(value):
             return ": must be finite"
-        within = (
+        if not self._contains(value):
+            return f": must be {self.range()}"
+        rounded = _rounded(value)
+        if math.isfinite(rounded) and self._contains_inside(rounded):
+            return None
+        return f": must be {self.range() or 'finite'} as a float32, which it is computed with"
+
+    def _contains(self, value: numbers.Real) -> bool:
+        return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
-        return None if within else f": must be {self.range()}"
+
+    def _contains_inside(self, rounded: float) -> bool:
+        """Whether a float32 lies within the bounds that a value must not reach."""
+        return (self.above is None or rounded > _rounded(self.above)) and (
+            self.below is None or rounded < _rounded(self.below)
+        )
 
     def range(self) -> str:
         """The range in words, such as 'at least 0 and less than 1'."""
@@ -70,6 +91,11 @@ class Rule(NamedTuple):
         if self.below is not None:
             words.append(f"less than {self.below:g}")
         return " and ".join(words)
+
+
+def _rounded(value: float) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(value))
 
 
 def setting(default: Any, text: str = "", **bounds: Any) -> Any:
@@ -121,9 +147,7 @@ def check(kind: type, values: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{path} is no setting; there are {', '.join(fields)}")
         declared = _types(kind)[name]
         if dataclasses.is_dataclass(declared):
-            if not isinstance(value, (Mapping, ConfigDict)):
-                raise UserError(f"{path}={value!r}: must be a section of settings")
-            checked[name] = check(declared, dict(value.items()), path)
+            checked[name] = check_section(declared, value, path)
         else:
             checked[name] = _checked(value, declared, rule(fields[name]), path)
     try:
@@ -134,11 +158,31 @@ def check(kind: type, values: Mapping[str, Any], where: str) -> Any:
         raise UserError(f"{where}: {error}") from error
 
 
+def check_section(kind: type, value: Any, where: str) -> Any:
+    """As `check`, of a value that may be no section at all.
+
+    Raises:
+      UserError: it is none, or as `check`.
+    """
+    if not isinstance(value, (Mapping, ConfigDict)):
+        raise UserError(f"{where}={shown(value)}: must be a section of settings")
+    return check(kind, dict(value.items()), where)
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _checked(value: Any, declared: Any, allowed: Rule, path: str) -> Any:
     if typing.get_origin(declared) is tuple:
         entry = typing.get_args(declared)[0]
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise UserError(f"{path}={value!r}: must be a tuple of {_NAMES[entry]}s")
+            raise UserError(f"{path}={shown(value)}: must be a tuple of {_NAMES[entry]}s")
         return tuple(_checked_entry(item, entry, allowed, path, value) for item in value)
     return _checked_entry(value, declared, allowed, path, value)
 
@@ -147,10 +191,19 @@ def _checked_entry(item: Any, declared: type, allowed: Rule, path: str, value: A
     """`item`, which is `value` itself or an entry of it."""
     if not _is(item, declared):
         kind = f"a {_NAMES[declared]}" if item is value else f"{_NAMES[declared]}s"
-        raise UserError(f"{path}={value!r}: must be {kind}")
+        raise UserError(f"{path}={shown(value)}: must be {kind}")
+    if declared is float:
+        item = _float(item)
     if refusal := allowed.refusal(item):
-        raise UserError(f"{path}={value!r}{refusal}")
+        raise UserError(f"{path}={shown(value)}{refusal}")
     return declared(item)
+
+
+def _float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if value > 0 else -math.inf
 
 
 _NAMES = {bool: "truth value", int: "whole number", float: "number", str: "string"}

@@ -5,12 +5,13 @@ import json
 from ml_collections import ConfigDict
 
 from kdjax.config.arguments import fields, method_of, pair, use_data
-from kdjax.config.defaults import base, validate
+from kdjax.config.defaults import base, check_values, validate
 from kdjax.config.paper_runs import cifar_run, distillation_run, pruning_run, self_distillation_run
 
 __all__ = [
     "RESUMABLE",
     "base",
+    "check_values",
     "cifar_run",
     "completed",
     "differences",

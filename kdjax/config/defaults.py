@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -11,6 +13,8 @@ from kdjax import settings as declared
 from kdjax.config.sections import Config
 from kdjax.errors import UserError
 from kdjax.methods.registry import METHODS
+
+_SECTIONS = frozenset(field.name for field in dataclasses.fields(Config))
 
 
 def base() -> ConfigDict:
@@ -33,15 +37,34 @@ def validate(config: ConfigDict) -> None:
         settings that do not go together.
     """
     _check_complete(declared.section(Config), config, "config")
-    sections = {entry.section: entry.settings for entry in METHODS.values()}
-    own = {name: value for name, value in config.items() if name not in sections}
-    declared.check(Config, own, "config")
-    for name, kind in sections.items():
-        if name in config:
-            declared.check(kind, config[name], f"config.{name}")
+    check_values(config)
     METHODS[config.method].check(config)
     for name in config.networks:
         models.create(name, num_classes=2)  # a description: nothing is computed
+
+
+def check_values(config: Mapping[str, Any], *, others: bool = False) -> None:
+    """Checks every setting by itself: its type and its range, as `kdjax.settings` declares them.
+
+    Args:
+      config: all settings, or some.
+      others: whether there may be sections of methods that are not registered here.
+
+    Raises:
+      UserError: an unknown setting, or a value of another type or out of range.
+    """
+    sections = {entry.section: entry.settings for entry in METHODS.values()}
+    run = {}
+    for name, value in config.items():
+        if name in sections:
+            declared.check_section(sections[name], value, f"config.{name}")
+        elif not (others and _is_section(value) and name not in _SECTIONS):
+            run[name] = value
+    declared.check(Config, run, "config")
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, (Mapping, ConfigDict))
 
 
 def _check_complete(expected: ConfigDict, config: ConfigDict, where: str) -> None:

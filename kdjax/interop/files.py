@@ -149,16 +149,19 @@ def _arrays(loaded: Any, file: Path) -> StateDict:
         keys = [f"{key!r}" for key in loaded] if isinstance(loaded, Mapping) else []
         kind = type(loaded).__name__
         raise UserError(f"{file} holds no state dict, but a {kind} {some(keys)}".rstrip())
-    return {str(name): _numpy(value) for name, value in loaded.items()}
+    return {str(name): _numpy(str(name), value, file) for name, value in loaded.items()}
 
 
-def _numpy(value: Any) -> np.ndarray:
+def _numpy(name: str, value: Any, file: Path) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
-    value = value.detach().cpu()
-    if str(value.dtype).removeprefix("torch.").startswith(("bfloat16", "float8")):
-        value = value.float()
-    return value.numpy()
+    try:
+        value = value.detach().cpu()
+        if str(value.dtype).removeprefix("torch.").startswith(("bfloat16", "float8")):
+            value = value.float()
+        return value.numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, empty ones
+        raise UserError(f"{file}: {name} cannot be read as an array: {_line(error)}") from error
 
 
 def write(file: str | Path, state: Mapping[str, np.ndarray]) -> None:

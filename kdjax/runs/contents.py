@@ -108,7 +108,7 @@ def kind_of(directory: Path) -> str | None:
       UserError: it was written by a kdjax with another format, or `kdjax.json` is damaged.
     """
     path = directory / _FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         if _is_first_format(directory):
             raise _other_format(directory, 1)
         return None

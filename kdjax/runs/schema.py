@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import stat
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,23 @@ def read_json(path: Path) -> Any:
       Damaged: it is missing, no JSON, or too large to be one of kdjax's.
     """
     try:
+        check_regular(path)
         if path.stat().st_size > _MAX_BYTES:
             raise Damaged(f"it is larger than {_MAX_BYTES} bytes")
         return parse(path.read_bytes())
     except OSError as error:
         raise Damaged(error.strerror or str(error)) from error
+
+
+def check_regular(path: Path) -> None:
+    """Checks that reading a file ends: a named pipe may never deliver, a device for ever.
+
+    Raises:
+      Damaged: it is no regular file.
+      OSError: it cannot be looked up.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Damaged("it is not a regular file")
 
 
 def parse(text: bytes) -> Any:
@@ -92,30 +105,6 @@ def read_object(path: Path, fields: Mapping[str, Check], way_out: str) -> dict[s
         raise UserError(f"{path} is damaged: {error}; {way_out}") from error
 
 
-def checked_like(value: Any, example: Any, where: str = "it") -> None:
-    """Checks a value by one of the same form: settings by their defaults.
-
-    Objects must have the example's fields, each of the kind of the example's: null, truth value,
-    number, text, list or object. A number may stand where the example has another kind of number.
-
-    Raises:
-      Damaged: it has another form.
-    """
-    if isinstance(example, dict):
-        if not isinstance(value, dict):
-            raise Damaged(f"{where} is {kind_of(value)}, not an object")
-        for name in example:
-            if name not in value:
-                raise Damaged(f"{where} has no {name!r}")
-            checked_like(value[name], example[name], name if where == "it" else f"{where}.{name}")
-    elif example is not None and _form(value) != _form(example):
-        raise Damaged(f"{where} is {kind_of(value)}, not {kind_of(example)}")
-
-
-def _form(value: Any) -> type:
-    return float if type(value) is int else type(value)
-
-
 def kind_of(value: Any) -> str:
     """A value's kind as JSON calls it, with the value where it is short."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
@@ -140,7 +129,7 @@ def number(value: Any) -> str | None:
     """Checks for a finite number."""
     if type(value) not in (int, float):
         return f"is {kind_of(value)}, not a number"
-    return None if math.isfinite(value) else "is not finite"
+    return None if abs(value) <= sys.float_info.max else "is not finite"
 
 
 def text(value: Any) -> str | None:

@@ -18,7 +18,6 @@ from kdjax.errors import UserError
 from kdjax.runs import contents, files, schema
 from kdjax.runs.checkpoints import saved
 from kdjax.runs.console import say
-from kdjax.runs.schema import Damaged
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _CONFIG_WAY_OUT = "restore it from a copy, or train in another --workdir"
@@ -96,10 +95,10 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def _read_config(path: Path) -> dict:
     settings = schema.read_object(path, {}, _CONFIG_WAY_OUT)
+    settings = configs.completed(settings)
     try:
-        settings = configs.completed(settings)
-        schema.checked_like(settings, configs.plain(configs.base()))
-    except Damaged as error:
+        configs.check_values(settings, others=True)
+    except UserError as error:
         raise UserError(f"{path} is damaged: {error}; {_CONFIG_WAY_OUT}") from error
     return settings
 

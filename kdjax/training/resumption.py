@@ -36,8 +36,16 @@ def start(
 
 
 def check_length(program: Program, workdir: Path) -> None:
-    """Raises `UserError` if the run has been trained for more epochs than its config has now."""
+    """Raises `UserError` if the run has more steps than can be counted, or has made more already.
+
+    Steps are 32-bit integers. A run cannot be resumed with fewer epochs than it was trained for.
+    """
     directory, epochs = workdir / "checkpoints", program.config.epochs
+    if epochs * program.steps_per_epoch >= 2**31:
+        raise UserError(
+            f"config.epochs={epochs} of {program.steps_per_epoch} steps are more than 2147483647 "
+            "steps; use fewer epochs"
+        )
     if not saved(directory):
         return
     checkpoints = Checkpoints(directory, program.config.evaluation.best, read_only=True)

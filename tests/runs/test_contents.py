@@ -1,13 +1,14 @@
 """What a directory holds, who may write to it, and what is said to all others."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from kdjax import config as configs
 from kdjax.errors import UserError
-from kdjax.runs import contents
+from kdjax.runs import contents, metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 
@@ -128,15 +129,29 @@ def test_damaged_file_is_named(tmp_path, content, reason):
         ("null", "it is null, not an object"),
         ("[]", r"it is a list \(\[\]\), not an object"),
         ("[" * 100_000, "its values are nested too deeply"),
-        ('{"epochs": null}', "epochs is null, not a number"),
-        ('{"evaluation": 3}', "evaluation is a number"),
-        ('{"networks": 3}', "networks is a number"),
-        ('{"method": 3}', "method is a number"),
-        ('{"data": "x"}', "data is text"),
-        ('{"optimizer": []}', "optimizer is a list"),
-        ('{"batch_size": "x"}', "batch_size is text"),
-        ('{"seed": "0"}', "seed is text"),
-        ('{"data": {"workers": {}}}', "data.workers is an object"),
+        ('{"epochs": null}', r"config\.epochs=None: must be a whole number"),
+        ('{"epochs": 2.5}', r"config\.epochs=2\.5: must be a whole number"),
+        ('{"epochs": 0}', r"config\.epochs=0: must be at least 1"),
+        ('{"epochs": 1' + 400 * "0" + "}", r"config\.epochs=10*\.\.\.: must be at most"),
+        ('{"evaluation": 3}', r"config\.evaluation=3: must be a section"),
+        ('{"dml": 3}', r"config\.dml=3: must be a section"),
+        ('{"networks": 3}', r"config\.networks=3: must be a tuple of strings"),
+        ('{"networks": ["tiny", 3]}', r"config\.networks=\['tiny', 3\]: must be strings"),
+        ('{"method": 3}', r"config\.method=3: must be a string"),
+        ('{"data": "x"}', r"config\.data='x': must be a section"),
+        ('{"optimizer": []}', r"config\.optimizer=\[\]: must be a section"),
+        ('{"optimizer": {"momentum": 1}}', r"config\.optimizer\.momentum=1: must be at least 0"),
+        (
+            '{"optimizer": {"momentum": "' + 999 * "m" + '"}}',
+            r"config\.optimizer\.momentum='m{119}\.\.\.: must be a number",
+        ),
+        ('{"batch_size": "x"}', r"config\.batch_size='x': must be a whole number"),
+        ('{"seed": "0"}', r"config\.seed='0': must be a whole number"),
+        ('{"seed": 4294967296}', r"config\.seed=4294967296: must be at least 0 and at most"),
+        ('{"dml": {"temperature": 0}}', r"config\.dml\.temperature=0: must be positive"),
+        ('{"data": {"workers": {}}}', r"config\.data\.workers=\{\}: must be a whole number"),
+        ('{"data": {"wokers": 1}}', r"config\.data\.wokers is no setting"),
+        ('{"zoo": 1}', r"config\.zoo is no setting"),
     ],
 )
 def test_damaged_config_is_named(tmp_path, content, reason):
@@ -145,3 +160,25 @@ def test_damaged_config_is_named(tmp_path, content, reason):
     with pytest.raises(UserError, match=rf"config\.json is damaged: {reason}") as error:
         workdirs.read_config(tmp_path)
     assert "remove" not in str(error.value)
+
+
+def test_settings_of_a_method_that_is_not_registered_here_are_read(tmp_path):
+    workdirs.claim(tmp_path, configs.base())
+    (tmp_path / "config.json").write_text('{"theirs": {"alpha": 0.5}}')
+    assert workdirs.read_config(tmp_path).theirs.alpha == 0.5
+
+
+@pytest.mark.parametrize("name", ["config.json", "kdjax.json", "metrics.jsonl", "versions.json"])
+def test_files_that_are_not_regular_are_not_opened(tmp_path, name):
+    workdirs.claim(tmp_path, configs.base())
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    read = {
+        "config.json": workdirs.read_config,
+        "kdjax.json": contents.kind_of,
+        "metrics.jsonl": lambda workdir: metrics.read(workdir / name),
+        "versions.json": lambda workdir: workdirs.claim(workdir, configs.base()),
+    }[name]
+    with pytest.raises(UserError, match=f"{name} is damaged: .*it is not a regular file"):
+        read(tmp_path)

@@ -30,6 +30,7 @@ from kdjax.losses.hssakd_loss import (
 )
 from kdjax.losses.layer_contrast import layer_contrast, layer_memory_contrast, layer_weights
 from kdjax.losses.logit_relations import dist, dkd, standardize
+from kdjax.losses.memory_bank import memory_contrast, remember_embeddings
 from kdjax.losses.mixskd_loss import MixedPair, Mixskd, mixed_pair, mixskd
 from kdjax.losses.mixup import (
     Mixture,
@@ -40,6 +41,7 @@ from kdjax.losses.mixup import (
     mix,
     mixed_cross_entropy,
 )
+from kdjax.losses.momentum_queue import enqueue, momentum_update, queue_contrast
 from kdjax.losses.noise_contrast import mutual_nce, nce, updated_memories
 from kdjax.losses.online_ensembles import Okddip, cl_ilr, consistency_weight, okddip, one
 from kdjax.losses.regularization import (
@@ -101,6 +103,7 @@ __all__ = [
     "dks",
     "draw_box",
     "draw_mixture",
+    "enqueue",
     "factor_transfer",
     "focal",
     "frskd",
@@ -117,10 +120,12 @@ __all__ = [
     "layer_memory_contrast",
     "layer_weights",
     "match_resolution",
+    "memory_contrast",
     "mix",
     "mixed_cross_entropy",
     "mixed_pair",
     "mixskd",
+    "momentum_update",
     "mutual_contrast",
     "mutual_learning",
     "mutual_nce",
@@ -130,6 +135,8 @@ __all__ = [
     "one",
     "pkt",
     "ps_kd",
+    "queue_contrast",
+    "remember_embeddings",
     "rkd",
     "rkd_angle",
     "rkd_distance",

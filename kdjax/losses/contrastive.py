@@ -1,6 +1,7 @@
 """Mutual contrastive learning (MCL), supervised, with the other images of the batch as contrast."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -78,16 +79,37 @@ def mutual_contrast(
     pairs = [(a, b) for a in range(len(embeddings)) for b in range(len(embeddings)) if a != b]
     within = [contrast.similarity(a, a) / temperature for a in range(len(embeddings))]
     across = contrast.cross_similarities(pairs, temperature)
-    zeros = jnp.zeros(labels.shape, within[0].dtype)
+    likelihood = contrast.negative_log_likelihood
+    return contrast_terms(within, across, kd_temperature, likelihood, likelihood)
+
+
+# Negative log likelihoods `[B]` of the positives among similarities `[B, K]`.
+Likelihood = Callable[[jax.Array], jax.Array]
+
+
+def contrast_terms(
+    within: Sequence[jax.Array],
+    across: Mapping[tuple[int, int], jax.Array],
+    kd_temperature: float,
+    within_likelihood: Likelihood,
+    across_likelihood: Likelihood,
+) -> MutualContrast:
+    """The four terms of MCL from similarities, whatever the anchors are compared with.
+
+    Args:
+      within: of each network, `[B, K]`: anchors and contrast of that network, over the temperature.
+      across: by ordered pairs (a, b) of networks, `[B, C]`: anchors of a and contrast of b.
+      kd_temperature: T of the soft terms.
+      within_likelihood: of the similarities `within`.
+      across_likelihood: of the similarities `across`.
+    """
+    zeros = jnp.zeros(within[0].shape[:1], within[0].dtype)
+    soft = functools.partial(kd, temperature=kd_temperature)
     return MutualContrast(
-        vcl=sum((contrast.negative_log_likelihood(s) for s in within), zeros),
-        soft_vcl=sum(
-            (kd(within[a], within[b], temperature=kd_temperature) for a, b in pairs), zeros
-        ),
-        icl=sum((contrast.negative_log_likelihood(across[pair]) for pair in pairs), zeros),
-        soft_icl=sum(
-            (kd(across[a, b], across[b, a], temperature=kd_temperature) for a, b in pairs), zeros
-        ),
+        vcl=sum((within_likelihood(s) for s in within), zeros),
+        soft_vcl=sum((soft(within[a], within[b]) for a, b in across), zeros),
+        icl=sum((across_likelihood(s) for s in across.values()), zeros),
+        soft_icl=sum((soft(across[a, b], across[b, a]) for a, b in across), zeros),
     )
 
 

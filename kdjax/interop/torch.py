@@ -20,7 +20,9 @@ from flax import traverse_util
 from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.files import StateDict, encoded, read, some, write
-from kdjax.interop.names import deeplab, online, self_kd  # noqa: F401 (register their namings)
+
+# Those files register their namings.
+from kdjax.interop.names import deeplab, detection, online, self_kd  # noqa: F401
 
 __all__ = [
     "Report",

@@ -1,0 +1,148 @@
+"""Faster R-CNN on a feature pyramid, and Cascade R-CNN: the networks.
+
+Source: Ren et al., NeurIPS 2015; Lin et al., CVPR 2017; Cai and Vasconcelos, CVPR 2018. In the form
+of torchvision's `FasterRCNN(resnet_fpn_backbone(...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from kdjax.detection import anchors
+from kdjax.detection.heads import BoxHead, RegionProposalHead
+from kdjax.detection.pyramid import FeaturePyramid
+from kdjax.detection.roi_align import multi_scale_roi_align
+from kdjax.errors import UserError
+from kdjax.models.staged import StagedNetwork
+
+POOLED = 7  # bins of a region, along one side
+STAGES = 4
+
+
+class Detector(nn.Module):
+    """A network of four stages, a feature pyramid, a region proposal network and box heads.
+
+    BatchNorm layers use their running statistics always: batches of detectors are too small for
+    their own.
+
+    Attributes:
+      network: whose feature maps are looked at, at strides of 4, 8, 16 and 32; whole or compact.
+      num_classes: without the background.
+      heads: box heads: one for Faster R-CNN; three for Cascade R-CNN, whose boxes are the same
+        for all classes.
+      sizes: of the anchors, per level.
+      features: channels of the pyramid.
+      hidden: features of the hidden layers of a box head.
+      dtype: compute dtype.
+    """
+
+    network: StagedNetwork
+    num_classes: int
+    heads: int = 1
+    sizes: Sequence[Sequence[float]] = anchors.SIZES
+    features: int = 256
+    hidden: int = 1024
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        self.pyramid = FeaturePyramid(self.features, self.dtype)
+        per_cell = len(anchors.RATIOS) * len(self.sizes[0])
+        self.proposals = RegionProposalHead(per_cell, self.dtype)
+        self.box_heads = [
+            BoxHead(self.num_classes, self.hidden, self.heads == 1, self.dtype)
+            for _ in range(self.heads)
+        ]
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """All of the network, once: logits and codes of one region of every image.
+
+        For `init`, and to count; detection runs the parts below one after another.
+        """
+        maps, *_ = self.first_stage(images)
+        height, width = images.shape[1:3]
+        whole = jnp.asarray([[0, 0, width, height]], jnp.float32)
+        regions = jnp.broadcast_to(whole, (len(images), 1, 4))
+        outputs = [self.second_stage(maps, regions, height, head) for head in range(self.heads)]
+        return outputs[-1]
+
+    def first_stage(self, images: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
+        """Images `[B, H, W, C]` to maps `[B, h, w, features]`, objectness `[B, A]`, codes.
+
+        Raises:
+          UserError: the network has other stages than four of strides 4 to 32.
+        """
+        _check(self.network)
+        outputs = self.network(images, train=False, stop=STAGES)
+        maps = self.pyramid([outputs.features[f"stage{i}"] for i in range(1, STAGES + 1)])
+        return maps, *self.proposals(maps)
+
+    def second_stage(
+        self, maps: Sequence[jax.Array], regions: jax.Array, height: int, head: int = 0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Logits `[B, R, K]` and codes `[B, R, K or 1, 4]` of regions `[B, R, 4]`, by one head."""
+        return self.box_heads[head](self.pool(maps, regions, height))
+
+    @nn.nowrap
+    def pool(self, maps: Sequence[jax.Array], regions: jax.Array, height: int) -> jax.Array:
+        """Features of regions, `[B, R, 7, 7, features]`; `height` is that of the images."""
+
+        def one(maps, regions):
+            return multi_scale_roi_align(maps, regions, (POOLED, POOLED), height)
+
+        return jax.vmap(one)(tuple(maps[:STAGES]), regions)
+
+    @nn.nowrap
+    def anchors(
+        self, image_size: Sequence[int], maps: Sequence[jax.Array]
+    ) -> tuple[np.ndarray, list[int]]:
+        """The anchors `[A, 4]` for images of a size, and how many every level has."""
+        grids = [x.shape[1:3] for x in maps]
+        per_cell = len(anchors.RATIOS) * len(self.sizes[0])
+        made = anchors.anchors(image_size, grids, self.sizes)
+        return made, [rows * columns * per_cell for rows, columns in grids]
+
+
+def _check(network: StagedNetwork) -> None:
+    if network.num_stages != STAGES or network.stride != 32:
+        raise UserError(
+            "a detector needs a network of four stages at strides of 4, 8, 16 and 32, such as "
+            "resnet18, resnet34 or resnet50"
+        )
+
+
+def trained(params: Any, trained_stages: int) -> Any:
+    """Which parameters of a detector are trained, as a tree of booleans.
+
+    Those of BatchNorm never are; of the network, the last `trained_stages` of five parts (stem
+    and stages) are.
+
+    Source: torchvision's `resnet_fpn_backbone(norm_layer=FrozenBatchNorm2d, trainable_layers=...)`.
+    """
+    flat = traverse_util.flatten_dict(params)
+
+    def is_trained(path: tuple[str, ...]) -> bool:
+        if (*path[:-1], "scale") in flat:
+            return False
+        if path[0] != "network":
+            return True
+        stage = path[1].removeprefix("stage")[:1]
+        number = int(stage) if stage.isdigit() else 0  # the stem is no stage
+        return number > STAGES - trained_stages
+
+    return traverse_util.unflatten_dict({path: is_trained(path) for path in flat})
+
+
+def held(params: Any, trained_stages: int) -> Any:
+    """`params`, through which no gradient reaches those that are not trained."""
+    return jax.tree.map(
+        lambda leaf, learns: leaf if learns else jax.lax.stop_gradient(leaf),
+        params,
+        trained(params, trained_stages),
+    )

@@ -1,0 +1,53 @@
+"""Greedy non-maximum suppression."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.detection.boxes import iou
+
+
+def non_maximum_suppression(
+    boxes: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    threshold: float,
+    groups: jax.Array | None = None,
+) -> jax.Array:
+    """Which boxes stay: `[N]` mask.
+
+    Boxes are taken by falling score, the first of equal ones first; a box that stays removes all
+    later ones which overlap it by more than `threshold`.
+
+    Args:
+      boxes: `[N, 4]`.
+      scores: `[N]`.
+      valid: `[N]`; others neither stay nor remove.
+      threshold: of the intersection over union.
+      groups: `[N]` numbers, or None; boxes of different groups do not remove one another.
+    """
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+    ranked, places = boxes[order], jnp.arange(order.size)
+    ranked_groups = None if groups is None else groups[order]
+
+    def visit(i, kept):
+        # One row of the overlaps at a time: all of them would be the largest array of a detector.
+        removed = iou(ranked[i][None], ranked)[0] > threshold
+        removed &= places > i
+        if ranked_groups is not None:
+            removed &= ranked_groups == ranked_groups[i]
+        return kept & ~(removed & kept[i])
+
+    kept = jax.lax.fori_loop(0, order.size, visit, valid[order])
+    return jnp.zeros_like(valid).at[order].set(kept)
+
+
+def best(scores: jax.Array, kept: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Indices of the `count` best scores `[N]` among those kept, by falling score.
+
+    Returns:
+      `[min(count, N)]` indices, and which of them are kept ones.
+    """
+    _, indices = jax.lax.top_k(jnp.where(kept, scores, -jnp.inf), min(count, scores.size))
+    return indices, kept[indices]

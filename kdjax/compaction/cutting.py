@@ -1,4 +1,4 @@
-"""Arrays of a network made into those of a smaller one."""
+"""Cuts arrays of a network to those of its smaller version."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from kdjax.models import BatchNorm, StagedNetwork
 from kdjax.models.filters import Link
 from kdjax.models.narrowing import Narrow, narrow_layers
 
-# What is left of an array: {axis: indices}, axes counted from the end, by the array's path.
+# Kept indices of arrays, by path: {axis: indices}, axes counted from the end.
 Cuts = dict[str, dict[int, np.ndarray]]
 # The leaves of all collections of a network, by their paths.
 Arrays = Mapping[str, np.ndarray]
 
 
 def narrow(tree: Any, cuts: Cuts, *, within: str = "") -> Any:
-    """Any pytree with a network's arrays, with those of the smaller network in their places.
+    """Cuts the arrays of a pytree to the filters that a smaller network keeps.
 
     Optimizer states, running statistics and masks are cut as the parameters that they belong to:
     their paths end in the same keys.
 
     Args:
       tree: parameters, `batch_stats`, an optimizer's state, or a whole training state. Arrays may
-        have more axes in front, say one for devices.
+        have more axes in front, such as one for devices.
       cuts: of `Removal`.
-      within: the '/'-joined keys under which the network is, at any depth: 'network_0' in all that
-        belongs to a cohort. Without it, every path that ends as one of the network's is meant, so
-        that a tree with more than this network needs it.
+      within: '/'-joined keys of the subtree that is the network, at any depth, such as 'network_0'
+        of a cohort. By default every path that ends as one of the network's is cut, so a tree with
+        more than this network needs `within`.
+
+    Returns:
+      The pytree with smaller arrays.
     """
 
     def cut(path: tuple, leaf: Any) -> Any:
@@ -52,68 +55,77 @@ def _cut_of(name: str, cuts: Cuts, within: str) -> dict[int, np.ndarray]:
 
 
 def cuts_between(before: StagedNetwork, after: StagedNetwork, arrays: Arrays) -> Cuts:
-    """What is left of the arrays of `before` in `after`, which has fewer filters.
+    """Cuts from the arrays of `before` to those of `after`, which has fewer filters.
 
-    A convolution's own path and a residual sum's name stand for the masks of their filters.
+    The path of a convolution and the name of a residual sum stand for the masks of their filters.
     """
     old, new = narrow_layers(before), narrow_layers(after)
     cuts: Cuts = {}
     for layer, now in new.items():
         was = old.get(layer, Narrow())
-        filters, reads = _left(was.filters, now.filters), _left(was.reads, now.reads)
-        own = {} if filters is None else {-1: filters}
+        filters = _remaining(was.filters, now.filters)
+        inputs = _remaining(was.reads, now.reads)
+        filter_cut = {} if filters is None else {-1: filters}
         if f"{layer}/kernel" in arrays:
-            cuts[layer] = own
-            cuts[f"{layer}/kernel"] = own if reads is None else own | {-2: reads}
+            cuts[layer] = filter_cut
+            cuts[f"{layer}/kernel"] = filter_cut | ({} if inputs is None else {-2: inputs})
         for leaf in ("bias", "scale", "mean", "var"):
             if f"{layer}/{leaf}" in arrays:
-                cuts[f"{layer}/{leaf}"] = own
-    for each in after.residual_groups():
-        if each.name in after.compaction.sums:
-            cuts[each.name] = cuts[each.convs[0]]
+                cuts[f"{layer}/{leaf}"] = filter_cut
+    for group in after.residual_groups():
+        if group.name in after.compaction.sums:
+            cuts[group.name] = cuts[group.convs[0]]
     return {path: cut for path, cut in cuts.items() if cut}
 
 
-def _left(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | None:
-    """Where, among the channels that `before` has, those of `after` are; None: all, in order."""
+def _remaining(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | None:
+    """Positions of the channels of `after` among those of `before`; None where they are equal.
+
+    Args:
+      before, after: channels of the dense network, as masks or indices; None for all.
+    """
     if after is None:
         return None
-    left = after if before is None else after[before]
-    return None if left.all() else np.flatnonzero(left)
+    kept = after if before is None else after[before]
+    return None if kept.all() else np.flatnonzero(kept)
 
 
 def folded_constants(
     network: StagedNetwork, links: Sequence[Link], arrays: Arrays
 ) -> dict[str, np.ndarray]:
-    """The parameters of consumers in which constant channels of their inputs are contained.
+    """Parameters of consumers that contain what removed constant channels contribute to them.
 
     Args:
       network: compact, with `constants`.
-      links: those that have lost filters.
+      links: the links that lost filters.
       arrays: of the dense network.
+
+    Returns:
+      Biases of linear layers, and 'folded' arrays of convolutions, by their paths.
     """
     plan, masks = narrow_layers(network), network.compaction.masks
-    found: dict[str, np.ndarray] = {}
+    folded: dict[str, np.ndarray] = {}
     for link in links:
         missing = ~masks[link.name]
         values = constant_of(link, arrays)[missing]
         values = np.maximum(values, 0) if link.relu else values
         for consumer in link.consumers:
             kernel = arrays[f"{consumer}/kernel"]
-            lost = np.einsum("...io,i->...o", kernel[..., missing, :], values)
+            contribution = np.einsum("...io,i->...o", kernel[..., missing, :], values)
             if kernel.ndim == 2:
-                found[f"{consumer}/bias"] = arrays[f"{consumer}/bias"] + lost
+                folded[f"{consumer}/bias"] = arrays[f"{consumer}/bias"] + contribution
                 continue
             filters = plan[consumer].filters
-            lost = lost if filters is None else lost[..., filters]
-            found[f"{consumer}/folded"] = lost[..., None, :]
-    return found
+            if filters is not None:
+                contribution = contribution[..., filters]
+            folded[f"{consumer}/folded"] = contribution[..., None, :]
+    return folded
 
 
 def constant_of(link: Link, arrays: Arrays) -> np.ndarray:
-    """`[C]`: what a link's channels are, before ReLU, in evaluation, where the kernel is zero.
+    """The values before ReLU, in evaluation, of a link's channels whose kernels are zero: `[C]`.
 
-    The same operations, in the same order, as those of `kdjax.models.BatchNorm`.
+    The operations and their order are those of `kdjax.models.BatchNorm`.
     """
     conv, norm = link.convs[-1], link.norms[-1]
     kernel = arrays[f"{conv}/kernel"]

@@ -1,4 +1,4 @@
-"""How fast networks run on this machine, beside one another."""
+"""Measures the inference time of networks on this machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-_SECONDS_OF_A_TURN = 0.01  # at least, so that the clock and the call count for nothing
-_WARM_UP = 3  # calls
+# The shortest measurement, so that the resolution of the clock and the call itself do not matter.
+_MEASUREMENT_SECONDS = 0.01
+_WARM_UP_CALLS = 3
 
 
 class Program:
@@ -22,7 +23,7 @@ class Program:
       network: any module of kdjax that takes images.
       variables: its variables.
       image_shape: `(H, W, C)`.
-      batch_size: images of a call.
+      batch_size: images per call.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class Program:
 
     @property
     def flops(self) -> float | None:
-        """Floating-point operations of a call, as XLA counts them; None if it does not."""
+        """Floating-point operations per call as XLA counts them, or None where it does not."""
         return (self.compiled.cost_analysis() or {}).get("flops")
 
     def __call__(self, times: int = 1) -> float:
-        """Seconds that so many calls take, one after the other."""
+        """Seconds that `times` consecutive calls take."""
         start = time.perf_counter()
         for _ in range(times):
             jax.block_until_ready(self.compiled(*self.arguments))
@@ -53,20 +54,23 @@ class Program:
 def alternate(
     programs: Sequence[Callable[[int], float]], *, rounds: int, budget: float = math.inf
 ) -> np.ndarray:
-    """Seconds per call of programs that take turns (A B A B ...), `[rounds, programs]`.
+    """Measures programs alternately (A B A B ...).
 
-    A slow spell of the machine hits all of them: compare the times of one round, and take the
-    median of the ratios.
+    Disturbances of the machine affect all programs of a round alike: compare the times of one
+    round, and take the median of the ratios over rounds.
 
     Args:
-      programs: number of calls -> the seconds that they take.
-      rounds: how many turns each has.
-      budget: seconds; programs that take long have fewer rounds, three at least.
+      programs: functions of a number of calls that return the seconds which these took.
+      rounds: number of measurements of each program.
+      budget: seconds for all rounds; slow programs are measured in fewer rounds, at least three.
+
+    Returns:
+      Seconds per call, `[rounds, programs]`.
     """
-    once = [min(program(1) for _ in range(_WARM_UP)) for program in programs]
-    calls = [max(1, math.ceil(_SECONDS_OF_A_TURN / seconds)) for seconds in once]
-    a_round = sum(seconds * count for seconds, count in zip(once, calls, strict=True))
-    rounds = max(3, int(min(rounds, budget / a_round)))
+    call_seconds = [min(program(1) for _ in range(_WARM_UP_CALLS)) for program in programs]
+    calls = [max(1, math.ceil(_MEASUREMENT_SECONDS / seconds)) for seconds in call_seconds]
+    round_seconds = sum(s * count for s, count in zip(call_seconds, calls, strict=True))
+    rounds = max(3, int(min(rounds, budget / round_seconds)))
     return np.array(
         [
             [program(count) / count for program, count in zip(programs, calls, strict=True)]

@@ -1,4 +1,4 @@
-"""The filters of kdjax's networks that are to be pruned together."""
+"""Filter groups of kdjax's networks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ def filter_groups(
     residual: bool = False,
     projections: bool = False,
 ) -> list[FilterGroup]:
-    """The filters of a network that are to be pruned together.
+    """The groups of filters of a network that are pruned together.
 
-    A convolution and the depthwise ones behind it are one group, every other convolution is one by
-    itself. (HCGNet's gates have no filters of their own to prune.) With a network that was made
-    smaller (`kdjax.compaction.remove_filters`) the groups know how many of their filters are gone.
+    A convolution and the depthwise convolutions behind it are one group; every other convolution is
+    a group of its own. HCGNet's gates are not pruned. The groups of a compact network
+    (`kdjax.compaction.remove_filters`) hold the number of filters that were removed.
 
     Args:
-      network: the network; paths are those of its own parameters.
-      norms: whether BatchNorm's scale and bias behind a filter are zeroed with it once it is
-        pruned for good: when it is hard, or after the last epoch. Its channel is then exactly zero,
-        also in training, and can be removed there. What its consumers make of it is zeroed, too
-        (but in grouped convolutions), so that filters that are chosen later do not depend on
-        whether it has been removed. The papers leave BatchNorm alone.
+      network: the network; paths are those of its parameters.
+      norms: whether BatchNorm's scale and bias behind a filter are set to zero with it once it is
+        pruned permanently: when it is hard, or after the last epoch. Its channel is then exactly
+        zero in training, too, and can be removed there. The consumers' weights of this channel are
+        set to zero as well (except in grouped convolutions), so that later choices of filters do
+        not depend on whether it has been removed. The papers do not prune BatchNorm.
       residual: whether all convolutions that write into one residual sum are one group, so that
-        its channels can be removed. The papers prune them one by one.
+        its channels can be removed. The papers prune them separately.
       projections: whether 1x1 convolutions of residual shortcuts are pruned where they are not
-        part of a residual sum's group. The papers leave them out.
+        part of a residual sum's group. The papers do not prune them.
+
+    Returns:
+      The groups, in the order of the network's layers.
 
     Raises:
-      UserError: `residual` for a network without such sums, or a network that does not say how its
-        filters are linked.
+      UserError: `residual` for a network without residual sums of one width, or a network without
+        `filter_links`.
     """
     links = network.filter_links()
     if not links:
@@ -59,9 +62,9 @@ def filter_groups(
             continue
         name = link.name if owner is None else owner.name
         group = groups.get(name, FilterGroup(name, (), ()))
-        between = link.norms if owner is None else (*link.norms, *owner.norms)
+        norm_layers = link.norms if owner is None else (*link.norms, *owner.norms)
         kernels = tuple(f"{conv}/kernel" for conv in link.convs)
-        affine = [f"{norm}/{leaf}" for norm in between if norm for leaf in ("scale", "bias")]
+        affine = [f"{norm}/{leaf}" for norm in norm_layers if norm for leaf in ("scale", "bias")]
         settled = dict.fromkeys((*group.settled, *(affine if norms else ())))
         consumers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
         consumers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
@@ -75,13 +78,17 @@ def filter_groups(
 
 
 def with_removed(groups: Iterable[FilterGroup], network: StagedNetwork) -> list[FilterGroup]:
-    """Groups that know how many of their filters `network` has lost, by their names.
+    """Sets `removed` of groups to the number of their filters that a compact network lacks.
 
-    `filter_groups` returns such; those of `official` and `by_pattern` need it.
+    `filter_groups` does so itself; the groups of `official` and `by_pattern` need it.
+
+    Args:
+      groups: with the names of convolutions or residual sums.
+      network: dense or compact.
     """
     masks = {} if network.compaction is None else dict(network.compaction.masks)
-    for each in network.residual_groups():
-        if each.convs[0] in masks:
-            masks[each.name] = masks[each.convs[0]]
-    gone = {name: int((~mask).sum()) for name, mask in masks.items()}
-    return [group._replace(removed=gone.get(group.name, 0)) for group in groups]
+    for sum_group in network.residual_groups():
+        if sum_group.convs[0] in masks:
+            masks[sum_group.name] = masks[sum_group.convs[0]]
+    removed = {name: int((~mask).sum()) for name, mask in masks.items()}
+    return [group._replace(removed=removed.get(group.name, 0)) for group in groups]

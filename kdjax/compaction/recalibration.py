@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, estimated anew."""
+"""Recalibration of BatchNorm's running statistics."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from kdjax.models.narrowing import changed
 def recalibrate_batch_norm(
     network: nn.Module, variables: Mapping[str, Any], batches: Iterable[jax.Array]
 ) -> dict[str, Any]:
-    """The variables with running statistics that are the plain averages over `batches`.
+    """Replaces BatchNorm's running statistics by their averages over batches.
 
-    Every batch counts the same: means and (unbiased) variances of the batches are averaged, as
-    `torch.nn.BatchNorm2d(momentum=None)` does. Nothing else changes.
+    Means and (unbiased) variances of the batches are averaged with equal weights, as
+    `torch.nn.BatchNorm2d(momentum=None)` does. Parameters do not change.
 
     Args:
       network: any module of kdjax that takes images.
       variables: its variables.
       batches: images `[B, H, W, C]`, normalized as in training; one compilation per shape.
 
+    Returns:
+      The variables with the new 'batch_stats'.
+
     Raises:
-      UserError: no batch.
+      UserError: `batches` is empty.
     """
 
-    def forget(call, args, kwargs, context):
+    def without_momentum(call, args, kwargs, context):
         if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
             return call(*args, **kwargs)
         with changed(context.module, momentum=0.0):
@@ -38,14 +41,14 @@ def recalibrate_batch_norm(
 
     @jax.jit
     def statistics(images):
-        with nn.intercept_methods(forget):
+        with nn.intercept_methods(without_momentum):
             _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])
         return updated["batch_stats"]
 
     total, count = None, 0
     for images in batches:
-        found = statistics(images)
-        total = found if total is None else jax.tree.map(lambda a, b: a + b, total, found)
+        current = statistics(images)
+        total = current if total is None else jax.tree.map(lambda a, b: a + b, total, current)
         count += 1
     if not count:
         raise UserError("BatchNorm cannot be recalibrated without any batch of images")

@@ -1,4 +1,4 @@
-"""Filters that are zero."""
+"""Detection of zero filters."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from kdjax.tree import leaves
 
 
 def masks_of_zeros(params: Params, groups: Sequence[FilterGroup]) -> dict[str, np.ndarray]:
-    """`{name of the group: bool [C]}`, False where everything that the group masks is zero."""
-    found = leaves(params)
+    """Masks of filter groups from their zero filters.
+
+    Args:
+      params: nested dicts of arrays.
+      groups: of the network with these parameters.
+
+    Returns:
+      `{name of the group: bool [C]}`, False where all arrays that the group masks are zero.
+    """
+    arrays = leaves(params)
     return {
-        group.name: np.any([_per_filter(np.asarray(found[path])) for path in group.leaves], axis=0)
+        group.name: np.any([_nonzero(np.asarray(arrays[path])) for path in group.leaves], axis=0)
         for group in groups
     }
 
 
 def zero_filters(link: Link, arrays: Arrays) -> np.ndarray:
-    """`bool [C]`: the filters of a link whose channels are constants."""
+    """Whether the channels of a link's filters are constant: `bool [C]`."""
     conv = link.convs[-1]
-    zero = ~_per_filter(arrays[f"{conv}/kernel"])
+    zero = ~_nonzero(arrays[f"{conv}/kernel"])
     if not link.norms[-1] and f"{conv}/bias" in arrays:
         zero &= arrays[f"{conv}/bias"] == 0
     return zero
@@ -36,28 +44,33 @@ def zero_filters(link: Link, arrays: Arrays) -> np.ndarray:
 def pruned_filters(
     network: StagedNetwork, arrays: Arrays, masks: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """`{convolution: bool [C]}`, True for what the masks prune, which must be zero."""
-    summands = {each.name: each.convs for each in network.residual_groups()}
+    """The filters that masks prune: `{convolution: bool [C]}`, True for pruned ones.
+
+    Raises:
+      UserError: a mask of another network, or a filter that is pruned but not zero.
+    """
+    summands = {group.name: group.convs for group in network.residual_groups()}
     pruned: dict[str, np.ndarray] = {}
     for name, mask in masks.items():
-        gone = ~np.asarray(mask, bool)
+        pruned_by_mask = ~np.asarray(mask, bool)
         for conv in summands.get(name, (name.removesuffix("/kernel"),)):
             kernel = arrays.get(f"{conv}/kernel")
-            if kernel is None or gone.shape != kernel.shape[-1:]:
-                found = "no such layer" if kernel is None else f"{kernel.shape[-1]} filters there"
+            if kernel is None or pruned_by_mask.shape != kernel.shape[-1:]:
+                layer = "no such layer" if kernel is None else f"{kernel.shape[-1]} filters there"
                 raise UserError(
-                    f"the mask {name!r} of shape {gone.shape} is of another network: {found}"
+                    f"the mask {name!r} of shape {pruned_by_mask.shape} is of another network: "
+                    f"{layer}"
                 )
-            alive = gone & _per_filter(kernel)
-            if alive.any():
+            nonzero = pruned_by_mask & _nonzero(kernel)
+            if nonzero.any():
                 raise UserError(
-                    f"filter {np.flatnonzero(alive)[0]} of {conv!r} is pruned by its mask but not "
-                    "zero: apply the mask first, or remove hard-pruned filters only"
+                    f"filter {np.flatnonzero(nonzero)[0]} of {conv!r} is pruned by its mask but "
+                    "not zero: apply the mask first, or remove hard-pruned filters only"
                 )
-            pruned[conv] = pruned.get(conv, False) | gone
+            pruned[conv] = pruned.get(conv, False) | pruned_by_mask
     return pruned
 
 
-def _per_filter(array: np.ndarray) -> np.ndarray:
-    """`[..., C] -> bool [C]`: whether a filter has anything but zeros."""
+def _nonzero(array: np.ndarray) -> np.ndarray:
+    """Whether filters have any nonzero weight: `[..., C] -> bool [C]`."""
     return np.any(array != 0, axis=tuple(range(array.ndim - 1)))

@@ -37,14 +37,22 @@ def class_labels(labels: jax.Array, shape: tuple[int, ...], *, of: str = "logits
 
 
 def labels_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The integer labels `[...]` of logits `[..., N]`; raises as `class_labels`."""
+    """The integer labels `[...]` of logits `[..., N]`.
+
+    Raises:
+      ValueError: logits without an axis of classes, or as `class_labels`.
+    """
     if jnp.ndim(logits) < 1:
         raise ValueError("logits need an axis of classes, the last one; got a number")
     return class_labels(labels, jnp.shape(logits)[:-1], of=f"logits {jnp.shape(logits)}")
 
 
 def same_logits(student: jax.Array, teacher: jax.Array) -> None:
-    """Raises ValueError where a student's and a teacher's logits differ in shape."""
+    """Checks that a student's and a teacher's logits have one shape, `[..., N]`.
+
+    Raises:
+      ValueError: they have not.
+    """
     students, teachers = jnp.shape(student), jnp.shape(teacher)
     if students == teachers and students:
         return

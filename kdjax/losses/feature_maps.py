@@ -84,7 +84,11 @@ def by_layer(student: Maps, teacher: Maps, *, stop_teacher: bool) -> list[tuple[
 
 
 def in_order(student: Maps, teacher: Maps, *, stop_teacher: bool) -> list[tuple[jax.Array, ...]]:
-    """As `by_layer`, where the order of the layers means something: sequences only."""
+    """As `by_layer`, for losses that depend on the order of the layers.
+
+    Raises:
+      ValueError: the maps are a dictionary, or as `by_layer`.
+    """
     for maps in (student, teacher):
         if isinstance(maps, Mapping):
             raise ValueError("the order of the layers matters here: give a sequence of maps")
@@ -106,7 +110,11 @@ def aligned(*trees: Maps) -> list[tuple[jax.Array, ...]]:
 
 
 def same_channels(student: jax.Array, teacher: jax.Array) -> None:
-    """Raises ValueError where the two maps have different numbers of channels."""
+    """Checks that two maps, `[..., C]`, have the same number of channels.
+
+    Raises:
+      ValueError: they have not.
+    """
     if student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
             "this loss needs as many channels in the student as in the teacher, "
@@ -115,7 +123,11 @@ def same_channels(student: jax.Array, teacher: jax.Array) -> None:
 
 
 def same_shape(student: jax.Array, teacher: jax.Array) -> None:
-    """Raises ValueError where the two arrays have different shapes."""
+    """Checks that two arrays have the same shape.
+
+    Raises:
+      ValueError: they have not.
+    """
     if student.shape != teacher.shape:
         raise ValueError(
             f"this loss compares arrays of one shape, got {student.shape} and {teacher.shape}"

@@ -155,7 +155,15 @@ def predict_cohort(
 
 
 def check_nothing_shared(cohort: Cohort, name: str) -> None:
-    """Raises `UserError` if networks of the method `name`, which adds heads, share stages."""
+    """Checks that the networks of a method that adds heads to them share no stages.
+
+    Args:
+      cohort: the networks.
+      name: of the method, for the message.
+
+    Raises:
+      UserError: they share stages.
+    """
     if cohort.shared_stages:
         raise UserError(
             f"config.shared_stages={cohort.shared_stages}: networks of method {name!r} share "

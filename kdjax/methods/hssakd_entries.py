@@ -59,7 +59,11 @@ def _check_best(config: ConfigDict) -> None:
 def hssakd_teacher(
     cohort: models.Cohort, settings: Hssakd, *, teacher: Callable | None = None
 ) -> base.Method:
-    """`hssakd.hssakd_teacher`: labels, and joint labels in branches."""
+    """`hssakd.hssakd_teacher`: labels, and joint labels in branches.
+
+    Raises:
+      UserError: a frozen backbone of another network than the cohort's.
+    """
     branched, chosen = _with_branches(cohort, settings)
     if not settings.freeze_backbone:
         return hssakd.hssakd_teacher(branched, transformations=chosen)

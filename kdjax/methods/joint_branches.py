@@ -22,7 +22,11 @@ def check_cohort(cohort: Cohort, transformations: Transformations) -> None:
 
 
 def check_teacher(teacher: nn.Module, cohort: Cohort, transformations: Transformations) -> None:
-    """Raises `UserError` unless every network of a cohort can learn from all of a teacher."""
+    """Checks that every network of a cohort can learn from all branches of a teacher.
+
+    Raises:
+      UserError: classes, branches or transformations differ.
+    """
     _check_network(teacher, transformations, "the teacher")
     for index, student in enumerate(cohort.networks):
         if student.network.num_classes != teacher.network.num_classes:

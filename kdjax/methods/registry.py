@@ -149,7 +149,11 @@ class MethodEntry:
         return checked
 
     def check_networks(self, count: int) -> None:
-        """Raises `UserError` unless the method can train so many networks."""
+        """Checks that the method can train `count` networks.
+
+        Raises:
+          UserError: it cannot.
+        """
         if not count:
             raise UserError("config.networks is empty; name at least one network")
         if count < self.networks:

@@ -17,7 +17,11 @@ FILTER_AXES = (None, -1, 0)
 
 
 def check_axis(filter_axis: int | None) -> None:
-    """Raises ValueError unless `filter_axis` is -1, 0 or None."""
+    """Checks that `filter_axis` is -1, 0 or None.
+
+    Raises:
+      ValueError: it is not.
+    """
     if filter_axis not in FILTER_AXES:
         raise ValueError(
             f"filter_axis={filter_axis!r} is unknown; use -1 (flax, Haiku: kernels [h, w, in, C]) "

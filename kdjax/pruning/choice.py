@@ -51,7 +51,11 @@ class Unit(NamedTuple):
 
 
 def check(plan: Plan, units: Sequence[Unit]) -> None:
-    """Raises a ValueError if the plan empties a unit, or never prunes anything."""
+    """Checks that a plan prunes something and leaves no unit empty.
+
+    Raises:
+      ValueError: it does not.
+    """
     pruned = sum(int(_numbers(plan, pool)[0].max()) for pool in _pools(plan, units))
     if pruned + sum(unit.removed for unit in units) == 0:
         widest = max(units, key=lambda unit: unit.size)

@@ -23,6 +23,9 @@ def number(
       counting: 'exact' is floor(C * P * fraction + 1e-6), so that 0.1 of 10 filters is 1 whatever
         0.1 is in binary. 'float' is int(C * (1 - kept)) of binary floats, kept = 1 - P to 12
         decimals, which is what soft-filter-pruning's get_filter_codebook computes: 0.1 of 10 is 0.
+
+    Raises:
+      ValueError: an unknown `counting`.
     """
     if counting == "exact":
         return np.floor(size * np.asarray(rate) * fraction + 1e-6).astype(np.int64)

@@ -63,6 +63,9 @@ def mixed(norm_rate: float, distance: str = "l2") -> Criterion:
     Args:
       norm_rate: fraction of all filters that is chosen by norm, in [0, 1).
       distance: as in `geometric_median`.
+
+    Raises:
+      ValueError: `norm_rate` is out of range, or `distance` unknown.
     """
     matrix = _distance(distance)
     if not 0 <= norm_rate < 1:

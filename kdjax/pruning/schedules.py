@@ -54,6 +54,9 @@ def asymptotic(
       knee: fraction of training at which 3/4 P are reached, D of the paper.
       exact_from: fraction of training from which on it is P itself: 0.95 (CIFAR) or 0.9 (ImageNet)
         in the author code; 1 for the curve alone, which floor() leaves a filter short of P.
+
+    Raises:
+      ValueError: an unknown form, or a `knee` or `exact_from` out of range.
     """
     _fraction("exact_from", exact_from)
     if form == "closed":
@@ -118,6 +121,9 @@ def exponential_decay(
         in the names of ImageNet logs.
       zero_from: fraction of training from which on pruned filters are zeroed: 0.9 (CIFAR) or 0.8
         (ImageNet).
+
+    Raises:
+      ValueError: `start`, `end` or `zero_from` is out of range.
     """
     _fraction("start", start)
     _fraction("zero_from", zero_from)

@@ -122,7 +122,11 @@ def plain(name: str, shape: tuple) -> Value:
 
 
 def refuse(equation, *conditions: bool) -> None:
-    """Raises `Unsupported` if any condition holds."""
+    """Refuses an operation of which any condition holds.
+
+    Raises:
+      Unsupported: one does.
+    """
     if any(conditions):
         raise Unsupported(f"{equation.primitive.name} in this form has no counterpart")
 

@@ -104,6 +104,11 @@ class CRD(Baseline, kw_only=True):
 
     @staticmethod
     def constants(train_labels: np.ndarray | None) -> dict[str, Any]:
+        """The images of other classes, from which negatives are drawn.
+
+        Raises:
+          ValueError: no labels.
+        """
         if train_labels is None:
             raise ValueError("method 'crd' contrasts classes: give train_labels")
         return {"others": by_class(train_labels)}

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from tests import golden
+from tests import golden, second_tier
 
 # Set before jax is imported. Compiling is most of what the tests do; what is compiled once serves
 # every process of the session: pytest-xdist's workers inherit the variable. A directory given from
@@ -28,6 +28,19 @@ _FAST = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FAST.append("--xla_cpu_use_fusion_emitters=false")  # newer ones have no other emitters
 os.environ.setdefault("XLA_FLAGS", " ".join(_FAST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the second tier as slow, and puts it before all other slow tests."""
+    listed = set(second_tier.listed())
+
+    def is_listed(item):
+        return item.nodeid in listed or item.nodeid.partition("[")[0] in listed
+
+    for item in filter(is_listed, items):
+        item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not is_listed(item))  # a stable sort
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,32 @@
+"""The list of tests of the second tier and how it is made."""
+
+import ast
+
+from tests import second_tier
+from tests.tiny_runs import ROOT
+
+LOG = """
+   4.00s call     tests/a.py::test_a[long]
+   0.50s setup    tests/a.py::test_a[long]
+   1.00s call     tests/a.py::test_a[two words]
+   1.20s call     tests/a.py::test_a[other]
+   0.10s call     tests/a.py::test_a[cheap]
+   9.00s call     tests/a.py::test_b
+   0.30s call     tests/a.py::test_c[1]
+   0.30s call     tests/a.py::test_c[2]
+"""
+
+
+def test_the_cheapest_cases_of_a_test_stay():
+    leaving = second_tier.second_tier(second_tier.durations(LOG))
+    assert leaving == ["tests/a.py::test_a[other]", "tests/a.py::test_a[long]"]
+
+
+def test_every_line_is_a_test():
+    files = {}
+    for node in second_tier.listed():
+        path, _, function = node.partition("[")[0].partition("::")
+        if path not in files:
+            body = ast.parse((ROOT / path).read_text()).body
+            files[path] = {each.name for each in body if isinstance(each, ast.FunctionDef)}
+        assert function in files[path], f"{node}: no such test"

@@ -54,16 +54,24 @@ def write_batch(config: ConfigDict, workdir: Path, *, step: int, limit: int) -> 
     """
     rows = shown(config, step=step, limit=limit)
     path = workdir / "batch.png"
-    if jax.process_index() != 0:
-        return path, rows
+    if jax.process_index() == 0:
+        save(sheet(rows.pictures, rows.captions), path)
+    return path, rows
+
+
+def save(page: Image.Image, path: Path) -> None:
+    """Writes a PNG file, over the one that is there.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        sheet(rows.pictures, rows.captions).save(temporary, format="PNG")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(temporary, format="PNG")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
-    return path, rows
+        raise UserError(f"--workdir={path.parent} cannot be written: {error.strerror}") from error
 
 
 def shown(config: ConfigDict, *, step: int, limit: int) -> Shown:
@@ -152,13 +160,14 @@ def captions(inputs: Inputs, class_names: Sequence[str]) -> list[str]:
     return [f"{text}\n{note}" for text, note in zip(texts, inputs.notes, strict=True)]
 
 
-def sheet(pictures: np.ndarray, texts: Sequence[str]) -> Image.Image:
-    """Pictures in rows of `COLUMNS`, each enlarged by a whole factor and with its text below it.
+def sheet(pictures: np.ndarray, texts: Sequence[str], most_columns: int = COLUMNS) -> Image.Image:
+    """Pictures in rows of `most_columns`, each enlarged by a whole factor, its text below.
 
     Args:
       pictures: uint8 `[R, H, W, C]`; of one channel they are gray, of three colored, of another
         number the channels are side by side.
       texts: R of them; lines that are too long are broken, and what is too much is cut ('...').
+      most_columns: pictures of a row.
     """
     pictures = _printable(pictures)
     count, height, width = pictures.shape[:3]
@@ -168,7 +177,7 @@ def sheet(pictures: np.ndarray, texts: Sequence[str]) -> Image.Image:
     lines = [broken(text, tile, font.getlength) for text in texts]
     line_height = sum(font.getmetrics())
     down = height * scale + _GAP + line_height * max(map(len, lines))
-    columns = min(COLUMNS, count)
+    columns = min(most_columns, count)
     size = (
         columns * (tile + _MARGIN) + _MARGIN,
         -(-count // columns) * (down + _MARGIN) + _MARGIN,

@@ -15,11 +15,14 @@ _SEED_BITS = 2**32 - 1
 class Data:
     """`config.data`."""
 
-    source: str = setting("tfds:cifar100", "digits, tfds:NAME, folder:PATH or arrays:FILE.npz")
+    source: str = setting(
+        "tfds:cifar100", "digits, tfds:NAME, folder:PATH, masks:PATH or arrays:FILE.npz"
+    )
     layout: str = setting(
         "",
-        "axes of arrays of images; '': NHWC, where shapes that look like NCHW are refused",
-        choices=("", "NHWC", "NCHW"),
+        "axes of arrays of images ('': NHWC, where shapes that look like NCHW are refused); or of "
+        "folders with masks ('': as their names are)",
+        choices=("", "NHWC", "NCHW", "folders", "voc", "cityscapes", "ade20k"),
     )
     dir: str = setting("", "directory of prepared TFDS sets; '' is TFDS's own default")
     train_fraction: float = setting(
@@ -28,6 +31,15 @@ class Data:
     subset_seed: int = setting(0, "chooses that part", at_least=0, at_most=_SEED_BITS)
     classes: int = setting(0, "0: all; k: the first k", at_least=0)
     image_size: int = setting(0, "side in pixels; 0: as stored", at_least=0)
+    canvas: tuple[int, ...] = setting(
+        (),
+        "height and width on which images with masks lie; larger ones are scaled down; (): those "
+        "of the largest image",
+        at_least=1,
+    )
+    ignored: int = setting(
+        255, "value of the pixels in masks that count nowhere", at_least=0, at_most=255
+    )
     mean: tuple[float, ...] = setting(
         (), "per channel, of pixels in [0, 1], that a network was trained with"
     )
@@ -70,6 +82,7 @@ class Optimizer:
     clip_norm: float = setting(
         0.0, "the largest norm of all gradients together; 0: any", at_least=0
     )
+    power: float = setting(0.9, "of poly", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

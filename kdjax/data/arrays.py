@@ -4,6 +4,10 @@ Either one FILE.npz with train_images, train_labels, test_images, test_labels, o
 NAME_train.npz and NAME_test.npz (or NAME_val.npz), each with `image` and `label`. Images are uint8
 [N, H, W, C] (or [N, C, H, W] by `config.data.layout`), labels integers [N] from 0 without
 gaps.
+
+With masks, the classes of pixels, in place of labels: train_masks and test_masks, or `mask`, uint8
+[N, H, W]. A class is a value other than `config.data.ignored`; `class_names` [classes] may name
+them.
 """
 
 import difflib
@@ -12,23 +16,28 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.labels import check_no_class_missing, checked_labels, class_count
+from kdjax.data.masks import class_table, translated
 from kdjax.data.npz_members import read_members
 from kdjax.data.regular_files import exists, expanded, is_directory, is_regular, sorted_entries
-from kdjax.data.splits import ArraySplit, Source
+from kdjax.data.splits import IGNORED, ArraySplit, Source
 from kdjax.errors import UserError
 
 LAYOUTS = ("", "NHWC", "NCHW")
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _PAIR_KEYS = ("image", "label")
+_MASK_KEYS = ("train_images", "train_masks", "test_images", "test_masks")
+_MASK_PAIR_KEYS = ("image", "mask")
+_NAMES = "class_names"
 _USUAL_CHANNELS = (1, 3, 4)
 
 
-def open_arrays(file: str, layout: str = "") -> Source:
+def open_arrays(file: str, layout: str = "", ignored: int = IGNORED) -> Source:
     """Reads `arrays:FILE.npz`.
 
     Args:
       file: path; `~` is the home directory.
       layout: 'NHWC' or 'NCHW'; '' is NHWC, where shapes that look like NCHW are refused.
+      ignored: value of the pixels in masks that count nowhere.
 
     Raises:
       UserError: missing or unreadable file, missing key or split, wrong dtype, shape or labels.
@@ -37,6 +46,10 @@ def open_arrays(file: str, layout: str = "") -> Source:
         raise UserError(f"config.data.layout={layout!r} is unknown; use 'NHWC' or 'NCHW'")
     path = expanded(file)
     stored = _read(path)
+    if {"mask", "train_masks"} & stored.keys():
+        return _open_masks(path, stored, layout, ignored)
+    if ignored != IGNORED:
+        raise UserError(f"config.data.ignored={ignored} is of masks, which {path} does not hold")
     if set(_KEYS) <= stored.keys():
         train = _split(path, stored, *_KEYS[:2], layout)
         test = _split(path, stored, *_KEYS[2:], layout)
@@ -69,7 +82,8 @@ def _read(path: Path) -> dict[str, np.ndarray | None]:
         near = difflib.get_close_matches(path.name, names, n=3)
         hint = f"; in that folder: {', '.join(near)}" if near else ""
         raise UserError(f"{path}: no such file; check config.data.source{hint}")
-    return read_members(path, (*_KEYS, *_PAIR_KEYS))
+    wanted = {*_KEYS, *_PAIR_KEYS, *_MASK_KEYS, *_MASK_PAIR_KEYS, _NAMES}
+    return read_members(path, wanted)
 
 
 def _test_file(path: Path) -> Path:
@@ -86,6 +100,71 @@ def _test_file(path: Path) -> Path:
         f"{path}: holds one split only; name the training file NAME_train.npz and put "
         "NAME_test.npz beside it"
     )
+
+
+def _open_masks(path: Path, stored: dict, layout: str, ignored: int) -> Source:
+    if set(_MASK_KEYS) <= stored.keys():
+        train = _masked_split(path, stored, *_MASK_KEYS[:2], layout)
+        test_path, test = path, _masked_split(path, stored, *_MASK_KEYS[2:], layout)
+    elif set(_MASK_PAIR_KEYS) <= stored.keys():
+        train = _masked_split(path, stored, *_MASK_PAIR_KEYS, layout)
+        test_path = _test_file(path)
+        test_stored = _read(test_path)
+        if not set(_MASK_PAIR_KEYS) <= test_stored.keys():
+            raise UserError(
+                f"{test_path}: holds {_listed(test_stored)}, needs image and mask as {path} has"
+            )
+        test = _masked_split(test_path, test_stored, *_MASK_PAIR_KEYS, layout)
+    else:
+        raise UserError(
+            f"{path}: holds {_listed(stored)}; needs {', '.join(_MASK_KEYS)}, or image and mask in "
+            "a pair of files NAME_train.npz and NAME_test.npz"
+        )
+    if test.images.shape[-1] != train.images.shape[-1]:
+        raise UserError(
+            f"{test_path}: test images have {test.images.shape[-1]} channels, train images "
+            f"{train.images.shape[-1]}"
+        )
+    names = _class_names(path, stored, train.masks, ignored)
+    table = class_table(len(names), ignored)
+    train, test = (
+        split._replace(masks=translated(split.masks, table, f"{where} ({name})"))
+        for split, where, name in ((train, path, "train"), (test, test_path, "test"))
+    )
+    return Source(path.stem.removesuffix("_train"), train, test, names)
+
+
+def _class_names(path: Path, stored: dict, masks: np.ndarray, ignored: int) -> tuple[str, ...]:
+    if _NAMES in stored:
+        names = tuple(map(str, np.ravel(stored[_NAMES])))
+    else:
+        values = np.flatnonzero(np.bincount(masks.ravel(), minlength=256))
+        values = values[values != ignored]
+        names = tuple(map(str, range(int(values.max(initial=0)) + 1)))
+    if not 2 <= len(names) <= 255 or len(set(names)) < len(names) or 0 <= ignored < len(names):
+        raise UserError(
+            f"{path}: {len(names)} classes with config.data.ignored={ignored}; needs 2 to 255, "
+            "named differently, and an ignored value that is none of them"
+        )
+    return names
+
+
+def _masked_split(
+    path: Path, stored: dict, image_key: str, mask_key: str, layout: str
+) -> ArraySplit:
+    masks = stored[mask_key]
+    if masks.dtype != np.uint8 or masks.ndim != 3:
+        raise UserError(
+            f"{path}: {mask_key} is {masks.dtype} {list(masks.shape)}, needs uint8 [N, H, W]"
+        )
+    labels = {"label": np.zeros(len(masks), np.int32)}
+    split = _split(path, {image_key: stored[image_key]} | labels, image_key, "label", layout)
+    if split.images.shape[1:3] != masks.shape[1:]:
+        raise UserError(
+            f"{path}: {mask_key} {list(masks.shape)} are masks of another size than the images "
+            f"{list(split.images.shape)}; make them as large"
+        )
+    return split._replace(masks=masks)
 
 
 def _split(path: Path, stored: dict, image_key: str, label_key: str, layout: str) -> ArraySplit:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data import decoding, images
+from kdjax.data import decoding, images, masks
 from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
 from kdjax.data.sources import open_source
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
+from kdjax.data.statistics import channel_statistics
 from kdjax.errors import UserError
 
 DEVICE_BYTES = 2**30
@@ -41,6 +42,11 @@ class Dataset(NamedTuple):
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether images have masks, the class of every pixel, in place of a class."""
+        return self.train.masks is not None
+
 
 def load(config) -> Dataset:
     """Opens `config.data.source` and applies the rest of `config.data`.
@@ -52,7 +58,7 @@ def load(config) -> Dataset:
 
     Args:
       config: ConfigDict with a section `data`: source, dir, layout, train_fraction, subset_seed,
-        classes, image_size, augmentation, placement, mean, std.
+        classes, image_size, canvas, ignored, augmentation, placement, mean, std.
 
     Raises:
       UserError: a setting is out of range or impossible for this source, or the data are missing
@@ -61,6 +67,13 @@ def load(config) -> Dataset:
     data = config.data
     _check_settings(data)
     source = _subset(open_source(data), data)
+    if source.train.masks is not None:
+        return _held_with_masks(source, data)
+    if data.canvas:
+        raise UserError(
+            f"config.data.canvas={tuple(data.canvas)} is for images with masks, which "
+            f"{data.source} does not have; leave it at ()"
+        )
     shape = _stored_shape(source, data.image_size)
     _check_one_fits(shape, data)
     if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
@@ -71,6 +84,14 @@ def load(config) -> Dataset:
         train, test = (_as_records(split) for split in (source.train, source.test))
         sample = None if data.mean else _sample(train, shape[0], data.subset_seed)
     mean, std = _given_statistics(data, shape[-1]) if data.mean else channel_statistics(sample)
+    return Dataset(source.name, train, test, source.class_names, shape, mean, std)
+
+
+def _held_with_masks(source: Source, data) -> Dataset:
+    """A data set of images with masks, on a canvas of one size, held in memory."""
+    shape = masks.canvas(source, data)
+    train, test = (masks.held(split, shape) for split in (source.train, source.test))
+    mean, std = _given_statistics(data, shape[-1]) if data.mean else masks.statistics(train)
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
@@ -224,22 +245,3 @@ def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:
     with decoding.threads() as threads:
         fitted = threads.map(lambda i: images.fit(split.records[int(i)], size), chosen)
         return np.stack(list(fitted))
-
-
-def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of uint8 [N, H, W, C] per channel.
-
-    Returns:
-      float32 [C] and [C], in units of [0, 1]. A constant channel gets the deviation 1/255, one
-      gray level, so that dividing by it is safe.
-    """
-    total = np.zeros(pixels.shape[-1])
-    squares = np.zeros(pixels.shape[-1])
-    for start in range(0, len(pixels), 1000):
-        chunk = pixels[start : start + 1000].reshape(-1, pixels.shape[-1]).astype(np.float64)
-        total += chunk.sum(axis=0)
-        squares += np.einsum("nc,nc->c", chunk, chunk)
-    count = pixels.size // pixels.shape[-1]
-    mean = total / count
-    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1.0)
-    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)

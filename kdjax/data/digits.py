@@ -45,6 +45,6 @@ def read_digits() -> Source:
     in_test = np.unpackbits(np.frombuffer(base64.b64decode(_IN_TEST), np.uint8))[: len(labels)]
     splits = [ArraySplit(pixels[in_test == part], labels[in_test == part]) for part in (0, 1)]
     for split in splits:
-        for array in split:
+        for array in (split.images, split.labels):
             array.flags.writeable = False
     return Source("digits", *splits, tuple(str(digit) for digit in range(10)))

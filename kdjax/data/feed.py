@@ -112,7 +112,10 @@ class Feed:
         if not self.resident:
             return {}
         arrays = getattr(self.dataset, split)
-        return self.parallel.replicate({"image": arrays.images, "label": arrays.labels})
+        resident = {"image": arrays.images, "label": arrays.labels}
+        if arrays.masks is not None:
+            resident |= {"masks": arrays.masks, "sizes": arrays.sizes}
+        return self.parallel.replicate(resident)
 
     def train(self, epoch: int, first_step: int) -> Iterator[tuple[int, Arrays]]:
         """Yields (steps, batches `[devices, steps, batch per device, ...]`) from a step on."""

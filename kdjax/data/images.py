@@ -40,6 +40,25 @@ def decode(encoded: bytes, *, mode: str = "RGB", where: str) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def decode_mask(encoded: bytes, *, where: str) -> np.ndarray:
+    """Decodes a gray or palette image to its values, uint8 [h, w].
+
+    Raises:
+      UserError: as `decode`, or an image of colors.
+    """
+    with _opened(io.BytesIO(encoded), where) as image:
+        width, height = image.size
+        check_fits(4 * width * height, where, _WAY_OUT)
+        values = np.asarray(image)
+        mode = image.mode
+    if values.ndim != 2 or values.min() < 0 or values.max() > 255:
+        raise UserError(
+            f"{where}: a mask has one value of 0..255 for each pixel, gray or of a palette, not "
+            f"pixels of mode {mode}"
+        )
+    return values.astype(np.uint8)
+
+
 def stored_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image file, by its header.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax.data import augment, policies
 from kdjax.data.dataset import Dataset
@@ -82,11 +83,39 @@ def augmenter(
     return lambda keys, images: policy(_fold_in(keys, _POLICIES), augment_images(keys, images))
 
 
+def masked_train_input(dataset: Dataset, augment_pairs: Callable) -> Callable[..., Arrays]:
+    """`train_input` of images with masks, which are augmented together.
+
+    Args:
+      dataset: held in memory, with masks.
+      augment_pairs: of `Method.augment`.
+    """
+    fill = 255 * np.asarray(dataset.mean, np.float32)
+
+    def prepare(constants, batch, key, positions):
+        index, keys = batch["index"], _image_keys(key, positions, 1)[:, 0]
+        pairs = (constants[name][index] for name in ("image", "masks", "sizes"))
+        images, masks = augment_pairs(keys, *pairs, fill)
+        return {
+            "image": augment.normalize(images, dataset.mean, dataset.std),
+            "label": constants["label"][index],
+            "masks": masks.astype(jnp.int32),
+            "index": index,
+        }
+
+    return prepare
+
+
 def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`(constants, batch) -> images, labels`: gather and normalize."""
+    """`(constants, batch) -> images, labels`: gather and normalize.
+
+    The labels of images with masks are the masks, int32 `[B, H, W]`.
+    """
 
     def prepare(constants, batch):
         images, labels = _look_up(constants, batch)
+        if dataset.has_masks:
+            labels = constants["masks"][batch["index"]].astype(jnp.int32)
         return augment.normalize(images, dataset.mean, dataset.std), labels
 
     return prepare

@@ -3,6 +3,7 @@
 digits            the 1,797 digits that scikit-learn carries, 32x32x3
 tfds:NAME         a TensorFlow data set prepared as array_record (see `tfds_source`)
 folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`)
+masks:PATH        images and masks (see `mask_folders`)
 arrays:FILE.npz   plain arrays (see `arrays`)
 """
 
@@ -15,7 +16,7 @@ from kdjax.errors import UserError
 from kdjax.registry import Registry
 
 # Settings of `config.data` that only some kinds of sources read, with the values that unset them.
-_OPTIONAL_SETTINGS = {"dir": "", "layout": ""}
+_OPTIONAL_SETTINGS = {"dir": "", "layout": "", "ignored": 255}
 
 
 class SourceKind(NamedTuple):
@@ -24,7 +25,8 @@ class SourceKind(NamedTuple):
     Attributes:
       open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
       place: what follows it, for messages, such as 'PATH'; '' for a source without one.
-      settings: which of the settings that only some kinds read this one does: 'dir', 'layout'.
+      settings: which of the settings that only some kinds read this one does: 'dir', 'layout',
+        'ignored'.
     """
 
     open: Callable[[str, Any], Source]
@@ -48,7 +50,7 @@ def register_source(
       kind: without colon.
       open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
       place: what is to follow the colon, for messages; '' for sources without it.
-      settings: which of 'dir' and 'layout' `open_kind` reads; others are refused.
+      settings: which of 'dir', 'layout' and 'ignored' `open_kind` reads; others are refused.
 
     Raises:
       ValueError: the kind is registered already, has a colon, or a setting is unknown.
@@ -63,7 +65,7 @@ def open_source(data) -> Source:
     """Opens `data.source`.
 
     Args:
-      data: `config.data`: source, dir, layout.
+      data: `config.data`: source, dir, layout, ignored.
 
     Raises:
       UserError: unknown kind, a setting that has no effect on this kind, or data that are missing,
@@ -116,10 +118,17 @@ def _open_folder(place: str, data) -> Source:
 def _open_arrays(place: str, data) -> Source:
     from kdjax.data import arrays
 
-    return arrays.open_arrays(place, data.layout)
+    return arrays.open_arrays(place, data.layout, data.ignored)
+
+
+def _open_masks(place: str, data) -> Source:
+    from kdjax.data import mask_folders
+
+    return mask_folders.open_mask_folders(place, data.layout, data.ignored)
 
 
 register_source("digits", _open_digits)
 register_source("tfds", _open_tfds, place="NAME", settings=("dir",))
 register_source("folder", _open_folder, place="PATH")
-register_source("arrays", _open_arrays, place="FILE.npz", settings=("layout",))
+register_source("arrays", _open_arrays, place="FILE.npz", settings=("layout", "ignored"))
+register_source("masks", _open_masks, place="PATH", settings=("layout", "ignored"))

@@ -4,6 +4,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+# The class of pixels that count nowhere.
+IGNORED = 255
+
 
 class Records(Protocol):
     """Images with random access; picklable, because worker processes receive a copy.
@@ -21,17 +24,35 @@ class Records(Protocol):
 
 
 class ArraySplit(NamedTuple):
-    """A split that is held whole: images uint8 [N, H, W, C], labels int32 [N]."""
+    """A split that is held whole.
+
+    Attributes:
+      images: uint8 [N, H, W, C].
+      labels: int32 [N], zeros where there are masks.
+      masks: uint8 [N, H, W], the class of every pixel, or `IGNORED`; None for images that have one
+        class each.
+      sizes: int32 [N, 2], height and width of what is an image, from the upper left corner, where
+        there are masks; None: all of it.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
 
 class RecordSplit(NamedTuple):
-    """A split whose images are decoded one by one: N records, labels int32 [N]."""
+    """A split whose images are decoded one by one.
+
+    Attributes:
+      records: N images.
+      labels: int32 [N], zeros where there are masks.
+      masks: N masks, uint8 [h, w, 1], or None.
+    """
 
     records: Records
     labels: np.ndarray
+    masks: Records | None = None
 
 
 class Source(NamedTuple):
@@ -65,5 +86,7 @@ def select(split: ArraySplit | RecordSplit, indices: np.ndarray) -> ArraySplit |
     """The images and labels at `indices` [M] of a split, in that order."""
     labels = split.labels[indices]
     if isinstance(split, ArraySplit):
-        return ArraySplit(split.images[indices], labels)
-    return RecordSplit(SubsetRecords(split.records, indices), labels)
+        more = (None if each is None else each[indices] for each in (split.masks, split.sizes))
+        return ArraySplit(split.images[indices], labels, *more)
+    masks = None if split.masks is None else SubsetRecords(split.masks, indices)
+    return RecordSplit(SubsetRecords(split.records, indices), labels, masks)

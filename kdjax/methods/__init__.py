@@ -26,6 +26,7 @@ from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mixskd import mixskd
 from kdjax.methods.registry import METHODS, DataNeed, register, use
+from kdjax.methods.segmentation import segmentation
 
 __all__ = [
     "CONSTANTS",
@@ -53,6 +54,7 @@ __all__ = [
     "register_baseline",
     "register_loss",
     "register_teacher_loss",
+    "segmentation",
     "self_distillation",
     "starting_compactions",
     "starting_normalization",

@@ -10,6 +10,7 @@ import optax
 
 from kdjax import losses
 from kdjax.errors import UserError
+from kdjax.methods.evaluation import CLASSIFICATION, Evaluation
 from kdjax.models import PLAIN, Cohort, Form, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
@@ -109,6 +110,15 @@ class Method(NamedTuple):
       form: what the method adds to every network of the config, such as branches.
       variables: `(params, model_state, index) -> {'params', 'batch_stats'}`, those of one network,
         in its form, without anything else that the method trains.
+      augment: what becomes of images that come with masks, in place of `config.data.augmentation`:
+        `(keys [B], uint8 images [B, H, W, C], uint8 masks [B, H, W], int32 sizes [B, 2],
+        fill [C]) -> images [B, H', W', C], masks [B, H', W']`, by the key of each image. Images
+        are `sizes` large, from the upper left corner; `fill` is what is normalized to zero. `loss`
+        finds the masks as batch['masks'], int32. None for methods that read no masks.
+      evaluation: how what is predicted is measured. `predict` may return anything that its `sums`
+        reads.
+      draw: `(image, prediction, label, class_names) -> picture, caption`, of one test image, uint8
+        `[H, W, C]`, with what was predicted of it, as numpy arrays; None where nothing is drawn.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -125,6 +135,9 @@ class Method(NamedTuple):
     logits_only: bool = False
     form: Form = PLAIN
     variables: Callable[[Params, ModelState, int], dict[str, Any]] = network_variables
+    augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+    evaluation: Evaluation = CLASSIFICATION
+    draw: Callable[[Any, Any, Any, Sequence[str]], tuple[Any, str]] | None = None
 
 
 def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:

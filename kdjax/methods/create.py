@@ -113,7 +113,9 @@ def create(
     """
     entry = METHODS[config.method]
     settings = entry.check(config)
-    start = _start(config, num_classes) if compactions is None else None
+    start = None
+    if compactions is None:
+        start = _start(config, None if entry.transfers else num_classes)
     if compactions is None:
         compactions = {} if start is None else _left(start.spec)
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
@@ -132,7 +134,7 @@ def create(
         raise ValueError(f"method {config.method!r} counts epochs: give train_labels")
     method = finished(entry, entry.build(cohort, settings, **chosen))
     if start is not None:
-        method = started(method, start, config.networks)
+        method = started(method, start, config.networks, transfers=entry.transfers)
     return _pruned(method, config, members, train_labels)
 
 
@@ -207,8 +209,8 @@ def _left(spec: NetworkSpec) -> dict[str, models.Compaction]:
     return {} if spec.compaction is None else {"network_0": spec.compaction}
 
 
-def _start(config: ConfigDict, num_classes: int) -> Network | None:
-    """The network that `config.start` names, if any."""
+def _start(config: ConfigDict, num_classes: int | None) -> Network | None:
+    """The network that `config.start` names, if any, of any number of classes where it is None."""
     if not config.start.checkpoint:
         return None
     return store.from_config(config.start, "config.start", num_classes)

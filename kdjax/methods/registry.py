@@ -98,6 +98,9 @@ class MethodEntry:
       teacher_if: whether the settings ask for a teacher, where `build` has `teacher` with a
         default.
       check_config: raises `UserError` where settings of other sections do not go with the method.
+      masks: whether it learns from masks, the classes of pixels, in place of images' classes.
+      transfers: whether it has another head in the place of its networks' classifiers, which reads
+        any number of channels: `config.start` may have other classes, and filters may be gone.
       source: paper, and equation or official file.
       paper: the paper's number, in a line.
     """
@@ -112,6 +115,8 @@ class MethodEntry:
     data: Mapping[str, DataNeed] = dataclasses.field(default_factory=dict)
     teacher_if: Callable[[Any], bool] | None = None
     check_config: Callable[[ConfigDict], None] | None = None
+    masks: bool = False
+    transfers: bool = False
     source: str = ""
     paper: str = ""
 

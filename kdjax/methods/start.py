@@ -16,7 +16,9 @@ from kdjax.tree import leaves
 _WHERE = "config.start.checkpoint"
 
 
-def started(method: base.Method, network: Network, networks: Sequence[str]) -> base.Method:
+def started(
+    method: base.Method, network: Network, networks: Sequence[str], *, transfers: bool = False
+) -> base.Method:
     """A method whose only network starts from trained weights.
 
     Branches start from the trained ones where `network` has them. Everything else that the method
@@ -26,6 +28,8 @@ def started(method: base.Method, network: Network, networks: Sequence[str]) -> b
       method: the method to start.
       network: a trained network of the same name, with branches or without.
       networks: the names of the method's networks, `config.networks`.
+      transfers: of the method's registration. Its stages alone start from trained ones, unless
+        `network` is in the method's form itself.
 
     Raises:
       UserError: `networks` has several names; the trained network is another one, or a compact one
@@ -38,17 +42,20 @@ def started(method: base.Method, network: Network, networks: Sequence[str]) -> b
         raise UserError(
             f"{_WHERE} holds {network.spec.full_name}, not the {networks[0]} of config.networks"
         )
-    if network.spec.compaction is not None and not method.logits_only:
+    if network.spec.compaction is not None and not (method.logits_only or transfers):
         raise UserError(
             f"{_WHERE} holds a {network.spec.name} that was made smaller, of which config.method "
             "reads more than the logits; start from a whole one, or by a method such as "
             "'cross_entropy'"
         )
 
+    if transfers and network.spec.form.name != method.form.name:
+        network = network.backbone
+
     def init(key, images):
         params, model_state = method.init(key, images)
         state = {"params": params, "model_state": model_state}
-        trained = _trained_arrays(method, network, state)
+        trained = _trained_arrays(method, network, state, transfers)
 
         def initial(path, array):
             array_path = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -60,11 +67,14 @@ def started(method: base.Method, network: Network, networks: Sequence[str]) -> b
     return method._replace(init=init)
 
 
-def _trained_arrays(method: base.Method, network: Network, state: dict) -> dict[str, Any]:
+def _trained_arrays(
+    method: base.Method, network: Network, state: dict, transfers: bool
+) -> dict[str, Any]:
     """The trained arrays by the paths that they have in the method's initial state.
 
     Raises:
-      UserError: a trained array without a place in the state, or a place without one.
+      UserError: a trained array without a place in the state, or a place without one. What stands
+        behind the last stage needs no place where the method `transfers`.
     """
     paths = jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), state
@@ -75,6 +85,8 @@ def _trained_arrays(method: base.Method, network: Network, state: dict) -> dict[
     elif network.spec.form.name and not method.form.name:
         network = network.backbone
     trained, places, arrays = leaves(network.variables), leaves(places), leaves(state)
+    if transfers:
+        trained = {path: array for path, array in trained.items() if path in places}
     wrong = sorted(
         path
         for path in trained.keys() | places.keys()

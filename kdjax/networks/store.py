@@ -216,20 +216,20 @@ def _index(network: int | str, count: int) -> int:
     raise UserError(f"there is no network {network!r}; there are {', '.join(names)}")
 
 
-def from_config(section: Any, name: str, num_classes: int) -> Network:
+def from_config(section: Any, name: str, num_classes: int | None) -> Network:
     """The network that a section of a config names by `checkpoint`, `network_index` and `version`.
 
     Args:
       section: `config.teacher` or `config.start`.
       name: of the section, for messages.
-      num_classes: of the data.
+      num_classes: of the data; None for any.
 
     Raises:
       UserError: none is named, it cannot be read, or it has another number of classes.
     """
     _check_section(section, name)
     network = load(section.checkpoint, section.network_index, section.version)
-    if network.spec.num_classes != num_classes:
+    if num_classes is not None and network.spec.num_classes != num_classes:
         raise UserError(
             f"{name}.checkpoint={section.checkpoint}: {network.spec.full_name} has "
             f"{network.spec.num_classes} classes, the data has {num_classes}"

@@ -3,10 +3,10 @@
 Pixels of a mask are classes from 0, and `IGNORED` where a pixel counts nowhere.
 """
 
+from kdjax.data.splits import IGNORED
 from kdjax.segmentation.deeplab import DeepLabV3, SegmentationOutputs, deeplab
 from kdjax.segmentation.losses import pixel_cross_entropy, pixel_weights, weighted_mean
 from kdjax.segmentation.measures import (
-    IGNORED,
     class_accuracies,
     confusion,
     intersection_over_union,

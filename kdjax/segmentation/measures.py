@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The label of pixels that count nowhere; masks are uint8.
-IGNORED = 255
+from kdjax.data.splits import IGNORED
 
 
 def confusion(

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from kdjax import config as configs
 from kdjax.data.feed import check_settings
 from kdjax.errors import UserError
+from kdjax.methods import METHODS
 from kdjax.training import optimizers, teachers
 
 
@@ -35,6 +36,27 @@ def check_batch(batch_size: int, device_count: int) -> None:
         raise UserError(
             f"config.batch_size={batch_size} is not divisible by the {device_count} devices of "
             f"{jax.process_count()} process(es); use a multiple of {device_count}"
+        )
+
+
+def check_masks(config: ConfigDict, has_masks: bool) -> None:
+    """Raises `UserError` unless images come with masks where the method reads them, and only there.
+
+    Args:
+      config: `config.method` and `config.data.source`.
+      has_masks: whether the images of the source have masks.
+    """
+    entry = METHODS[config.method]
+    if entry.masks and not has_masks:
+        raise UserError(
+            f"method {entry.name!r} learns the class of every pixel, and images of "
+            f"config.data.source={config.data.source!r} come without masks; use masks:PATH, or "
+            "arrays:FILE.npz with masks"
+        )
+    if has_masks and not entry.masks:
+        raise UserError(
+            f"images of config.data.source={config.data.source!r} have masks in place of a class; "
+            f"method {entry.name!r} does not read them: use config.method='segmentation'"
         )
 
 

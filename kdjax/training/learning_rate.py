@@ -1,7 +1,7 @@
 """Learning-rate schedules: plain functions of the step.
 
-As in the papers' code, the rate changes once an epoch (`epoch = step // steps_per_epoch`) and only
-the warm-up changes it every step.
+As in the papers' code, the rate changes once an epoch (`epoch = step // steps_per_epoch`); only
+the warm-up and `poly` change it every step.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,6 +55,18 @@ def multistep(
         for milestone, factor in zip(milestones, factors, strict=True):
             value = jnp.where(epoch >= milestone, value * factor, value)
         return value
+
+    return rate
+
+
+def poly(base: float, *, steps: int, power: float) -> Schedule:
+    """`base (1 - step / steps) ^ power`: of networks for segmentation.
+
+    Source: Chen et al. 2017 (DeepLab, arXiv 1606.00915), section 4.1.2.
+    """
+
+    def rate(step):
+        return base * jnp.maximum(1 - jnp.asarray(step) / steps, 0) ** power
 
     return rate
 

@@ -208,12 +208,14 @@ class _Loop:
         """Writes an epoch's row to the metrics files, and a line of it for the user."""
         if self.writer is not None:
             self.writer.write(row)
+        evaluation = self.program.method.evaluation
+        accuracy = evaluation.accuracy
         tops = [
-            f"{n} {100 * row[f'{n}/top1']:.2f}"
-            for n in [*network_names(row), "ensemble"]
-            if f"{n}/top1" in row
+            f"{n} {100 * row[f'{n}/{accuracy}']:.2f}"
+            for n in [*network_names(row, accuracy), "ensemble"]
+            if f"{n}/{accuracy}" in row
         ]
-        shown = f"  top-1 % {'  '.join(tops)}" if tops else ""
+        shown = f"  {evaluation.label} % {'  '.join(tops)}" if tops else ""
         say(
             f"epoch {row['epoch']}/{self.config.epochs}  step {row['step']}  "
             f"lr {row['learning_rate']:.4g}  {row['images_per_second']:.0f} img/s  "

@@ -178,6 +178,13 @@ def _sgdr(config: ConfigDict, steps_per_epoch: int) -> Schedule:
     )
 
 
+@register_schedule("poly")
+def _poly(config: ConfigDict, steps_per_epoch: int) -> Schedule:
+    settings = config.optimizer
+    steps = (config.epochs - settings.warm_up_epochs) * steps_per_epoch
+    return schedules.poly(settings.learning_rate, steps=max(steps, 1), power=settings.power)
+
+
 @register_schedule("constant")
 def _constant(config: ConfigDict, steps_per_epoch: int) -> Schedule:
     base = config.optimizer.learning_rate

@@ -122,7 +122,7 @@ class Program:
         _, params, model_state, _ = self.abstract_state()
         images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
         predicted = jax.eval_shape(self.method.predict, params, model_state, images)
-        names = ["mean/top1", *(f"{name}/top1" for name in predicted)]
+        names = [f"{name}/{self.accuracy}" for name in ("mean", *predicted)]
         if self.config.evaluation.best not in names:
             raise UserError(
                 f"config.evaluation.best={self.config.evaluation.best!r} is unknown; "
@@ -130,9 +130,10 @@ class Program:
             )
 
     def evaluate(self, state: TrainState, constants, *, split: str = "test") -> dict[str, float]:
-        """Accuracies and cross entropies over a whole split, and 'mean/top1'.
+        """What the method's `evaluation` makes of a whole split, and the mean of its accuracies.
 
-        The mean is over the single networks; ensembles are left out of it.
+        'NAME/METRIC' for everything that the method predicts. The mean, 'mean/top1' for most
+        methods, is over the single networks; ensembles are left out of it.
 
         Args:
           state: on the devices.
@@ -143,12 +144,18 @@ class Program:
         totals = None
         for batches in self.feed.evaluation(split):
             sums = fetch(self.evaluation_steps(variables, constants, batches))
-            sums = jax.tree.map(float, sums)
-            totals = sums if totals is None else jax.tree.map(float.__add__, totals, sums)
-        count = totals.pop("count")
-        metrics = {name: total / count for name, total in totals.items()}
-        single = [metrics[f"{name}/top1"] for name in network_names(metrics)]
-        return metrics | {"mean/top1": float(np.mean(single))}
+            sums = jax.tree.map(np.float64, sums)
+            totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        metrics = self.method.evaluation.of_split(totals, self.feed.dataset.class_names)
+        single = [
+            metrics[f"{name}/{self.accuracy}"] for name in network_names(metrics, self.accuracy)
+        ]
+        return metrics | {f"mean/{self.accuracy}": float(np.mean(single))}
+
+    @property
+    def accuracy(self) -> str:
+        """The metric that tells networks apart: 'top1' for most methods."""
+        return self.method.evaluation.accuracy
 
 
 def build(
@@ -182,6 +189,7 @@ def build(
     if normalization is None and not without_teacher:
         normalization = methods.starting_normalization(resolved)
     dataset = normalized(data.load(config), normalization, config)
+    checks.check_masks(config, dataset.has_masks)
     most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
     feed = Feed(config, dataset, parallel, most_steps)
     stand_in = None
@@ -211,13 +219,16 @@ def _compiled(
     compactions: Mapping[str, Compaction] | None,
 ) -> Program:
     dataset = feed.dataset
-    prepare = preprocessing.train_input(
-        dataset,
-        config.data.augmentation,
-        views=config.data.views,
-        policy_names=config.data.policies,
-    )
     method = create_method(compactions)
+    if method.augment is None:
+        prepare = preprocessing.train_input(
+            dataset,
+            config.data.augmentation,
+            views=config.data.views,
+            policy_names=config.data.policies,
+        )
+    else:
+        prepare = preprocessing.masked_train_input(dataset, method.augment)
     tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
     step = train_step(method, tx, prepare, config.seed)
     evaluation = evaluation_step(method, preprocessing.test_input(dataset), dataset.num_classes)
@@ -237,7 +248,7 @@ def _compiled(
     )
 
 
-def network_names(metrics: Mapping[str, float]) -> list[str]:
+def network_names(metrics: Mapping[str, float], accuracy: str = "top1") -> list[str]:
     """'network_0', 'network_1', ...: the single networks among evaluation metrics."""
-    names = (name.removesuffix("/top1") for name in metrics if name.endswith("/top1"))
+    names = (name.removesuffix(f"/{accuracy}") for name in metrics if name.endswith(f"/{accuracy}"))
     return [name for name in names if name.removeprefix("network_").isdigit()]

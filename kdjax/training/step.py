@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses
 from kdjax.methods import CONSTANTS, MEMORY, Method
 from kdjax.parallel import AXIS, scan
 from kdjax.tree import leaves
@@ -94,8 +93,7 @@ def evaluation_step(method: Method, prepare, num_classes: int):
     """The per-device function `((params, model_state), constants, batches) -> sums`.
 
     The sums run over all images of the batches and all devices: 'count', and for each name that
-    the method predicts 'NAME/top1', 'NAME/top5' (with more than 5 classes), 'NAME/cross_entropy'.
-    Of joint logits `[B, M, N * M]`, of M views of each image, they are means over the views.
+    the method predicts 'NAME/SUM' of its `Method.evaluation`.
     """
 
     def one_batch(variables, constants, batch):
@@ -103,36 +101,14 @@ def evaluation_step(method: Method, prepare, num_classes: int):
         mask = batch["mask"]
         sums = {"count": mask.sum()}
         for name, logits in method.predict(*variables, images).items():
-            for measure, values in measures(logits, labels, num_classes).items():
-                sums[f"{name}/{measure}"] = jnp.sum(mask * values)
+            measured = method.evaluation.sums(logits, labels, mask, num_classes)
+            sums |= {f"{name}/{measure}": total for measure, total in measured.items()}
         return sums
 
     def batches_step(variables, constants, batches):
         _, sums = scan(
             lambda _, batch: (None, one_batch(variables, constants, batch)), None, batches
         )
-        return jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
+        return jax.lax.psum(jax.tree.map(lambda x: x.sum(0), sums), AXIS)
 
     return batches_step
-
-
-def measures(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str, jax.Array]:
-    """'top1', 'top5' (with more than 5 classes) and 'cross_entropy' of every image, `[B]` each.
-
-    Args:
-      logits: `[B, N]`, or joint logits `[B, M, N * M]` of M views of each image, of which view j of
-        an image of class y has the label `M * y + j`; their measures are means over the views.
-      labels: `[B]` classes.
-      num_classes: N.
-    """
-    if logits.ndim == 3:
-        views = logits.shape[1]
-        joint = views * labels[:, None] + jnp.arange(views)
-        flat = measures(logits.reshape(-1, logits.shape[-1]), joint.ravel(), num_classes)
-        return {name: values.reshape(-1, views).mean(1) for name, values in flat.items()}
-    target = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    rank = jnp.sum(~(logits <= target), axis=-1)  # so written, what is not finite is wrong
-    values = {"top1": (logits.argmax(-1) == labels).astype(jnp.float32)}
-    if num_classes > 5:
-        values["top5"] = (rank < 5).astype(jnp.float32)
-    return values | {"cross_entropy": losses.cross_entropy(logits, labels)}

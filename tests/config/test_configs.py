@@ -61,6 +61,12 @@ OWN_ARGUMENTS = {
         "folder:some/birds": ("folder:some/birds", ("resnet18",), ""),
         "folder:~/cars,resnet50": ("folder:~/cars", ("resnet50",), ""),
     },
+    "segmentation": {
+        "camvid": ("camvid_train.npz", ("resnet20",), ""),
+        "voc": ("VOC2012", ("resnet50",), ""),
+        "cityscapes,resnet18": ("cityscapes", ("resnet18",), ""),
+        "ade20k,resnet34,runs/it": ("ADEChallengeData2016", ("resnet34",), ""),
+    },
     "self_distill": {
         "dks": ("cifar100", ("selfkd_resnet18",), ""),
         "cross_entropy,cifar10": ("cifar10", ("selfkd_resnet18",), ""),
@@ -80,6 +86,7 @@ OWN_REFUSED = {
     "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
     "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
+    "segmentation": ["", "digits", "voc,resnet18,runs/it,2"],
     "self_distill": ["", "kd", "dks,cifar", "dks,folder:", "dks,digits,resnet8,2"],
     "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
 }

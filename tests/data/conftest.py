@@ -22,6 +22,8 @@ def make_config():
             "source": "digits",
             "dir": "",
             "layout": "",
+            "canvas": (),
+            "ignored": 255,
             "train_fraction": 1.0,
             "subset_seed": 0,
             "classes": 0,
@@ -131,7 +133,8 @@ def edited_tfds(prepared_tfds, tmp_path):
 
 def opened(source, dir="", layout=""):
     """The source of these settings."""
-    return open_source(ConfigDict({"source": source, "dir": str(dir), "layout": layout}))
+    data = {"source": source, "dir": str(dir), "layout": layout, "ignored": 255}
+    return open_source(ConfigDict(data))
 
 
 def fails(source, data_dir=""):

@@ -94,7 +94,7 @@ def test_digits():
     # Stratified: each class has 174 to 183 images, a fifth of them in the test.
     assert set(np.bincount(test.labels)) <= {35, 36, 37}
     assert opened("digits") is source
-    for array in (*train, *test):
+    for array in (train.images, train.labels, test.images, test.labels):
         assert not array.flags.writeable
     assert train.images.max() > 250
     assert train.images.min() == 0

@@ -29,7 +29,8 @@ def config_of(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     several = sum(entry.family == family for entry in METHODS.values()) > 2
-    config = module.get_config(f"{name},digits" if several else "digits")
+    data = "camvid" if METHODS[name].masks else "digits"
+    config = module.get_config(f"{name},{data}" if several else data)
     config = ConfigDict(config.to_dict())
     methods.use(config, name)
     config.networks = ("resnet8",) * max(METHODS[name].networks, 1)
@@ -79,6 +80,8 @@ def test_its_config_makes_a_loss(name):
     batch = {"image": images, "label": index, "index": index, "step": step}
     if config.data.views > 1:
         batch["views"] = jax.ShapeDtypeStruct((rows, config.data.views, 8, 8, 3), np.float32)
+    if METHODS[name].masks:
+        batch["masks"] = jax.ShapeDtypeStruct((rows, 8, 8), np.int32)
 
     def one_step(key, batch):
         params, model_state = method.init(key, jnp.zeros((2, 8, 8, 3)))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from kdjax import models, parallel
-from kdjax.methods import CONSTANTS, MEMORY, Method, mcl
+from kdjax.methods import CONSTANTS, MEMORY, Method, evaluation, mcl
 from kdjax.parallel import AXIS
 from kdjax.training import step as training
 
@@ -159,7 +159,7 @@ def test_joint_logits_are_measured_view_by_view():
     labels = np.array([1, 2])
     for image, view, found in ((0, 0, 3), (0, 1, 4), (0, 2, 2), (1, 0, 6), (1, 1, 7), (1, 2, 8)):
         joint[image, view, found] = 1.0
-    found = training.measures(jnp.asarray(joint), jnp.asarray(labels), num_classes=4)
+    found = evaluation.measures(jnp.asarray(joint), jnp.asarray(labels), num_classes=4)
     assert set(found) == {"top1", "cross_entropy"}
     np.testing.assert_allclose(found["top1"], [2 / 3, 1.0])
     right, wrong = -np.log(np.exp(1) / (np.exp(1) + 11 * np.exp(-1)) * np.array([1, np.exp(-2)]))

@@ -8,6 +8,7 @@ from kdjax.cli.jobs import (
     methods,
     networks,
     show_batch,
+    show_predictions,
     train,
 )
 from kdjax.cli.jobs.base import JOBS, Job
@@ -22,5 +23,6 @@ __all__ = [
     "methods",
     "networks",
     "show_batch",
+    "show_predictions",
     "train",
 ]

@@ -33,9 +33,23 @@ JOBS: Registry[Job] = Registry("job", "--job")
 
 def show_accuracies(metrics: dict[str, float]) -> None:
     """Prints the accuracies among evaluation metrics, a line for each name."""
-    names = [key.removesuffix("/top1") for key in metrics if key.endswith("/top1")]
-    width = max(map(len, names)) + 2
-    for name in names:
-        top5 = metrics.get(f"{name}/top5")
-        more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
-        say(f"{name:<{width}}top-1 {100 * metrics[f'{name}/top1']:6.2f} %{more}")
+    for accuracy, label in (("top1", "top-1"), ("miou", "mIoU")):
+        end = f"/{accuracy}"
+        names = [key.removesuffix(end) for key in metrics if key.endswith(end)]
+        width = max(map(len, names), default=0) + 2
+        for name in names:
+            top5 = metrics.get(f"{name}/top5")
+            more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
+            say(f"{name:<{width}}{label} {100 * metrics[f'{name}/{accuracy}']:6.2f} %{more}")
+            _show_classes(metrics, f"{name}/iou/")
+
+
+def _show_classes(metrics: dict[str, float], prefix: str) -> None:
+    """Prints the overlaps of classes among evaluation metrics, on a line."""
+    classes = [
+        f"{key.removeprefix(prefix)} {100 * value:.2f}"
+        for key, value in metrics.items()
+        if key.startswith(prefix)
+    ]
+    if classes:
+        say(f"  {'  '.join(classes)}")

@@ -1,0 +1,80 @@
+"""What a trained network predicts of the images of a split, as one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax.cli import batch_picture
+from kdjax.data import preprocessing
+from kdjax.errors import UserError
+from kdjax.parallel import fetch
+from kdjax.training import evaluation
+
+_COLUMNS = 2
+
+
+def write_predictions(
+    workdir: Path,
+    *,
+    config: ConfigDict | None,
+    network: int,
+    checkpoint: str,
+    split: str,
+    limit: int,
+) -> tuple[Path, int]:
+    """Writes `workdir/predictions.png`, over the one that is there.
+
+    Args:
+      workdir: of a run.
+      config: its settings, where they are others now; None for those of training.
+      network: which one, from 0.
+      checkpoint: 'best' or 'latest'.
+      split: 'test' or 'train'.
+      limit: how many images at most, from the first on.
+
+    Returns:
+      The file, and how many images are on it.
+
+    Raises:
+      UserError: no such run, checkpoint or network; a method whose predictions are not drawn; or
+        the file cannot be written.
+    """
+    run = evaluation.load_run(workdir)
+    if config is not None:
+        run = dataclasses.replace(run, config=config)
+    program, _, state = run.restore(checkpoint)
+    method, dataset = program.method, program.feed.dataset
+    if method.draw is None:
+        raise UserError(
+            f"--job=show-predictions: predictions of method {run.config.method!r} are classes of "
+            "images, which are not drawn; --job=evaluate counts them"
+        )
+    name = f"network_{network}"
+    if network >= len(run.config.networks):
+        raise UserError(
+            f"--network_index={network}: the run has networks 0..{len(run.config.networks) - 1}"
+        )
+    prepare = preprocessing.test_input(dataset)
+
+    @jax.jit
+    def predict(params, model_state, constants, index):
+        images, labels = prepare(constants, {"index": index})
+        return method.predict(params, model_state, images)[name], labels
+
+    constants = program.feed.constants(split)
+    arrays = getattr(dataset, split)
+    pictures, captions = [], []
+    for index in range(min(limit, len(arrays.labels))):
+        found = predict(state.params, state.model_state, constants, np.array([index]))
+        prediction, label = jax.tree.map(lambda x: x[0], fetch(found))
+        picture, caption = method.draw(arrays.images[index], prediction, label, dataset.class_names)
+        pictures.append(picture)
+        captions.append(caption)
+    path = workdir / "predictions.png"
+    batch_picture.save(batch_picture.sheet(np.stack(pictures), captions, _COLUMNS), path)
+    return path, len(pictures)

@@ -1,0 +1,164 @@
+"""Images with masks, the class of every pixel: on a canvas of one size, held in memory."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from kdjax.data import decoding
+from kdjax.data.available_memory import check_fits
+from kdjax.data.splits import IGNORED, ArraySplit, RecordSplit, Source
+from kdjax.data.statistics import channel_statistics
+from kdjax.errors import UserError
+
+_STATISTICS_IMAGES = 500
+
+
+def class_table(num_classes: int, ignored: int = IGNORED, first: int = 0) -> np.ndarray:
+    """What the values of a mask mean: int16 `[256]`, a class, `IGNORED`, or -1 for nothing.
+
+    Args:
+      num_classes: N, at most 255.
+      ignored: the value of pixels that count nowhere.
+      first: the value of class 0.
+    """
+    table = np.full(256, -1, np.int16)
+    table[first : first + num_classes] = np.arange(num_classes)
+    table[ignored] = IGNORED
+    return table
+
+
+def translated(mask: np.ndarray, table: np.ndarray, where: str) -> np.ndarray:
+    """A mask of classes.
+
+    Args:
+      mask: uint8, any shape.
+      table: of `class_table`.
+      where: file or array, to start the message with.
+
+    Raises:
+      UserError: a value that means nothing.
+    """
+    classes = table[mask]
+    if (classes < 0).any():
+        wrong = int(mask[classes < 0][0])
+        known = np.flatnonzero((table >= 0) & (table != IGNORED))
+        raise UserError(
+            f"{where}: value {wrong} is no class; there are {known.min()}..{known.max()}, and "
+            f"{int(np.flatnonzero(table == IGNORED)[0])} for pixels that count nowhere "
+            "(config.data.ignored)"
+        )
+    return classes.astype(np.uint8)
+
+
+def canvas(source: Source, data) -> tuple[int, int, int]:
+    """(H, W, C) of the arrays that images are held in, `config.data.canvas` if it is given.
+
+    Raises:
+      UserError: settings of `config.data` that images with masks do not go with.
+    """
+    for setting, unset, way_out in (
+        ("image_size", 0, "set config.data.canvas=(height, width)"),
+        ("classes", 0, "leave it at 0: every pixel has a class"),
+    ):
+        if data[setting] != unset:
+            raise UserError(
+                f"config.data.{setting}={data[setting]}: images of {data.source} have masks; "
+                f"{way_out}"
+            )
+    if data.placement == "stream":
+        raise UserError(
+            "config.data.placement='stream': images with masks are held in memory; use 'auto', "
+            "and a smaller config.data.canvas where memory is short"
+        )
+    if data.canvas and len(data.canvas) != 2:
+        raise UserError(f"config.data.canvas={tuple(data.canvas)}: give height and width")
+    splits = (source.train, source.test)
+    channels = {_channels(split) for split in splits}
+    if len(channels) > 1:
+        raise UserError(f"{data.source}: images of train and test have {channels} channels")
+    if data.canvas:
+        return (*data.canvas, channels.pop())
+    sizes = np.array([size for split in splits for size in _sizes(split)])
+    return (*map(int, sizes.max(0)), channels.pop())
+
+
+def _channels(split: ArraySplit | RecordSplit) -> int:
+    return split.images.shape[-1] if isinstance(split, ArraySplit) else 3
+
+
+def _sizes(split: ArraySplit | RecordSplit) -> list[tuple[int, int]]:
+    if isinstance(split, ArraySplit):
+        return [split.images.shape[1:3]]
+    return [split.records.size(index) for index in range(len(split.labels))]
+
+
+def held(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
+    """A split on a canvas: what is larger is scaled down, what is smaller is padded.
+
+    Padding is at the bottom and to the right, black and `IGNORED`. Images are scaled bilinearly
+    with antialiasing, masks by the nearest pixel; nothing is enlarged.
+
+    Args:
+      split: with masks.
+      shape: (H, W, C) of the canvas.
+
+    Raises:
+      UserError: the memory does not hold it, or a mask has another size than its image.
+    """
+    count, (height, width, _) = len(split.labels), shape
+    if isinstance(split, ArraySplit) and split.images.shape[1:] == shape:
+        sizes = np.tile(np.array([[height, width]], np.int32), (count, 1))
+        return split._replace(sizes=sizes)
+    check_fits(
+        count * math.prod((height, width, shape[-1] + 1)),
+        f"config.data.canvas: {count} images {list(shape)} with masks held in memory",
+        "set a smaller config.data.canvas, or a config.data.train_fraction",
+    )
+    images = np.zeros((count, *shape), np.uint8)
+    masks = np.full((count, height, width), IGNORED, np.uint8)
+    sizes = np.zeros((count, 2), np.int32)
+    of_images = split.images if isinstance(split, ArraySplit) else split.records
+
+    def fill(index: int) -> None:
+        pixels, mask = of_images[index], split.masks[index]
+        if pixels.shape[:2] != mask.shape:
+            raise UserError(
+                f"{split.masks.where(index)}: the mask has {mask.shape[0]}x{mask.shape[1]} pixels, "
+                f"its image {pixels.shape[0]}x{pixels.shape[1]}; make one as large as the other"
+            )
+        pixels, mask = _fitted(pixels, mask, height, width)
+        rows, columns = sizes[index] = mask.shape
+        images[index, :rows, :columns], masks[index, :rows, :columns] = pixels, mask
+
+    with decoding.threads() as threads:
+        list(threads.map(fill, range(count)))
+    return ArraySplit(images, split.labels, masks, sizes)
+
+
+def _fitted(pixels: np.ndarray, mask: np.ndarray, height: int, width: int):
+    scale = min(height / mask.shape[0], width / mask.shape[1])
+    if scale >= 1:
+        return pixels, mask
+    size = (
+        max(1, min(width, round(scale * mask.shape[1]))),
+        max(1, min(height, round(scale * mask.shape[0]))),
+    )
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
+        for plane in np.moveaxis(np.ascontiguousarray(pixels), -1, 0)
+    ]
+    mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return np.stack(planes, axis=-1), mask
+
+
+def statistics(split: ArraySplit) -> tuple[np.ndarray, np.ndarray]:
+    """`channel_statistics` of at most 500 images, evenly spaced, without their padding."""
+    count = len(split.labels)
+    chosen = np.linspace(0, count - 1, min(count, _STATISTICS_IMAGES)).astype(int)
+    channels = split.images.shape[-1]
+    parts = [
+        split.images[index, : split.sizes[index, 0], : split.sizes[index, 1]].reshape(-1, channels)
+        for index in chosen
+    ]
+    return channel_statistics(np.concatenate(parts)[:, None, None])

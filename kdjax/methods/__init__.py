@@ -5,7 +5,7 @@
 
 from kdjax.methods import hssakd_entries
 from kdjax.methods.base import CONSTANTS, MEMORY, EpochReport, Inputs, Method
-from kdjax.methods.baselines import distillation, self_distillation
+from kdjax.methods.baselines import distillation, online, self_distillation
 from kdjax.methods.baselines.cross_entropy import cross_entropy
 from kdjax.methods.baselines.distillation import (
     Baseline,
@@ -14,6 +14,7 @@ from kdjax.methods.baselines.distillation import (
     register_teacher_loss,
 )
 from kdjax.methods.baselines.dml import dml
+from kdjax.methods.baselines.online import cl_ilr, mcl_okd, okddip, one
 from kdjax.methods.baselines.self_distillation import register_loss
 from kdjax.methods.create import (
     create,
@@ -37,6 +38,7 @@ __all__ = [
     "EpochReport",
     "Inputs",
     "Method",
+    "cl_ilr",
     "create",
     "cross_entropy",
     "distill",
@@ -47,9 +49,13 @@ __all__ = [
     "hssakd_student",
     "hssakd_teacher",
     "mcl",
+    "mcl_okd",
     "mixskd",
     "needs_teacher",
     "networks",
+    "okddip",
+    "one",
+    "online",
     "register",
     "register_baseline",
     "register_loss",

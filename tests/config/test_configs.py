@@ -67,6 +67,12 @@ OWN_ARGUMENTS = {
         "cityscapes,resnet18": ("cityscapes", ("resnet18",), ""),
         "ade20k,resnet34,runs/it": ("ADEChallengeData2016", ("resnet34",), ""),
     },
+    "online": {
+        "okddip": ("cifar100", ("resnet32",) * 4, ""),
+        "one,cifar10,resnet20,3": ("cifar10", ("resnet20",) * 3, ""),
+        "cl_ilr,digits": ("digits", ("resnet8",) * 3, ""),
+        "mcl_okd,cifar100,vgg16_maxpool": ("cifar100", ("vgg16_maxpool",) * 4, ""),
+    },
     "self_distill": {
         "dks": ("cifar100", ("selfkd_resnet18",), ""),
         "cross_entropy,cifar10": ("cifar10", ("selfkd_resnet18",), ""),
@@ -87,6 +93,7 @@ OWN_REFUSED = {
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
     "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
     "segmentation": ["", "digits", "voc,resnet18,runs/it,2"],
+    "online": ["", "dml", "one,cifar", "one,digits,,0", "one,digits,resnet8,2,2"],
     "self_distill": ["", "kd", "dks,cifar", "dks,folder:", "dks,digits,resnet8,2"],
     "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
 }
@@ -209,6 +216,17 @@ def test_settings_of_self_distillation():
     assert [(each.width, each.depth) for each in pyramids] == [(2, 2), (2, 2), (1, 1), (1, 1)]
     with pytest.raises(UserError, match="method='bykt' is unknown; did you mean 'byot'"):
         get_config("bykt")
+
+
+def test_settings_of_online_distillation():
+    """MCL-OKD's scripts; what is shared depends on the method, and on the network."""
+    get_config = load(ROOT / "configs" / "online.py").get_config
+    for method, shared in {"one": 2, "okddip": 2, "cl_ilr": 1, "mcl_okd": 1}.items():
+        config = get_config(method)
+        assert (config.method, config.shared_stages, config.epochs) == (method, shared, 300)
+        official = (0.05, 64) if method == "mcl_okd" else (0.1, 128)
+        assert (config.optimizer.learning_rate, config.batch_size) == official
+        assert get_config(f"{method},cifar100,vgg16_maxpool").shared_stages == 3
 
 
 def test_settings_of_mixskd():

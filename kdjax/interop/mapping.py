@@ -72,21 +72,21 @@ def counters(arrays: list[Entry]) -> list[str]:
 
 @functools.singledispatch
 def namings(module: nn.Module) -> dict[str, Naming]:
-    """The ways in which official repositories name the modules of `module`, by dialect.
+    """The namings of a module's layers in official repositories, by dialect.
 
-    The first is the one to export with.
+    The first dialect is the default of exports.
 
     Raises:
-      UserError: there is none.
+      UserError: the module has no counterpart in PyTorch.
     """
     raise UserError(f"{type(module).__name__} has no counterpart in PyTorch that kdjax knows")
 
 
 def family(network: nn.Module) -> Family:
-    """What is known of the names of a network's family.
+    """The PyTorch names of a network's family.
 
     Raises:
-      UserError: nothing is: neither kdjax nor `kdjax.models.register` names its modules.
+      UserError: neither kdjax nor `kdjax.models.register` names its modules.
     """
     if type(network) in FAMILIES:
         return FAMILIES[type(network)]
@@ -121,10 +121,10 @@ def with_auxiliary(module: Branched) -> dict[str, Naming]:
             "kdjax knows"
         )
     rules = known.branch(module.network) if callable(known.branch) else known.branch
-    own = namings(module.network)
+    plain = namings(module.network)
     if known.branched is not None:
-        own = {known.branched: own[known.branched]}
-    return _with_branches(own, rules, "backbone.", "auxiliary_classifier.")
+        plain = {known.branched: plain[known.branched]}
+    return _with_branches(plain, rules, "backbone.", "auxiliary_classifier.")
 
 
 def _with_heads(module: Branched) -> dict[str, Naming]:
@@ -138,17 +138,17 @@ def _with_heads(module: Branched) -> dict[str, Naming]:
 
 
 def _with_branches(
-    own: dict[str, Naming], rules: Rules, own_prefix: str, branch_prefix: str
+    plain: dict[str, Naming], rules: Rules, backbone_prefix: str, branch_prefix: str
 ) -> dict[str, Naming]:
     """The namings of a network and its branches, from those of the network alone."""
 
-    def naming(own: Naming, path: str) -> str:
-        owner, _, rest = path.partition("/")
+    def naming(backbone: Naming, path: str) -> str:
+        owner, _, inner_path = path.partition("/")
         if owner == "backbone":
-            return own_prefix + own(rest)
+            return backbone_prefix + backbone(inner_path)
         return branch_prefix + rename(rules, path)
 
-    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
+    return {dialect: functools.partial(naming, backbone) for dialect, backbone in plain.items()}
 
 
 def _is_thin(module: Branched) -> bool:
@@ -166,8 +166,8 @@ _COHORT_PREFIXES = {
 }
 
 
-def _own_form(cohort: Cohort) -> str:
-    """How the official repository of such a cohort tells its networks apart."""
+def _official_form(cohort: Cohort) -> str:
+    """The key of `_COHORT_PREFIXES` that the official repository of such a cohort uses."""
     first = cohort.networks[0]
     if isinstance(first, Branched) and len(first.heads) == first.network.num_stages:
         return "net"  # HSAKD: a branch after every stage
@@ -180,30 +180,30 @@ def _own_form(cohort: Cohort) -> str:
 def _cohort(cohort: Cohort) -> dict[str, Naming]:
     if cohort.shared_stages:
         return _shared(cohort)
-    inner = [namings(network) for network in cohort.networks]
-    # Networks with the same choice of dialects speak the same one.
-    choices = list(dict.fromkeys(tuple(each) for each in inner))
+    by_network = [namings(network) for network in cohort.networks]
+    # Networks with the same choice of dialects use the same one.
+    choices = list(dict.fromkeys(tuple(dialects) for dialects in by_network))
 
-    def naming(prefix, own: list[Naming], path: str) -> str:
-        owner, _, rest = path.partition("/")
+    def naming(prefix, members: list[Naming], path: str) -> str:
+        owner, _, inner_path = path.partition("/")
         index = int(owner.removeprefix("network_"))
-        return prefix(index) + own[index](rest)
+        return prefix(index) + members[index](inner_path)
 
     dialects = {}
-    for form in sorted(_COHORT_PREFIXES, key=lambda form: form != _own_form(cohort)):
-        for spoken in itertools.product(*choices):
-            own = [each[spoken[choices.index(tuple(each))]] for each in inner]
-            dialect = "+".join(spoken if len(set(spoken)) > 1 else spoken[:1])
+    for form in sorted(_COHORT_PREFIXES, key=lambda form: form != _official_form(cohort)):
+        for chosen in itertools.product(*choices):
+            members = [names[chosen[choices.index(tuple(names))]] for names in by_network]
+            dialect = "+".join(chosen if len(set(chosen)) > 1 else chosen[:1])
             prefix = _COHORT_PREFIXES[form]
-            dialects[f"{dialect}/{form}"] = functools.partial(naming, prefix, own)
+            dialects[f"{dialect}/{form}"] = functools.partial(naming, prefix, members)
     return dialects
 
 
 def shared_rules(cohort: nn.Module) -> Rules:
-    """The rules for those parts of a cohort with a trunk that are not the trunk.
+    """The naming rules of a cohort's networks behind their shared trunk.
 
     Raises:
-      UserError: there are none.
+      UserError: the network's family has none.
     """
     network = cohort.networks[0]
     shared = family(network).shared
@@ -218,26 +218,31 @@ def shared_rules(cohort: nn.Module) -> Rules:
 def _shared(cohort: Cohort) -> dict[str, Naming]:
     rules = shared_rules(cohort)
 
-    def naming(own: Naming, path: str) -> str:
-        owner, _, rest = path.partition("/")
-        return own(rest) if owner == "trunk" else rename(rules, path)
+    def naming(trunk: Naming, path: str) -> str:
+        owner, _, inner_path = path.partition("/")
+        return trunk(inner_path) if owner == "trunk" else rename(rules, path)
 
-    own = namings(cohort.networks[0])
-    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
+    plain = namings(cohort.networks[0])
+    return {dialect: functools.partial(naming, trunk) for dialect, trunk in plain.items()}
 
 
-def extended(own: Mapping[str, Naming], more: Mapping[str, str]) -> dict[str, Naming]:
-    """Namings for what has, besides the modules that `own` names, those of `more` (path: name)."""
+def extended(namings: Mapping[str, Naming], added: Mapping[str, str]) -> dict[str, Naming]:
+    """Namings with added modules.
+
+    Args:
+      namings: by dialect.
+      added: `{path: PyTorch name}` of further modules, the same in all dialects.
+    """
 
     def naming(inner: Naming, path: str) -> str:
-        return more[path] if path in more else inner(path)
+        return added[path] if path in added else inner(path)
 
-    return {dialect: functools.partial(naming, inner) for dialect, inner in own.items()}
+    return {dialect: functools.partial(naming, inner) for dialect, inner in namings.items()}
 
 
 @functools.singledispatch
 def unread(module: nn.Module, names: Sequence[str]) -> dict[str, str]:
-    """What the official network holds but never uses, and kdjax therefore has not.
+    """Arrays that the official network holds but never uses, which kdjax therefore lacks.
 
     Args:
       module: a network.

@@ -197,7 +197,7 @@ def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> No
     """Raises `UserError` unless the state dict has exactly the arrays that are expected."""
     names = {entry.name for entry in entries}
     missing = [entry.name for entry in entries if entry.name not in state]
-    left = [name for name in state if name not in names]
+    unexpected = [name for name in state if name not in names]
     wrong = []
     for entry in entries:
         if entry.name in state:
@@ -207,11 +207,11 @@ def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> No
                 wrong.append(f"{entry.name} {_shape(state[entry.name].shape)} not {_shape(want)}")
     problems = [
         f"{kind}: {some(items)}"
-        for kind, items in (("missing", missing), ("left over", left), ("shape", wrong))
+        for kind, items in (("missing", missing), ("left over", unexpected), ("shape", wrong))
         if items
     ]
     if problems:
-        hint = _hint(left, names)
+        hint = _hint(unexpected, names)
         raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
 
 

@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
       images: `[R, H, W, C]`, normalized.
       labels: `[R, K]` classes.
       weights: `[R, K]`, how much each label counts.
-      notes: what else is to be said of each row; empty, or one per row.
+      notes: captions of the rows; empty, or one per row.
     """
 
     images: jax.Array
@@ -161,9 +161,9 @@ def predict_cohort(
     """`network_0`, `network_1`, ... and, from two networks on, `ensemble`: their mean logits."""
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     outputs = cohort.apply(variables, images, train=False)
-    logits = {f"network_{i}": each.logits for i, each in enumerate(outputs)}
+    logits = {f"network_{i}": output.logits for i, output in enumerate(outputs)}
     if len(outputs) > 1:
-        logits["ensemble"] = sum(each.logits for each in outputs) / len(outputs)
+        logits["ensemble"] = sum(output.logits for output in outputs) / len(outputs)
     return logits
 
 
@@ -213,8 +213,8 @@ def summed_terms(terms: Iterable[Any]) -> Metrics:
 
 def classification(outputs: Sequence[Outputs], labels: jax.Array) -> tuple[jax.Array, Metrics]:
     """Cross entropy summed over networks (the mean over images), and each network's accuracy."""
-    total = sum(jnp.mean(losses.cross_entropy(each.logits, labels)) for each in outputs)
+    total = sum(jnp.mean(losses.cross_entropy(output.logits, labels)) for output in outputs)
     metrics = {"cross_entropy": total}
-    for i, each in enumerate(outputs):
-        metrics[f"network_{i}/accuracy"] = jnp.mean(each.logits.argmax(-1) == labels)
+    for i, output in enumerate(outputs):
+        metrics[f"network_{i}/accuracy"] = jnp.mean(output.logits.argmax(-1) == labels)
     return total, metrics

@@ -63,7 +63,7 @@ def networks(
     """
     if not config.networks:
         raise UserError("config.networks is empty; name at least one network")
-    found = []
+    cohort = []
     for index, name in enumerate(config.networks):
         network = models.create(
             name,
@@ -77,8 +77,8 @@ def networks(
                 "train; name the network without its suffix"
             )
         compaction = (compactions or {}).get(f"network_{index}")
-        found.append(network if compaction is None else network.clone(compaction=compaction))
-    return tuple(found)
+        cohort.append(network if compaction is None else network.clone(compaction=compaction))
+    return tuple(cohort)
 
 
 def create(
@@ -117,7 +117,7 @@ def create(
     if compactions is None:
         start = _start(config, None if entry.transfers else num_classes)
     if compactions is None:
-        compactions = {} if start is None else _left(start.spec)
+        compactions = {} if start is None else _compactions_of(start.spec)
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
     cohort = models.Cohort(members, shared_stages=_shared_stages(config, members[0]))
     context = Context(
@@ -179,21 +179,23 @@ def _dtype(name: str, setting: str) -> Any:
 
 
 def starting_compactions(config: ConfigDict) -> dict[str, models.Compaction]:
-    """Which filters are left of the networks before training, by 'network_i'.
+    """The compactions of the networks before training, by 'network_i'.
 
-    That is what `config.start` holds of its network; all of them of any other. Only what the
-    network is, is read.
+    Only the network of `config.start` may be compact. Its spec is read, not its weights.
+
+    Raises:
+      UserError: the spec cannot be read.
     """
     if not config.start.checkpoint:
         return {}
-    return _left(store.spec_from_config(config.start, "config.start"))
+    return _compactions_of(store.spec_from_config(config.start, "config.start"))
 
 
 def starting_normalization(config: ConfigDict) -> Normalization | None:
-    """What the images of the trained network were normalized with that a run starts from.
+    """The input normalization of the trained network that a run starts from.
 
-    That is `config.start`, or a frozen backbone, `config.teacher`; None where there is neither, or
-    its normalization is not known.
+    The network is that of `config.start` or, for a frozen backbone, of `config.teacher`. None where
+    there is neither, or where its normalization is not known.
 
     Raises:
       UserError: the network cannot be read.
@@ -205,7 +207,7 @@ def starting_normalization(config: ConfigDict) -> Normalization | None:
     return store.spec_from_config(config[name], f"config.{name}").input.normalization
 
 
-def _left(spec: NetworkSpec) -> dict[str, models.Compaction]:
+def _compactions_of(spec: NetworkSpec) -> dict[str, models.Compaction]:
     return {} if spec.compaction is None else {"network_0": spec.compaction}
 
 

@@ -32,8 +32,8 @@ def selection(settings: Pruning, networks: Sequence[StagedNetwork]) -> pruning.S
         arrays, groups = leaves(params), []
         for index, network in enumerate(networks):
             for prefix, part in _parts(params, index, network):
-                own = _groups(part, settings.filters, options)
-                groups += _present(own, prefix, arrays, whole=part is network)
+                part_groups = _groups(part, settings.filters, options)
+                groups += _present(part_groups, prefix, arrays, whole=part is network)
         return _without(groups, settings.skip) if settings.skip else groups
 
     return by_pattern if settings.patterns else of_networks
@@ -82,10 +82,10 @@ def _present(
     Raises:
       UserError: it is.
     """
-    found = []
+    present = []
     for group in groups:
         scored, masked, settled, consumers = (
-            tuple(path for path in (f"{prefix}/{each}" for each in paths) if path in arrays)
+            tuple(f"{prefix}/{path}" for path in paths if f"{prefix}/{path}" in arrays)
             for paths in (group.scored, group.masked, group.settled, group.consumers)
         )
         if not scored:
@@ -97,8 +97,8 @@ def _present(
                 "config.shared_stages to 0"
             )
         name = f"{prefix}/{group.name}"
-        found.append(FilterGroup(name, scored, masked, group.removed, consumers, settled))
-    return found
+        present.append(FilterGroup(name, scored, masked, group.removed, consumers, settled))
+    return present
 
 
 def _without(groups, patterns) -> list[pruning.FilterGroup]:

@@ -209,7 +209,7 @@ def register(name: str, *, settings: type = NoSettings, **fields: Any):
 
 
 def finished(entry: MethodEntry, method: Method) -> Method:
-    """`method`, with what its registration says of it."""
+    """Sets the fields of a method that follow from its registration."""
     return method._replace(logits_only=entry.reads == LOGITS)
 
 

@@ -73,6 +73,7 @@ def test_losses_and_gradients(case):
     golden.assert_close(np.array(norms), case.arrays["train_grad_norm"], tolerance)
 
 
+@pytest.mark.slow
 def test_state_dicts_go_out_as_they_came(case):
     for dialect in ("torchvision", "torchvision/old"):
         state = export_state_dict(case.module, case.variables, dialect=dialect)

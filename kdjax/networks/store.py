@@ -125,8 +125,10 @@ def write(directory: str | Path, network: Network, source: dict[str, Any]) -> No
     described = {"spec": network.spec.to_dict(), "places": {n: n for n in network.variables}}
     metadata = {"networks": [described], "best": "", "source": source}
     checkpoints = Checkpoints(Path(directory) / "checkpoints", "")
-    checkpoints.save(0, network.variables, {}, metadata)
-    checkpoints.close()
+    try:
+        checkpoints.save(0, network.variables, {}, metadata)
+    finally:  # what has begun is finished, whatever ends the job
+        checkpoints.close()
 
 
 def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best") -> Network:

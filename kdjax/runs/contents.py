@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,14 +42,24 @@ def claimed(directory: Path, kind: str, flag: str = "--workdir") -> Iterator[Non
     created = not directory.exists()
     with locked(directory, flag):
         check_kind(directory, kind, flag)  # what another process has written meanwhile
-        mark(directory, kind)
         try:
+            mark(directory, kind)
             yield
         except BaseException:
-            if created and jax.process_index() == 0 and os.listdir(directory) == [_FILE]:
-                (directory / _FILE).unlink()
-                directory.rmdir()
+            if created and jax.process_index() == 0:
+                with contextlib.suppress(OSError):  # what failed first is what the user is told
+                    _leave(directory, kind)
             raise
+
+
+def _leave(directory: Path, kind: str) -> None:
+    """Removes what a failed job has left in a directory that it made; a run is left alone."""
+    if kind != RUN and not saved(directory / "checkpoints"):
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    if os.listdir(directory) == [_FILE]:
+        (directory / _FILE).unlink()
+    if not os.listdir(directory):
+        directory.rmdir()
 
 
 @contextlib.contextmanager

@@ -51,20 +51,30 @@ def writing(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     temporary = path.with_name(f"unfinished_{path.name}")
     try:
-        with open(temporary, "ab") as lock:
-            _lock_file(lock, path)
-            try:
+        try:
+            with open(temporary, "ab") as lock:
+                _lock_file(lock, path)
                 if not replace and path.exists():
                     raise UserError(f"{path} exists; name another file")
                 yield temporary
                 with open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        finally:  # a signal may come between any two lines above
+            _discard(temporary)
         sync_directory(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _discard(temporary: Path) -> None:
+    """Removes what is left of a write, unless another process writes there."""
+    try:
+        with open(temporary, "rb") as lock:
+            _lock_file(lock, temporary)
+            temporary.unlink(missing_ok=True)
+    except (FileNotFoundError, UserError):
+        return
 
 
 def _lock_file(file, path: Path) -> None:

@@ -76,6 +76,24 @@ def test_job_that_fails_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [contents.COMPACT, contents.RUN])
+def test_job_that_fails_in_the_writing_of_a_checkpoint(tmp_path, kind):
+    failed = pytest.raises(UserError, match="stopped")
+    with failed, contents.claimed(tmp_path / "new", kind):
+        (tmp_path / "new" / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
+        raise UserError("stopped")
+    assert (tmp_path / "new").exists() == (kind == contents.RUN)
+
+
+def test_job_that_fails_leaves_other_files_and_finished_networks(tmp_path):
+    for name in ("notes.txt", "checkpoints/0"):
+        failed = pytest.raises(UserError, match="stopped")
+        with failed, contents.claimed(tmp_path / name[:5], contents.COMPACT):
+            (tmp_path / name[:5] / name).mkdir(parents=True)
+            raise UserError("stopped")
+        assert (tmp_path / name[:5] / name).exists()
+
+
 def test_only_one_process_writes(tmp_path):
     with contents.claimed(tmp_path, contents.RUN):
         for kind in contents.KINDS:

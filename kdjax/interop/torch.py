@@ -17,6 +17,7 @@ import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
+from kdjax import models
 from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.files import StateDict, encoded, read, some, write
@@ -40,6 +41,7 @@ __all__ = [
 # modules, which name the network as their author likes.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _AVERAGED = "n_averaged"  # how many networks AveragedModel has seen
+_HIDDEN = frozenset({"classifier.6.weight", "pre_logits.fc1.weight"})
 _IMAGE_SHAPE = (32, 32, 3)
 
 
@@ -228,6 +230,12 @@ def _check_numbers(entries: list[mapping.Entry], state: StateDict) -> None:
 def _hint(names: Iterable[str], expected: Iterable[str] = ()) -> str:
     """Which part of a state dict may be the network, from the names that do not belong to it."""
     names = list(names)
+    if _HIDDEN.intersection(names):
+        known = [name for name in models.names() if name.startswith("vgg")]
+        return (
+            "; it has hidden layers before its classifier, as torchvision's and timm's VGGs for "
+            f"large images, which kdjax does not have; it has {', '.join(known)}"
+        )
     if any(name.startswith("backbone.") for name in names):
         return "; the network inside one with auxiliary classifiers is its part 'backbone'"
     heads = dict.fromkeys(name.partition(".")[0] for name in names)

@@ -92,6 +92,12 @@ def test_counters_are_kept_where_they_are_asked_for(network, state):
     assert_same(interop.import_state_dict(network, without)[0], variables)
 
 
+def test_hidden_layers_of_large_vggs_are_named(network, state):
+    for name in ("classifier.6.weight", "pre_logits.fc1.weight"):
+        wide = {**state, name: np.zeros((10, 4096), np.float32)}
+        refused(network, wide, "hidden layers before its classifier", "it has vgg11, vgg13, ")
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
 def test_prefixes_are_taken_off(network, variables, state, prefix):
     state = {prefix + name: value for name, value in state.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import flax.linen as nn
 
@@ -52,14 +53,24 @@ _BRANCH: Rules = (
 FAMILIES[VGG] = Family(plain=_plain, branch=_BRANCH)
 
 
-def _max_pool_plain(network: nn.Module) -> dict[str, Rules]:
-    del network
+def _features(convs: Sequence[int], match: re.Match) -> str:
+    """One flat list: a pool after every block; a convolution has a BatchNorm and a ReLU."""
+    stage, kind, number = match.groups()
+    before = convs[: int(stage) - 1]
+    return f"features.{3 * sum(before) + len(before) + _place(kind, number)}"
+
+
+def _max_pool_plain(network: MaxPoolVGG) -> dict[str, Rules]:
     return {
         "MCL-OKD": (
             (rf"stage1_block0/{_LAYER}", r"\1\2"),
             (rf"stage(\d)_block0/{_LAYER}", lambda m: _layered("layer{}", m)),
             ("classifier", "classifier.0"),
-        )
+        ),
+        "torchvision": (  # with one classifier in place of three layers
+            (rf"stage(\d)_block0/{_LAYER}", lambda m: _features(network.convs, m)),
+            ("classifier", "classifier"),
+        ),
     }
 
 

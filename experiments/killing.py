@@ -56,6 +56,11 @@ def end(command: Sequence[str], name: str, moment: Callable) -> tuple[str, ...]:
 
 
 def wait(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
+    """Returns when something has happened.
+
+    Raises:
+      RuntimeError: the process ended before.
+    """
     while not happened():
         if process.poll() is not None:
             raise RuntimeError(
@@ -79,5 +84,6 @@ def unfinished(checkpoints: Path) -> bool:
     return any(not name.isdigit() for name in _names(checkpoints))
 
 
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same type, shape and bytes."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

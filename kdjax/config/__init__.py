@@ -5,6 +5,7 @@ import json
 from ml_collections import ConfigDict
 
 from kdjax.config.arguments import fields, method_of, pair, use_data
+from kdjax.config.contrastive_runs import memory_run, self_supervised_run
 from kdjax.config.defaults import base, check_values, validate
 from kdjax.config.paper_runs import cifar_run, distillation_run, pruning_run, self_distillation_run
 
@@ -17,11 +18,13 @@ __all__ = [
     "differences",
     "distillation_run",
     "fields",
+    "memory_run",
     "method_of",
     "pair",
     "plain",
     "pruning_run",
     "self_distillation_run",
+    "self_supervised_run",
     "use_data",
     "validate",
 ]

@@ -92,6 +92,12 @@ class Evaluation:
     every_epochs: int = setting(1, "and after the last one", at_least=1)
     batch_size: int = setting(500, "global", at_least=1)
     best: str = setting("mean/top1", "the metric that makes a checkpoint the best one")
+    neighbors: int = setting(
+        200, "that vote, of methods without classifiers; capped at the training images", at_least=1
+    )
+    neighbor_temperature: float = setting(
+        0.07, "of votes: exp(cosine similarity / temperature)", above=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

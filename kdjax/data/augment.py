@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.data.images import random_resized_crop
+from kdjax.data import contrastive_views
+from kdjax.data.images import contrastive_crop, random_resized_crop
 from kdjax.registry import Registry
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -110,6 +111,16 @@ def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return random_flip(flip_key, random_crop(crop_key, images))
 
 
+def _contrastive(key: jax.Array, images: jax.Array) -> jax.Array:
+    view_key, flip_key = jax.random.split(key)
+    return random_flip(flip_key, contrastive_views.view(view_key, images))
+
+
+def _recolored(key: jax.Array, images: jax.Array) -> jax.Array:
+    view_key, flip_key = jax.random.split(key)
+    return random_flip(flip_key, contrastive_views.recolored_view(view_key, images))
+
+
 def _none(key: jax.Array, images: jax.Array) -> jax.Array:
     del key
     return images
@@ -119,5 +130,9 @@ register_augmentation("crop_flip", _crop_flip)
 register_augmentation("crop", random_crop)
 register_augmentation(
     "resized_crop_flip", random_flip, crop=random_resized_crop, evaluation_crop=0.875
+)
+register_augmentation("contrastive", _contrastive)
+register_augmentation(
+    "contrastive_streamed", _recolored, crop=contrastive_crop, evaluation_crop=0.875
 )
 register_augmentation("none", _none)

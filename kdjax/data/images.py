@@ -189,8 +189,22 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def random_resized_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+# Share of the image that a crop of self-supervised methods has.
+CONTRASTIVE_AREA = (0.2, 1.0)
+
+
+def random_resized_crop(
+    pixels: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+) -> np.ndarray:
     """A random box of the image (see `random_box`), resized to [size, size, C]."""
-    box = random_box(rng, *pixels.shape[:2])
+    box = random_box(rng, *pixels.shape[:2], scale)
     image = _to_pillow(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
     return _to_pixels(image)
+
+
+def contrastive_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """As `random_resized_crop`, of boxes of `CONTRASTIVE_AREA`."""
+    return random_resized_crop(pixels, size, rng, scale=CONTRASTIVE_AREA)

@@ -25,9 +25,11 @@ from kdjax.methods.create import (
 )
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.mcl import mcl
+from kdjax.methods.mcl_memory import mcl_memory
 from kdjax.methods.mixskd import mixskd
 from kdjax.methods.registry import METHODS, DataNeed, register, use
 from kdjax.methods.segmentation import segmentation
+from kdjax.methods.self_supervised import moco, simclr
 
 __all__ = [
     "CONSTANTS",
@@ -49,8 +51,10 @@ __all__ = [
     "hssakd_student",
     "hssakd_teacher",
     "mcl",
+    "mcl_memory",
     "mcl_okd",
     "mixskd",
+    "moco",
     "needs_teacher",
     "networks",
     "okddip",
@@ -62,6 +66,7 @@ __all__ = [
     "register_teacher_loss",
     "segmentation",
     "self_distillation",
+    "simclr",
     "starting_compactions",
     "starting_normalization",
     "use",

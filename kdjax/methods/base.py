@@ -15,8 +15,9 @@ from kdjax.models import PLAIN, Cohort, Form, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
 CONSTANTS = "constants"
-# What a method remembers of the training images, wherever it is in its state: every device writes
-# down what all of them saw, so that devices need not agree on it after every step.
+# What a method remembers of the training images and of earlier parameters, wherever it is in its
+# state: every device writes down what all of them saw, so that devices need not agree on it after
+# every step.
 MEMORY = "memory"
 
 Params = Any
@@ -94,7 +95,10 @@ class Method(NamedTuple):
         images of a class stand side by side (`config.data.views`, `partners`). The loss is the mean
         over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
-        logits of M transformed views of each image are `[B, M, N * M]`.
+        logits of M transformed views of each image are `[B, M, N * M]`. None of a method that
+        learns without labels.
+      embeddings: `(params, model_state, images) -> {name: [B, D]}`, in evaluation mode, of a method
+        without `predict`: an image is given the class of its nearest training images.
       after_update: `(params, model_state, batch, key) -> model_state`, what is learned otherwise
         than by the optimizer, such as a meta network: called at the end of every step with the
         parameters after it, and the batch and key of `loss`. Arrays that it changes must come out
@@ -125,7 +129,8 @@ class Method(NamedTuple):
     loss: Callable[
         [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
     ]
-    predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]]
+    predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]] | None
+    embeddings: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]] | None = None
     after_update: Callable[[Params, ModelState, Batch, jax.Array], ModelState] | None = None
     optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: (
         tx
@@ -165,6 +170,31 @@ def predict_cohort(
     if len(outputs) > 1:
         logits["ensemble"] = sum(output.logits for output in outputs) / len(outputs)
     return logits
+
+
+def cohort_embeddings(
+    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
+) -> dict[str, jax.Array]:
+    """`network_0`, `network_1`, ...: embeddings `[B, D]`, in evaluation mode."""
+    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    outputs = cohort.apply(variables, images, train=False)
+    return {f"network_{i}": output.embedding for i, output in enumerate(outputs)}
+
+
+def image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
+    """Keys `[count]` of this device's images, the same ones on any number of devices.
+
+    Args:
+      key: of the step and this device.
+      count: images of this device.
+      axis_name: the mapped device axis, or None.
+    """
+    first = 0
+    if axis_name is not None:
+        data = jax.lax.all_gather(jax.random.key_data(key), axis_name)[0]
+        key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+        first = jax.lax.axis_index(axis_name) * count
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
 def check_nothing_shared(cohort: Cohort, name: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,22 +12,28 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.methods import base
 from kdjax.methods.registry import DataNeed, register
-from kdjax.models import Cohort, layers
+from kdjax.models import Cohort, Outputs, layers
 from kdjax.numerics import accumulation_dtype, unit
 from kdjax.settings import setting
 
 
 class ProjectionHead(nn.Module):
-    """`[B, D] -> [B, features]` unit vectors: linear, ReLU, linear, divided by their length."""
+    """`[B, D] -> [B, features]` unit vectors: linear, ReLU, linear, divided by their length.
+
+    With one layer, linear only.
+    """
 
     features: int
+    layers: int = 2
 
     @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         dtype = accumulation_dtype(embedding.dtype)
-        x = layers.dense(embedding.shape[-1], self.features, dtype=dtype, name="hidden")(embedding)
-        x = layers.dense(self.features, self.features, dtype=dtype, name="output")(nn.relu(x))
-        return unit(x)
+        x = embedding
+        if self.layers > 1:
+            x = layers.dense(x.shape[-1], self.features, dtype=dtype, name="hidden")(x)
+            x = nn.relu(x)
+        return unit(layers.dense(x.shape[-1], self.features, dtype=dtype, name="output")(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,51 +83,69 @@ def mcl(cohort: Cohort, settings: Mcl, *, axis_name: str | None = None) -> base.
     Raises:
       UserError: fewer than two networks, or a setting out of range.
     """
-    count = len(cohort.networks)
     head = ProjectionHead(settings.projection_features)
-
-    def init(key, images):
-        cohort_key, *head_keys = jax.random.split(key, count + 1)
-        params, model_state = base.init_cohort(cohort, cohort_key, images)
-        outputs, _ = jax.eval_shape(
-            functools.partial(base.train_outputs, unsynchronized(cohort)),
-            params,
-            model_state,
-            images,
-        )
-        heads = {
-            f"head_{i}": head.init(head_key, jnp.zeros(each.embedding.shape, jnp.float32))["params"]
-            for i, (head_key, each) in enumerate(zip(head_keys, outputs, strict=True))
-        }
-        return params | {"heads": heads}, model_state
 
     def loss(params, model_state, batch, key):
         del key
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, batch["label"])
-        projections = [
-            head.apply({"params": params["heads"][f"head_{i}"]}, each.embedding)
-            for i, each in enumerate(outputs)
-        ]
         terms = losses.mutual_contrast(
-            projections,
+            projected(head, params, outputs),
             batch["label"],
             temperature=settings.temperature,
             kd_temperature=settings.kd_temperature,
             axis_name=axis_name,
         )
-        terms = {name: jnp.mean(value) for name, value in terms._asdict().items()}
-        total += settings.alpha * terms["vcl"] + settings.beta * terms["icl"]
-        total += settings.gamma * terms["soft_vcl"] + settings.lam * terms["soft_icl"]
-        if settings.logit_distillation != "none":
-            logits = [output.logits for output in outputs]
-            terms["logit_distillation"] = jnp.mean(
-                distill_logits(logits, settings.logit_distillation, settings.kd_temperature)
-            )
-            total += terms["logit_distillation"]
-        return total, (model_state, metrics | terms)
+        contrast, contrast_metrics = weighted(terms, settings)
+        distillation, distillation_metrics = distilled(outputs, settings)
+        total += contrast + distillation
+        return total, (model_state, metrics | contrast_metrics | distillation_metrics)
 
+    init = functools.partial(init_with_heads, cohort, head)
     return base.cohort_method(cohort, loss, init=init)
+
+
+def init_with_heads(
+    cohort: Cohort, head: ProjectionHead, key: jax.Array, images: jax.Array
+) -> tuple[base.Params, base.ModelState]:
+    """`base.init_cohort`, and under 'heads' the parameters of a projection head per network."""
+    cohort_key, *head_keys = jax.random.split(key, len(cohort.networks) + 1)
+    params, model_state = base.init_cohort(cohort, cohort_key, images)
+    outputs, _ = jax.eval_shape(
+        functools.partial(base.train_outputs, unsynchronized(cohort)), params, model_state, images
+    )
+    heads = {
+        f"head_{i}": head.init(head_key, jnp.zeros(each.embedding.shape, jnp.float32))["params"]
+        for i, (head_key, each) in enumerate(zip(head_keys, outputs, strict=True))
+    }
+    return params | {"heads": heads}, model_state
+
+
+def projected(
+    head: ProjectionHead, params: base.Params, outputs: Sequence[Outputs]
+) -> list[jax.Array]:
+    """The unit vectors `[B, features]` of every network's embedding."""
+    return [
+        head.apply({"params": params["heads"][f"head_{i}"]}, each.embedding)
+        for i, each in enumerate(outputs)
+    ]
+
+
+def weighted(terms: losses.MutualContrast, settings: Any) -> tuple[jax.Array, base.Metrics]:
+    """The terms' means over images, weighted by `settings` and summed, and each by its name."""
+    means = {name: jnp.mean(value) for name, value in terms._asdict().items()}
+    total = settings.alpha * means["vcl"] + settings.beta * means["icl"]
+    total += settings.gamma * means["soft_vcl"] + settings.lam * means["soft_icl"]
+    return total, means
+
+
+def distilled(outputs: Sequence[Outputs], settings: Mcl) -> tuple[jax.Array | float, base.Metrics]:
+    """The logit distillation that `settings` ask for, and its metric; 0 and none without."""
+    if settings.logit_distillation == "none":
+        return 0.0, {}
+    logits = [output.logits for output in outputs]
+    value = distill_logits(logits, settings.logit_distillation, settings.kd_temperature)
+    return jnp.mean(value), {"logit_distillation": jnp.mean(value)}
 
 
 def unsynchronized(cohort: Cohort) -> Cohort:

@@ -21,9 +21,9 @@ from kdjax.methods import Method
 from kdjax.models import Compaction
 from kdjax.networks import NetworkSpec, Normalization, metadata
 from kdjax.parallel import AXIS, Parallel, fetch
-from kdjax.training import checks, optimizers, teachers
+from kdjax.training import checks, neighbors, optimizers, teachers
 from kdjax.training.input_images import input_spec, normalized
-from kdjax.training.step import TrainState, evaluation_step, init_state, train_step
+from kdjax.training.step import TrainState, init_state, train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Program:
       method: what is trained.
       tx: its optimizer.
       train_steps: `step.train_step`, compiled for all devices when it is first called.
-      evaluation_steps: `step.evaluation_step`, likewise.
+      evaluation_steps: `step.evaluation_step`, likewise; `neighbors.neighbors_step` of a method
+        without classifiers.
+      embeddings_steps: `neighbors.embeddings_step`, likewise; None of a method with classifiers.
     """
 
     config: ConfigDict
@@ -57,6 +59,7 @@ class Program:
     tx: optax.GradientTransformation
     train_steps: Callable
     evaluation_steps: Callable
+    embeddings_steps: Callable | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -121,7 +124,8 @@ class Program:
         """Raises `UserError` unless `evaluate` returns the metric `config.evaluation.best`."""
         _, params, model_state, _ = self.abstract_state()
         images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
-        predicted = jax.eval_shape(self.method.predict, params, model_state, images)
+        predict = self.method.predict or self.method.embeddings
+        predicted = jax.eval_shape(predict, params, model_state, images)
         names = [f"{name}/{self.accuracy}" for name in ("mean", *predicted)]
         if self.config.evaluation.best not in names:
             raise UserError(
@@ -133,7 +137,8 @@ class Program:
         """What the method's `evaluation` makes of a whole split, and the mean of its accuracies.
 
         'NAME/METRIC' for everything that the method predicts. The mean, 'mean/top1' for most
-        methods, is over the single networks; ensembles are left out of it.
+        methods, is over the single networks; ensembles are left out of it. Of a method without
+        classifiers there is only 'top1', by nearest neighbors.
 
         Args:
           state: on the devices.
@@ -141,6 +146,9 @@ class Program:
           split: 'test', or 'train': its images as they are stored, not augmented.
         """
         variables = (state.params, state.model_state)
+        if self.embeddings_steps is not None:
+            known = neighbors.known_images(self.embeddings_steps, self.feed, variables, split)
+            variables = (*variables, self.parallel.replicate(known))
         totals = None
         for batches in self.feed.evaluation(split):
             sums = fetch(self.evaluation_steps(variables, constants, batches))
@@ -231,7 +239,7 @@ def _compiled(
         prepare = preprocessing.masked_train_input(dataset, method.augment)
     tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
     step = train_step(method, tx, prepare, config.seed)
-    evaluation = evaluation_step(method, preprocessing.test_input(dataset), dataset.num_classes)
+    evaluation, embeddings = neighbors.evaluation_steps(config, method, dataset)
     if compactions is None:
         compactions = methods.starting_compactions(config)
     return Program(
@@ -245,6 +253,7 @@ def _compiled(
         tx=tx,
         train_steps=parallel.map(step, donate=True),
         evaluation_steps=parallel.map(evaluation),
+        embeddings_steps=None if embeddings is None else parallel.map(embeddings),
     )
 
 

@@ -249,6 +249,31 @@ def test_settings_of_mixskd():
     assert not optimizer.nesterov and imagenet.mixskd.alpha == 0.2
 
 
+def test_settings_of_mcl_beyond_the_batch():
+    """PAPERS' table of MCL's settings, and the authors' of MoCo and SimCLR."""
+    memory = load(ROOT / "configs" / "mcl_imagenet.py").get_config()
+    optimizer = memory.optimizer
+    assert (memory.method, memory.epochs, memory.batch_size) == ("mcl_memory", 90, 256)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.1, 1e-4)
+    assert (optimizer.milestones, optimizer.nesterov) == ((30, 60), True)
+    settings = memory.mcl_memory
+    assert (settings.negatives, settings.momentum, settings.temperature) == (8192, 0.5, 0.07)
+    assert (settings.alpha, settings.beta, settings.gamma, settings.lam) == (0.1, 0.1, 1, 1)
+    moco = load(ROOT / "configs" / "moco_mcl.py").get_config
+    config = moco()
+    optimizer = config.optimizer
+    assert (config.epochs, config.batch_size, config.moco.queue) == (200, 256, 65536)
+    assert (config.moco.momentum, config.moco.temperature) == (0.999, 0.07)
+    assert (optimizer.learning_rate, optimizer.milestones) == (0.03, (120, 160))
+    assert (optimizer.weight_decay, optimizer.nesterov) == (1e-4, False)
+    assert config.data.augmentation == "contrastive_streamed"
+    assert moco("cifar10").moco.queue == 4096 and moco("digits,,1").networks == ("resnet8",)
+    simclr = load(ROOT / "configs" / "simclr_mcl.py").get_config()
+    optimizer = simclr.optimizer
+    assert (optimizer.name, optimizer.schedule, optimizer.warm_up_epochs) == ("lars", "cosine", 10)
+    assert (simclr.batch_size, optimizer.learning_rate) == (4096, 4.8)
+
+
 def test_folders_are_data_of_self_distillation_only():
     with pytest.raises(UserError, match=r"choose from digits, cifar10, cifar100$"):
         configs.cifar_run("mcl", "folder:birds", count=2)

@@ -15,7 +15,13 @@ def images():
     return jnp.asarray(rng.integers(1, 256, (64, 8, 8, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("contrastive") else [])
+        for name in augment.AUGMENTATIONS
+    ],
+)
 def test_augmenters_keep_shape_and_type_and_do_not_change_under_jit(name, images):
     function = augment.AUGMENTATIONS[name].augment
     key = jax.random.key(3)
@@ -95,7 +101,10 @@ def test_unknown_augmentation():
 
 def test_crops_on_the_host_belong_to_the_augmentation():
     kinds = augment.AUGMENTATIONS
-    assert {name for name, kind in kinds.items() if kind.crop} == {"resized_crop_flip"}
+    assert {name for name, kind in kinds.items() if kind.crop} == {
+        "resized_crop_flip",
+        "contrastive_streamed",
+    }
     assert kinds["resized_crop_flip"].evaluation_crop == 0.875
     assert kinds["crop_flip"].evaluation_crop == kinds["none"].evaluation_crop == 1
 

@@ -1,9 +1,9 @@
-"""Three steps of MCL on the devices there are.
+"""Three steps of MCL, or of another method, on the devices there are.
 
     python -m tests.tiny_runs.three_steps SOURCE OUT NAME...
 
-NAME is PARALLEL, or PARALLEL+local for BatchNorm statistics of each device's own. The parameters
-and statistics before and after land in OUT/NAME.npz.
+NAME is PARALLEL, PARALLEL+METHOD, or PARALLEL+local for BatchNorm statistics of each device's own.
+The parameters and the method's state before and after land in OUT/NAME.npz.
 """
 
 import os
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from kdjax import config as configs
+from kdjax.methods import METHODS
 from kdjax.parallel import fetch
 from kdjax.training.program import build
 from tests.tiny_runs import networks  # noqa: F401
@@ -30,12 +31,14 @@ def main(source: str, out: str, *names: str) -> None:
 
 
 def configured(source: str, name: str):
-    parallel, _, local = name.partition("+")
-    config = configs.cifar_run("mcl", "digits,tiny", count=2)
-    config.parallel, config.sync_batch_norm = parallel, not local
+    parallel, _, option = name.partition("+")
+    method = option if option in METHODS else "mcl"
+    config = configs.cifar_run(method, "digits,tiny", count=2)
+    config.parallel, config.sync_batch_norm = parallel, option != "local"
     config.batch_size = 16
-    config.data.source, config.data.images_per_class = source, 4
-    config.data.augmentation = "crop_flip"
+    config.data.source, config.data.images_per_class = source, 4 if method == "mcl" else 0
+    config.data.augmentation = "contrastive" if config.data.views > 1 else "crop_flip"
+    config.mcl_memory.negatives, config.moco.queue, config.moco.momentum = 8, 24, 0.5
     # Few and small steps: more would amplify differences of rounding as chaos does.
     config.optimizer.learning_rate, config.optimizer.warm_up_epochs = 0.01, 0
     return config

@@ -1,4 +1,4 @@
-"""Images of other classes, drawn on the device."""
+"""Images of the same class and of others, drawn on the device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class ByClass(NamedTuple):
       order: `[images]` image numbers; those of a class are next to each other.
       start: `[classes]` where a class begins in `order`.
       count: `[classes]` its number of images.
+      place: `[images]` where an image is in `order`.
     """
 
     order: jax.Array
     start: jax.Array
     count: jax.Array
+    place: jax.Array
 
 
 def by_class(labels: np.ndarray) -> ByClass:
@@ -36,7 +38,8 @@ def by_class(labels: np.ndarray) -> ByClass:
         raise UserError("config.data: there are no images of other classes to contrast with")
     order = np.argsort(labels, kind="stable")
     start = np.cumsum(count) - count
-    return ByClass(*(jnp.asarray(each, jnp.int32) for each in (order, start, count)))
+    place = np.argsort(order)
+    return ByClass(*(jnp.asarray(each, jnp.int32) for each in (order, start, count, place)))
 
 
 def draw(
@@ -57,3 +60,54 @@ def draw(
     places = jax.random.randint(key, (len(labels), count), 0, others.order.shape[0] - own)
     places += jnp.where(places >= start, own, 0)  # over the image's own class
     return jnp.concatenate([index[:, None], others.order[places]], axis=1)
+
+
+def draw_same(
+    key: jax.Array, labels: jax.Array, index: jax.Array, classes: ByClass, *, count: int
+) -> jax.Array:
+    """`[B, count]`: numbers of other images of each image's class.
+
+    All of them are equally likely, independently of each other. An image that is alone in its class
+    is drawn itself.
+
+    Args:
+      key: random key.
+      labels: `[B]` classes.
+      index: `[B]` the images' own numbers.
+      classes: see `by_class`.
+      count: how many.
+    """
+    others = classes.count[labels][:, None] - 1
+    places = classes.start[labels][:, None]
+    places += jax.random.randint(key, (len(labels), count), 0, jnp.maximum(others, 1))
+    places += jnp.where((places >= classes.place[index][:, None]) & (others > 0), 1, 0)
+    return classes.order[places]
+
+
+def draw_contrast(
+    keys: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    classes: ByClass,
+    *,
+    positives: int,
+    negatives: int,
+) -> jax.Array:
+    """`[B, 1 + positives + negatives]`: each image, some of its class, some of other classes.
+
+    Args:
+      keys: `[B]` random keys, on which alone an image's draws depend.
+      labels: `[B]` classes.
+      index: `[B]` the images' own numbers.
+      classes: see `by_class`.
+      positives: number of `draw_same`.
+      negatives: number of `draw`.
+    """
+
+    def one(key, label, number):
+        same_key, other_key = jax.random.split(key)
+        same = draw_same(same_key, label[None], number[None], classes, count=positives)[0]
+        others = draw(other_key, label[None], number[None], classes, count=negatives)[0]
+        return jnp.concatenate([others[:1], same, others[1:]])
+
+    return jax.vmap(one)(keys, labels, index)

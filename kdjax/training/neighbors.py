@@ -1,0 +1,132 @@
+"""Evaluation of methods without classifiers: by the nearest training images.
+
+The networks' embeddings of the whole training split, as it is stored, are computed first; every
+image of the test split is then given the class that its nearest ones vote for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdjax.data import Dataset, preprocessing
+from kdjax.data.feed import Feed
+from kdjax.errors import UserError
+from kdjax.methods import Method
+from kdjax.parallel import AXIS, fetch, scan
+from kdjax.training.step import evaluation_step
+from kdjax.transfer.knn import knn_probabilities
+
+
+def embeddings_step(method: Method, prepare: Callable) -> Callable:
+    """The per-device function `((params, model_state), constants, batches) -> embedded`.
+
+    `embedded` has 'network_0', ... `[K, B, D]`, 'label' and 'mask' `[K, B]` of the images of all
+    devices.
+    """
+
+    def one_batch(variables, constants, batch):
+        images, labels = prepare(constants, batch)
+        embedded = method.embeddings(*variables, images)
+        embedded = {name: value.astype(jnp.float32) for name, value in embedded.items()}
+        rows = {**embedded, "label": labels, "mask": batch["mask"]}
+        return jax.lax.all_gather(rows, AXIS, tiled=True)
+
+    def batches_step(variables, constants, batches):
+        turn = lambda _, batch: (None, one_batch(variables, constants, batch))  # noqa: E731
+        return scan(turn, None, batches)[1]
+
+    return batches_step
+
+
+def neighbors_step(
+    method: Method, prepare: Callable, num_classes: int, *, k: int, temperature: float
+) -> Callable:
+    """The per-device function `((params, model_state, known), constants, batches) -> sums`.
+
+    The sums run over all images of the batches and all devices: 'count', and 'NAME/top1' of every
+    network.
+
+    Args:
+      method: whose `embeddings` are compared.
+      prepare: of `preprocessing.test_input`.
+      num_classes: of the data.
+      k: number of neighbors, capped at the number of training images.
+      temperature: of their votes.
+    """
+
+    def one_batch(variables, constants, batch):
+        *variables, known = variables
+        images, labels = prepare(constants, batch)
+        sums = {"count": batch["mask"].sum()}
+        for name, embedded in method.embeddings(*variables, images).items():
+            votes = knn_probabilities(
+                embedded,
+                known[name],
+                known["label"],
+                num_classes=num_classes,
+                k=min(k, len(known["label"])),
+                temperature=temperature,
+            )
+            sums[f"{name}/top1"] = jnp.sum(batch["mask"] * (votes.argmax(-1) == labels))
+        return sums
+
+    def batches_step(variables, constants, batches):
+        turn = lambda _, batch: (None, one_batch(variables, constants, batch))  # noqa: E731
+        _, sums = scan(turn, None, batches)
+        return jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
+
+    return batches_step
+
+
+def known_images(embeddings_steps: Callable, feed: Feed, variables: Any, split: str) -> Any:
+    """Embeddings `[images, D]` and labels of the training split, numpy arrays.
+
+    Args:
+      embeddings_steps: `embeddings_step`, compiled for all devices.
+      feed: of the data.
+      variables: `(params, model_state)`, on the devices.
+      split: that is to be evaluated.
+
+    Raises:
+      UserError: it is the training split, whose images are their own nearest neighbors.
+    """
+    if split == "train":
+        raise UserError(
+            "split='train': without classifiers, images are told by their nearest training images, "
+            "which would be themselves; use split='test'"
+        )
+    constants = feed.constants("train")
+    parts = [
+        fetch(embeddings_steps(variables, constants, batches))
+        for batches in feed.evaluation("train")
+    ]
+
+    def joined(*arrays):
+        return np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
+
+    rows = jax.tree.map(joined, *parts)
+    kept = rows.pop("mask") > 0
+    return {name: array[kept] for name, array in rows.items()}
+
+
+def evaluation_steps(
+    config: ConfigDict, method: Method, dataset: Dataset
+) -> tuple[Callable, Callable | None]:
+    """The evaluation step, and the one that embeds the training images that it needs, if any."""
+    prepare = preprocessing.test_input(dataset)
+    if method.predict is not None:
+        return evaluation_step(method, prepare, dataset.num_classes), None
+    evaluation = neighbors_step(
+        method,
+        prepare,
+        dataset.num_classes,
+        k=config.evaluation.neighbors,
+        temperature=config.evaluation.neighbor_temperature,
+    )
+    return evaluation, embeddings_step(method, prepare)

@@ -168,8 +168,8 @@ def detections(
 ) -> Detections:
     """What a detector sees in images, with a leading axis `[B]`.
 
-    Boxes are in pixels of `images`. Of several heads the logits are averaged, and the boxes are the
-    last one's.
+    Boxes are in pixels of `images`. Of several heads the logits are averaged (as in
+    mmdetection), and the boxes are the last one's.
 
     Args:
       detector: the network.

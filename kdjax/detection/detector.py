@@ -20,6 +20,7 @@ from kdjax.detection.heads import BoxHead, RegionProposalHead
 from kdjax.detection.pyramid import FeaturePyramid
 from kdjax.detection.roi_align import multi_scale_roi_align
 from kdjax.errors import UserError
+from kdjax.models import layers
 from kdjax.models.staged import StagedNetwork
 
 POOLED = 7  # bins of a region, along one side
@@ -146,3 +147,20 @@ def held(params: Any, trained_stages: int) -> Any:
         params,
         trained(params, trained_stages),
     )
+
+
+def with_epsilon(batch_stats: Any, epsilon: float) -> Any:
+    """Statistics with which BatchNorm, which adds 1e-5 to a variance, adds `epsilon` instead.
+
+    torchvision's published weights of `fasterrcnn_resnet50_fpn` (COCO_V1) are for an epsilon of 0.
+
+    Args:
+      batch_stats: the collection of a detector or network.
+      epsilon: that of the network that the weights come from.
+    """
+    flat = traverse_util.flatten_dict(batch_stats)
+    shifted = {
+        path: leaf + (epsilon - layers.BatchNorm.epsilon) if path[-1] == "var" else leaf
+        for path, leaf in flat.items()
+    }
+    return traverse_util.unflatten_dict(shifted)

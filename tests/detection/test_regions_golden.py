@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax.detection import box_heads, image_transform, matching, region_proposals, roi_align
+from kdjax.detection.detector import with_epsilon
 from kdjax.detection.regions import Samples, Truths
 from kdjax.models import layers
 from tests.detection import cases
@@ -66,6 +67,9 @@ def test_frozen_batch_norm():
         for name, epsilon in (("out_eps_1e-05", 1e-5), ("out_eps_0", 0)):
             norm = layers.BatchNorm(dtype=np.float64, epsilon=epsilon)
             cases.close(norm.apply(variables, case["in_x"], train=False), case[name])
+        shifted = variables | {"batch_stats": with_epsilon(variables["batch_stats"], 0)}
+        norm = layers.BatchNorm(dtype=np.float64)
+        cases.close(norm.apply(shifted, case["in_x"], train=False), case["out_eps_0"])
 
 
 def test_proposals():

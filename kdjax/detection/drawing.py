@@ -1,0 +1,49 @@
+"""Pictures of detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kdjax.detection.average_precision import Detected
+
+_COLORS = (
+    (230, 60, 60), (60, 160, 250), (60, 200, 90), (250, 180, 40), (190, 90, 230), (60, 210, 210),
+    (250, 110, 180), (170, 200, 50),
+)  # fmt: skip
+
+
+def draw(
+    pixels: np.ndarray,
+    detected: Detected,
+    class_names: Sequence[str],
+    *,
+    lowest: float = 0.5,
+    scale: int = 1,
+) -> np.ndarray:
+    """An image `[H, W, 3]` uint8, enlarged by `scale`, with boxes, their names and scores.
+
+    Args:
+      pixels: of the image.
+      detected: detections in it, in its pixels; the best are drawn last, over the others.
+      class_names: by category.
+      lowest: score of what is drawn.
+      scale: times that either side is enlarged.
+    """
+    height, width = pixels.shape[:2]
+    picture = Image.fromarray(pixels).resize((width * scale, height * scale))
+    canvas = ImageDraw.Draw(picture)
+    for i in np.argsort(detected.score, kind="stable"):
+        if detected.score[i] < lowest:
+            continue
+        category = int(detected.category[i])
+        color = _COLORS[category % len(_COLORS)]
+        x1, y1, x2, y2 = (float(value) * scale for value in detected.box[i])
+        canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=2)
+        text = f"{class_names[category]} {detected.score[i]:.2f}"
+        left, top, right, bottom = canvas.textbbox((x1 + 2, y1 + 1), text)
+        canvas.rectangle((left - 2, top - 1, right + 1, bottom + 1), fill=color)
+        canvas.text((x1 + 2, y1 + 1), text, fill=(255, 255, 255))
+    return np.asarray(picture)

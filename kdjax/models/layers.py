@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdjax.models import convolution
 from kdjax.numerics import accumulation_dtype
 
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
@@ -131,6 +132,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
+        conv_general_dilated=convolution.convolve,
         name=name,
     )
 

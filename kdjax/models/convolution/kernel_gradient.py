@@ -79,7 +79,9 @@ def _all_taps(x: jax.Array, y: jax.Array, window: Window) -> tuple[jax.Array, ja
             steps = (1, *window.strides, 1)
             ends = (
                 start + (size - 1) * step + 1
-                for start, size, step in zip(starts[1:3], window.output, window.strides, strict=True)
+                for start, size, step in zip(
+                    starts[1:3], window.output, window.strides, strict=True
+                )
             )
             limits = (x.shape[0], *ends, x.shape[3])
             taps.append(lax.slice(padded, starts, limits, steps))

@@ -17,7 +17,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Window(NamedTuple):
-    """Size of images and kernel, strides, and the padding before and after, all by (row, column)."""
+    """Sizes of image and kernel, strides, and padding (before, after); all for rows, columns."""
 
     image: tuple[int, int]
     kernel: tuple[int, int]
@@ -36,8 +36,8 @@ def of_convolution(
 ) -> Window | None:
     """The window of these arguments of `lax.conv_general_dilated`; None for any other kind.
 
-    Known are images `[B, H, W, I]` and kernels `[kh, kw, I, O]` of fixed sizes, without dilation and
-    groups, with less padding than the kernel has taps.
+    Known are images `[B, H, W, I]` and kernels `[kh, kw, I, O]` of fixed sizes, without dilation
+    and groups, with less padding than the kernel has taps.
     """
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         return None
@@ -66,9 +66,7 @@ def of_convolution(
 
 def convolution(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """`[B, H, W, I]`, `[kh, kw, I, O]` -> `[B, H', W', O]`, as XLA does it."""
-    return lax.conv_general_dilated(
-        x, w, window.strides, window.padding, dimension_numbers=LAYOUT
-    )
+    return lax.conv_general_dilated(x, w, window.strides, window.padding, dimension_numbers=LAYOUT)
 
 
 def input_gradient(y: jax.Array, w: jax.Array, window: Window) -> jax.Array:

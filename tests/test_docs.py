@@ -1,4 +1,4 @@
-"""Every Python block of the recipes runs as it stands; the table of networks is as computed."""
+"""Every Python block of recipes.md and transfer.md runs; tables are as computed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from kdjax.methods import method_table as table
 from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
+PAGES = (RECIPES, RECIPES.with_name("transfer.md"))
 
 
 def blocks() -> list:
     """The blocks, named by their headings, padded so that their lines have the file's numbers."""
-    text = RECIPES.read_text()
-    found = []
-    for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        before = text[: match.start(1)]
-        heading = re.findall(r"^## (.*)", before, re.MULTILINE)[-1]
-        found.append(pytest.param("\n" * before.count("\n") + match[1], id=heading))
-    return found
+    code = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            before = text[: match.start(1)]
+            heading = re.findall(r"^## (.*)", before, re.MULTILINE)[-1]
+            padded = "\n" * before.count("\n") + match[1]
+            code.append(pytest.param(page, padded, id=f"{page.stem}: {heading}"))
+    return code
 
 
-@pytest.mark.parametrize("code", blocks())
-def test_recipe(code):
-    program = compile(code, str(RECIPES), "exec", dont_inherit=True)
+@pytest.mark.parametrize(("page", "code"), blocks())
+def test_recipe(page, code):
+    program = compile(code, str(page), "exec", dont_inherit=True)
     exec(program, {"__name__": "recipe"})
 
 

@@ -63,6 +63,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
         return values
     if len(rest) > 1:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
+    if values.config is not None and not values["job"].present:
+        values["job"].value = values.config.get("job", "train")
     _check_flags(values)
     for name in _PATHS:  # shells leave the ~ of --workdir=~/run as it is
         if name in values and values[name].value:

@@ -17,7 +17,7 @@ class Flag:
       name: without dashes.
       help: what it means.
       default: its value where it is not given.
-      kind: `str`, `int`, `bool`, or `list` for strings separated by commas.
+      kind: `str`, `int`, `float`, `bool`, or `list` for strings separated by commas.
       choices: of strings, those allowed; () for any.
       at_least: of integers, the least.
       hint: what to say, besides its name, where a job that requires it was not given it.
@@ -39,6 +39,8 @@ class Flag:
         elif self.kind is int:
             options["lower_bound"] = self.at_least
             flags.DEFINE_integer(self.name, self.default, self.help, **options)
+        elif self.kind is float:
+            flags.DEFINE_float(self.name, self.default, self.help, **options)
         elif self.kind is bool:
             flags.DEFINE_bool(self.name, self.default, self.help, **options)
         elif self.kind is list:
@@ -73,6 +75,20 @@ MEAN = Flag(
     default="",
 )
 STD = Flag("std", "The standard deviation, as --mean.", default="")
+SPLIT = Flag(
+    "split",
+    "Which images of a run: 'train' are those that it learned from, without augmentation.",
+    default="test",
+    choices=("test", "train"),
+)
+LAYERS = Flag(
+    "layers",
+    "Features, separated by commas: embedding, the penultimate vector, or stage1, stage2, ..., "
+    "averaged over their pixels. Default: embedding; of --job=cka all.",
+    (),
+    list,
+)
+PICTURES = Flag("pictures", "The most that are drawn.", 72, int, at_least=1)
 OUTPUT = Flag("output", "Directory that is written to.")
 
 # Of every job.

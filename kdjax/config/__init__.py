@@ -4,7 +4,7 @@ import json
 
 from ml_collections import ConfigDict
 
-from kdjax.config.arguments import fields, method_of, pair, use_data
+from kdjax.config.arguments import fields, method_of, pair, start_from, use_data
 from kdjax.config.contrastive_runs import memory_run, self_supervised_run
 from kdjax.config.defaults import base, check_values, validate
 from kdjax.config.paper_runs import cifar_run, distillation_run, pruning_run, self_distillation_run
@@ -25,6 +25,7 @@ __all__ = [
     "pruning_run",
     "self_distillation_run",
     "self_supervised_run",
+    "start_from",
     "use_data",
     "validate",
 ]

@@ -1,14 +1,22 @@
 """What stands behind the arguments of the files of `configs/`."""
 
+import re
+
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
 from kdjax.methods.registry import METHODS
+from kdjax.networks import store
 from kdjax.registry import Registry
 
 
 def use_data(
-    config: ConfigDict, name: str, *, imagenet: bool = False, folders: bool = False
+    config: ConfigDict,
+    name: str,
+    *,
+    imagenet: bool = False,
+    folders: bool = False,
+    sources: bool = False,
 ) -> None:
     """Points `config.data` at a set by its short name.
 
@@ -18,22 +26,44 @@ def use_data(
         (see `kdjax.data.folder`), which are seen at 224x224 pixels.
       imagenet: whether that is one.
       folders: whether folders are.
+      sources: whether 'tfds:NAME' and 'arrays:FILE.npz' are, as `config.data.source` has them.
 
     Raises:
       UserError: unknown name.
     """
-    sources = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
+    short = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
     if imagenet:
-        sources["imagenet"] = "tfds:imagenet2012"
+        short["imagenet"] = "tfds:imagenet2012"
     folder = folders and kind(name) == "folder" and name != "folder:"
-    if name not in sources and not folder:
-        known = [*sources, *(["folder:PATH"] if folders else [])]
+    plain = sources and re.fullmatch("(tfds|arrays):.+", name)
+    if name not in short and not folder and not plain:
+        known = [
+            *short,
+            *(["folder:PATH"] if folders else []),
+            *(["tfds:NAME", "arrays:FILE.npz"] if sources else []),
+        ]
         raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(known)}")
-    config.data.source = name if folder else sources[name]
+    config.data.source = short.get(name, name)
     if name == "digits":  # ten classes of small gray images: a mirrored digit is another sign
         config.data.augmentation = "crop"
     if name == "imagenet" or folder:
         config.data.augmentation, config.data.image_size = "resized_crop_flip", 224
+
+
+def start_from(config: ConfigDict, checkpoint: str) -> None:
+    """Makes a run start from a trained network, with the network's name and size of images.
+
+    Args:
+      config: to be changed.
+      checkpoint: a run's workdir, or another directory that holds a network. It is looked into.
+
+    Raises:
+      UserError: it holds no network.
+    """
+    spec = store.read_spec(checkpoint)
+    config.start.checkpoint = checkpoint
+    config.networks = (spec.name,)
+    config.data.image_size = spec.input.size[0]
 
 
 def kind(data: str) -> str:

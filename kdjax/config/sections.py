@@ -6,6 +6,7 @@ import dataclasses
 
 from kdjax.methods.pruning_settings import Pruning
 from kdjax.settings import setting
+from kdjax.transfer.prototypes import FewShot
 
 # Seeds of jax and numpy are 32 bits.
 _SEED_BITS = 2**32 - 1
@@ -29,7 +30,10 @@ class Data:
         1.0, "part of every class's training images in use", above=0, at_most=1
     )
     subset_seed: int = setting(0, "chooses that part", at_least=0, at_most=_SEED_BITS)
-    classes: int = setting(0, "0: all; k: the first k", at_least=0)
+    first_class: int = setting(
+        0, "classes before it are left out; it and those after it are numbered from 0", at_least=0
+    )
+    classes: int = setting(0, "how many classes, from first_class on; 0: all", at_least=0)
     image_size: int = setting(0, "side in pixels; 0: as stored", at_least=0)
     canvas: tuple[int, ...] = setting(
         (),
@@ -140,6 +144,7 @@ class Start:
 class Config:
     """The settings of every run. Each registered method adds a section of its own."""
 
+    job: str = setting("train", "what the command line does with this config, without --job")
     method: str = setting("cross_entropy", "a registered method")
     networks: tuple[str, ...] = setting(("resnet32",), "registered networks")
     shared_stages: int = setting(
@@ -169,3 +174,4 @@ class Config:
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     start: Start = dataclasses.field(default_factory=Start)
     pruning: Pruning = dataclasses.field(default_factory=Pruning)
+    few_shot: FewShot = dataclasses.field(default_factory=FewShot)

@@ -10,8 +10,9 @@ from kdjax.data import decoding, images, masks
 from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
 from kdjax.data.sources import open_source
-from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
+from kdjax.data.splits import ArraySplit, RecordSplit, Source
 from kdjax.data.statistics import channel_statistics
+from kdjax.data.subset import subset
 from kdjax.errors import UserError
 
 DEVICE_BYTES = 2**30
@@ -58,7 +59,7 @@ def load(config) -> Dataset:
 
     Args:
       config: ConfigDict with a section `data`: source, dir, layout, train_fraction, subset_seed,
-        classes, image_size, canvas, ignored, augmentation, placement, mean, std.
+        first_class, classes, image_size, canvas, ignored, augmentation, placement, mean, std.
 
     Raises:
       UserError: a setting is out of range or impossible for this source, or the data are missing
@@ -66,7 +67,7 @@ def load(config) -> Dataset:
     """
     data = config.data
     _check_settings(data)
-    source = _subset(open_source(data), data)
+    source = subset(open_source(data), data)
     if source.train.masks is not None:
         return _held_with_masks(source, data)
     if data.canvas:
@@ -130,42 +131,6 @@ def _given_statistics(data, channels: int) -> tuple[np.ndarray, np.ndarray]:
     if min(data.std) <= 0:
         raise UserError(f"config.data.std={tuple(data.std)}: must be above 0")
     return np.asarray(data.mean, np.float32), np.asarray(data.std, np.float32)
-
-
-def _subset(source: Source, data) -> Source:
-    """The first `data.classes` classes and `data.train_fraction` of the training images."""
-    total = len(source.class_names)
-    if data.classes and not 2 <= data.classes <= total:
-        raise UserError(
-            f"config.data.classes={data.classes}: must be 0 (all) or 2..{total} for {data.source}"
-        )
-    train, test = source.train, source.test
-    if data.classes:
-        train, test = (
-            select(split, np.flatnonzero(split.labels < data.classes)) for split in (train, test)
-        )
-        if not len(test.labels):
-            raise UserError(
-                f"config.data.classes={data.classes}: no test image of these classes in "
-                f"{data.source}; use more classes"
-            )
-    if data.train_fraction < 1:
-        train = select(train, stratified(train.labels, data.train_fraction, data.subset_seed))
-    names = source.class_names[: data.classes or total]
-    return Source(source.name, train, test, names)
-
-
-def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Sorted indices of `fraction` of every class (at least one image), drawn by `seed`.
-
-    For one seed a smaller fraction is a subset of a larger one.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    counts = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = np.maximum(1, np.round(counts * fraction)).astype(np.int64)
-    return np.sort(by_class[rank < np.repeat(kept, counts)])
 
 
 def _stored_shape(source: Source, image_size: int) -> tuple[int, int, int] | None:

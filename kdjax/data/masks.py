@@ -60,6 +60,7 @@ def canvas(source: Source, data) -> tuple[int, int, int]:
     for setting, unset, way_out in (
         ("image_size", 0, "set config.data.canvas=(height, width)"),
         ("classes", 0, "leave it at 0: every pixel has a class"),
+        ("first_class", 0, "leave it at 0: every pixel has a class"),
     ):
         if data[setting] != unset:
             raise UserError(

@@ -24,6 +24,7 @@ from kdjax.methods.create import (
     starting_normalization,
 )
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
+from kdjax.methods.linear_probe import linear_probe
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mcl_memory import mcl_memory
 from kdjax.methods.mixskd import mixskd
@@ -50,6 +51,7 @@ __all__ = [
     "hssakd_online",
     "hssakd_student",
     "hssakd_teacher",
+    "linear_probe",
     "mcl",
     "mcl_memory",
     "mcl_okd",

@@ -14,6 +14,7 @@ from kdjax.networks import Network
 from kdjax.tree import leaves
 
 _WHERE = "config.start.checkpoint"
+_CLASSIFIER = "params/classifier/"
 
 
 def started(
@@ -29,7 +30,7 @@ def started(
       network: a trained network of the same name, with branches or without.
       networks: the names of the method's networks, `config.networks`.
       transfers: of the method's registration. Its stages alone start from trained ones, unless
-        `network` is in the method's form itself.
+        `network` is in the method's form itself. Without a form it is all but the classifier.
 
     Raises:
       UserError: `networks` has several names; the trained network is another one, or a compact one
@@ -85,6 +86,8 @@ def _trained_arrays(
     elif network.spec.form.name and not method.form.name:
         network = network.backbone
     trained, places, arrays = leaves(network.variables), leaves(places), leaves(state)
+    if transfers and not method.form.name:  # its classifier has the name of the trained one
+        places = {path: at for path, at in places.items() if not path.startswith(_CLASSIFIER)}
     if transfers:
         trained = {path: array for path, array in trained.items() if path in places}
     wrong = sorted(

@@ -55,13 +55,11 @@ def knn_probabilities(
     Returns:
       `[Q, N]` float32, rows that sum to 1. The class is their argmax.
     """
-    bank = unit(bank.astype(jnp.float32))
-    queries = unit(queries.astype(jnp.float32))
+    bank, queries = _directions(bank), _directions(queries)
 
     def vote(rows):
-        similarity = jnp.matmul(rows, bank.T, precision=jax.lax.Precision.HIGHEST)
-        nearest, indices = jax.lax.top_k(similarity, k)
-        weights = jax.nn.softmax(nearest / temperature, axis=-1)
+        similarities, indices = _nearest(rows, bank, k)
+        weights = jax.nn.softmax(similarities / temperature, axis=-1)
         members = jax.nn.one_hot(labels[indices], num_classes, dtype=jnp.float32)
         return jnp.einsum("qk,qkn->qn", weights, members, precision=jax.lax.Precision.HIGHEST)
 
@@ -70,6 +68,30 @@ def knn_probabilities(
     padded = jnp.pad(queries, ((0, -count % chunk), (0, 0)))
     votes = jax.lax.map(vote, padded.reshape(-1, chunk, features))
     return votes.reshape(-1, num_classes)[:count]
+
+
+def nearest_neighbors(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k images of the bank whose features are most similar to those of a query.
+
+    Args:
+      queries: `[Q, D]` features; all are compared with the bank at once.
+      bank: `[M, D]` features.
+      k: number of neighbors, 1..M.
+
+    Returns:
+      Cosine similarities `[Q, k]`, falling, and the numbers `[Q, k]` of the images in the bank.
+    """
+    return _nearest(_directions(queries), _directions(bank), k)
+
+
+def _directions(features: jax.Array) -> jax.Array:
+    return unit(jnp.asarray(features, jnp.float32))
+
+
+def _nearest(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`nearest_neighbors` of unit vectors."""
+    similarities = jnp.matmul(queries, bank.T, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.top_k(similarities, k)
 
 
 def knn_accuracy(

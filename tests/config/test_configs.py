@@ -30,6 +30,19 @@ OWN_ARGUMENTS = {
         }
         for key in PRUNING
     },
+    "linear_probe": {
+        "cifar10": ("cifar10", ("resnet32",), ""),
+        "digits": ("digits", ("resnet8",), ""),
+        "tfds:stl10,,contrastive": ("stl10", ("resnet32",), ""),
+        "arrays:some/file.npz": ("file.npz", ("resnet32",), ""),
+        "folder:some/birds": ("folder:some/birds", ("resnet32",), ""),
+    },
+    "few_shot": {
+        "cifar10": ("cifar10", ("resnet32",), ""),
+        "digits": ("digits", ("resnet32",), ""),
+        "cifar100,60": ("cifar100", ("resnet32",), ""),
+        "arrays:some/file.npz,3": ("file.npz", ("resnet32",), ""),
+    },
     "distill": {
         "kd": ("cifar100", ("wrn_16_2",), "wrn_40_2"),
         "crd,digits": ("digits", ("resnet8",), "resnet14"),
@@ -88,6 +101,8 @@ OWN_REFUSED = {
         key: ["", "cifar", "digits,,0", "digits,,1", "digits,,x", "digits,,.4,a,b"]
         for key in PRUNING
     },
+    "linear_probe": ["", "cifar", "arrays:", "tfds", "digits,,moco", "digits,,supervised,2"],
+    "few_shot": ["", "cifar", "digits,x", "digits,-1", "digits,5,5"],
     "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
     "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
@@ -186,6 +201,29 @@ def test_settings_of_hsakd():
     assert optimizer.milestones == (30, 60, 90) and not optimizer.nesterov
     hssakd = load(ROOT / "configs" / "hssakd.py")
     assert hssakd.get_config("cifar100,,,both").hssakd.transformations == "both"
+
+
+def test_settings_of_linear_probes():
+    """PAPERS' table of HSAKD's and MCL's linear evaluation."""
+    get_config = load(ROOT / "configs" / "linear_probe.py").get_config
+    for argument, rate, milestones, batch_size, nesterov in (
+        ("cifar100", 0.1, (30, 60, 90), 64, True),
+        ("cifar100,,contrastive", 30.0, (60, 80), 256, False),
+    ):
+        config = get_config(argument)
+        optimizer = config.optimizer
+        assert (config.epochs, config.batch_size) == (100, batch_size)
+        assert (optimizer.learning_rate, optimizer.milestones) == (rate, milestones)
+        assert set(optimizer.factors) == {0.1} and len(optimizer.factors) == len(milestones)
+        assert (optimizer.weight_decay, optimizer.nesterov) == (0.0, nesterov)
+
+
+def test_held_out_classes_of_few_shot():
+    get_config = load(ROOT / "configs" / "few_shot.py").get_config
+    first = {each: get_config(each).data.first_class for each in ("cifar100", "digits", "digits,7")}
+    assert first == {"cifar100": 80, "digits": 5, "digits,7": 7}
+    assert get_config("tfds:stl10").data.first_class == 0
+    assert get_config().job == "few-shot"
 
 
 def test_settings_of_self_distillation():

@@ -26,6 +26,7 @@ def make_config():
             "ignored": 255,
             "train_fraction": 1.0,
             "subset_seed": 0,
+            "first_class": 0,
             "classes": 0,
             "image_size": 0,
             "mean": (),

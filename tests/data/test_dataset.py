@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdjax.data import ArraySplit, Dataset, RecordSplit, dataset, load
+from kdjax.data import ArraySplit, Dataset, RecordSplit, dataset, load, subset
 from kdjax.errors import UserError
 
 
@@ -41,10 +41,10 @@ def test_train_fraction_is_stratified(make_config, fraction):
 
 def test_stratified_depends_on_its_seed_and_nests():
     labels = np.repeat(np.arange(4), 50)
-    half = dataset.stratified(labels, 0.5, seed=3)
-    np.testing.assert_array_equal(half, dataset.stratified(labels, 0.5, seed=3))
-    assert (half != dataset.stratified(labels, 0.5, seed=4)).any()
-    assert set(dataset.stratified(labels, 0.1, seed=3)) < set(half)
+    half = subset.stratified(labels, 0.5, seed=3)
+    np.testing.assert_array_equal(half, subset.stratified(labels, 0.5, seed=3))
+    assert (half != subset.stratified(labels, 0.5, seed=4)).any()
+    assert set(subset.stratified(labels, 0.1, seed=3)) < set(half)
     assert (np.diff(half) > 0).all()
 
 
@@ -95,6 +95,21 @@ def test_arrays_can_be_streamed(make_config, changes):
     assert data.train.records[0].shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_held_out_classes_are_numbered_from_zero(make_config, placement):
+    whole = load(make_config())
+    data = load(make_config(first_class=7, placement=placement))
+    assert data.class_names == ("7", "8", "9")
+    for name in ("train", "test"):
+        part, labels = getattr(data, name), getattr(whole, name).labels
+        np.testing.assert_array_equal(part.labels, labels[labels >= 7] - 7)
+        assert part.labels.dtype == np.int32
+        pixels = np.stack([part[0][index] for index in range(5)])
+        np.testing.assert_array_equal(pixels, getattr(whole, name).images[labels >= 7][:5])
+    middle = load(make_config(first_class=3, classes=2))
+    assert middle.class_names == ("3", "4") and set(middle.test.labels) == {0, 1}
+
+
 def test_large_sets_are_streamed(make_config, monkeypatch):
     size = 1797 * 32 * 32 * 3
     monkeypatch.setattr(dataset, "DEVICE_BYTES", size)
@@ -142,6 +157,12 @@ def test_unreadable_image_is_named(make_config, folder):
         ({"train_fraction": 1.5}, r"config\.data\.train_fraction=1\.5"),
         ({"classes": 11}, r"config\.data\.classes=11: must be 0 \(all\) or 2\.\.10"),
         ({"classes": 1}, r"config\.data\.classes=1"),
+        ({"first_class": 9}, r"config\.data\.first_class=9: must be 0\.\.8"),
+        ({"first_class": -1}, r"config\.data\.first_class=-1"),
+        (
+            {"first_class": 6, "classes": 5},
+            r"config\.data\.classes=5: must be 0 \(all\) or 2\.\.4 for digits from class 6 on",
+        ),
         ({"image_size": -1}, r"config\.data\.image_size=-1"),
         ({"mean": (0.5, 0.5, 0.5)}, "give both or none"),
         ({"mean": (0.5,), "std": (0.5,)}, r"config\.data\.mean=\(0\.5,\): give 3 values"),

@@ -59,6 +59,8 @@ def test_larger_images_are_scaled_down_to_the_canvas_and_padded(tmp_path):
     assert (dataset.train.masks[:, 1:6] < 3).all()
     whole = data.load(configured(source))
     np.testing.assert_allclose(dataset.mean, whole.mean, atol=0.02)
+    for changes in ({"classes": 2}, {"first_class": 1}):
+        assert "every pixel has a class" in refused(source, **changes)
 
 
 def write(path, pixels, palette: bool = False):

@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 
 from kdjax import config as configs
 from kdjax import methods
+from kdjax import networks as trained_networks
 from kdjax.methods import METHODS
 from kdjax.networks import Network, NetworkSpec
 from kdjax.settings import is_setting, rule
 from tests import tiny_runs as runs
+from tests.networks import saved
 
 CLASSES = 4
 
@@ -62,8 +64,11 @@ def test_a_method_says_all_of_itself(name):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_its_config_makes_a_loss(name):
+def test_its_config_makes_a_loss(name, tmp_path):
     config = config_of(name)
+    if name == "linear_probe":
+        trained_networks.save(tmp_path / "trained", saved.network("resnet8", CLASSES + 1), {})
+        config.start.checkpoint = str(tmp_path / "trained")
     configs.validate(config)
     labels = np.arange(32) % CLASSES
     method = methods.create(

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from kdjax.errors import UserError
-from kdjax.transfer.knn import check_neighbors, knn_accuracy, knn_probabilities
+from kdjax.transfer.knn import (
+    check_neighbors,
+    knn_accuracy,
+    knn_probabilities,
+    nearest_neighbors,
+)
 
 
 def brute_force(queries, bank, labels, num_classes, k, temperature):
@@ -30,6 +35,16 @@ def test_knn_is_brute_force_whatever_the_chunks():
     truth = generator.integers(0, 5, 23)
     accuracy = knn_accuracy(queries, truth, bank, labels, **settings)
     np.testing.assert_allclose(accuracy, np.mean(expected.argmax(1) == truth), atol=1e-7)
+
+
+def test_neighbors_are_those_of_the_largest_cosines():
+    generator = np.random.default_rng(0)
+    queries, bank = generator.normal(size=(5, 8)), generator.normal(size=(40, 8))
+    cosines = queries @ bank.T
+    cosines /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(bank, axis=1)
+    similarities, indices = nearest_neighbors(queries, bank, 4)
+    np.testing.assert_array_equal(indices, np.argsort(-cosines, axis=1)[:, :4])
+    np.testing.assert_allclose(similarities, -np.sort(-cosines, axis=1)[:, :4], atol=1e-6)
 
 
 def test_knn_is_finite_and_the_nearest_one_at_a_low_temperature():

@@ -1,10 +1,13 @@
 """The jobs of the command line: one file each, which declares its flags and registers it."""
 
 from kdjax.cli.jobs import (
+    cka,
     compact,
     evaluate,
     export,
+    few_shot,
     import_torch,
+    knn,
     methods,
     networks,
     show_batch,
@@ -16,10 +19,13 @@ from kdjax.cli.jobs.base import JOBS, Job
 __all__ = [
     "JOBS",
     "Job",
+    "cka",
     "compact",
     "evaluate",
     "export",
+    "few_shot",
     "import_torch",
+    "knn",
     "methods",
     "networks",
     "show_batch",

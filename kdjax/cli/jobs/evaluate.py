@@ -7,17 +7,10 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from kdjax.cli.flags import CHECKPOINT, CONFIG, WORKDIR, Flag
+from kdjax.cli.flags import CHECKPOINT, CONFIG, SPLIT, WORKDIR
 from kdjax.cli.jobs.base import JOBS, Job, show_accuracies
 from kdjax.errors import UserError
 from kdjax.runs.console import say
-
-SPLIT = Flag(
-    "split",
-    "Which images of a run: 'train' are those that it learned from, without augmentation.",
-    default="test",
-    choices=("test", "train"),
-)
 
 
 def evaluate(values: FlagValues) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from kdjax.cli.flags import CONFIG, WORKDIR, Flag
+from kdjax.cli.flags import CONFIG, PICTURES, WORKDIR, Flag
 from kdjax.cli.jobs.base import JOBS, Job
 from kdjax.runs.console import say
 
 STEP = Flag("step", "Of which step, from 0.", 0, int, at_least=0)
-PICTURES = Flag("pictures", "The most that are drawn.", 72, int, at_least=1)
 
 
 def show_batch(values: FlagValues) -> None:

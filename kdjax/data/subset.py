@@ -1,0 +1,73 @@
+"""The part of a source that a run works on: some of its classes, and of their training images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
+from kdjax.errors import UserError
+
+
+def subset(source: Source, data) -> Source:
+    """The classes that `data` selects, numbered from 0, and a part of their training images.
+
+    Images with masks have no classes to select, and keep theirs.
+
+    Args:
+      source: as it is stored.
+      data: `config.data`: source, first_class, classes, train_fraction, subset_seed.
+
+    Raises:
+      UserError: the source does not have these classes, or no image of them.
+    """
+    classes = _selected_classes(len(source.class_names), data)
+    train, test = source.train, source.test
+    if train.masks is None and len(classes) < len(source.class_names):
+        train, test = (_of_classes(split, classes) for split in (train, test))
+        for name, split in (("training", train), ("test", test)):
+            if not len(split.labels):
+                raise UserError(
+                    f"config.data.classes={data.classes}: no {name} image of these classes in "
+                    f"{data.source}; use more classes"
+                )
+    if data.train_fraction < 1:
+        train = select(train, stratified(train.labels, data.train_fraction, data.subset_seed))
+    return Source(source.name, train, test, source.class_names[classes.start : classes.stop])
+
+
+def _selected_classes(total: int, data) -> range:
+    """The classes `first_class ... first_class + classes - 1` of a source of `total` classes."""
+    first, count = data.first_class, data.classes
+    if first and not 0 <= first <= total - 2:
+        raise UserError(
+            f"config.data.first_class={first}: must be 0..{total - 2}, which leaves two of the "
+            f"{total} classes of {data.source}"
+        )
+    if count and not 2 <= count <= total - first:
+        after = f" from class {first} on" if first else ""
+        raise UserError(
+            f"config.data.classes={count}: must be 0 (all) or 2..{total - first} for "
+            f"{data.source}{after}"
+        )
+    return range(first, first + count if count else total)
+
+
+def _of_classes(split: ArraySplit | RecordSplit, classes: range) -> ArraySplit | RecordSplit:
+    """The images of consecutive classes, which are numbered from 0."""
+    labels = split.labels
+    inside = (labels >= classes.start) & (labels < classes.stop)
+    chosen = select(split, np.flatnonzero(inside))
+    return chosen._replace(labels=chosen.labels - labels.dtype.type(classes.start))
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Sorted indices of `fraction` of every class (at least one image), drawn by `seed`.
+
+    For one seed a smaller fraction is a subset of a larger one.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.maximum(1, np.round(counts * fraction)).astype(np.int64)
+    return np.sort(by_class[rank < np.repeat(kept, counts)])

@@ -84,7 +84,7 @@ SPLIT = Flag(
 LAYERS = Flag(
     "layers",
     "Features, separated by commas: embedding, the penultimate vector, or stage1, stage2, ..., "
-    "averaged over their pixels. Default: embedding; of --job=cka all.",
+    "averaged over their pixels. Default: embedding; all of them where they are compared by CKA.",
     (),
     list,
 )

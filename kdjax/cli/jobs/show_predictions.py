@@ -6,10 +6,8 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from kdjax.cli.flags import CHECKPOINT, CONFIG, NETWORK_INDEX, WORKDIR
+from kdjax.cli.flags import CHECKPOINT, CONFIG, NETWORK_INDEX, PICTURES, SPLIT, WORKDIR
 from kdjax.cli.jobs.base import JOBS, Job
-from kdjax.cli.jobs.evaluate import SPLIT
-from kdjax.cli.jobs.show_batch import PICTURES
 from kdjax.runs.console import say
 
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from kdjax.errors import UserError
 
+# What Python makes of numbers of hundreds of digits, and of hundreds of brackets.
+_TOO_LARGE = (OverflowError, MemoryError, RecursionError)
+
 
 class Normalization(NamedTuple):
     """Images are `(pixels - mean) / std`, pixels being in [0, 1].
@@ -50,7 +53,9 @@ def checked(mean: tuple[float, ...], std: tuple[float, ...], where: str) -> Norm
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
     if not mean or len(mean) != len(std):
         raise UserError(f"{where}: give mean and std one number per channel each")
-    if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+    with np.errstate(over="ignore", under="ignore"):  # images are float32
+        rounded = np.array([mean, std]).astype(np.float32)
+    if not np.isfinite(rounded).all() or rounded[1].min() <= 0:
         raise UserError(f"{where}: mean and std must be finite, and std above 0")
     return Normalization(mean, std)
 
@@ -79,7 +84,7 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         value = ast.literal_eval(text)
         return tuple(map(float, value if isinstance(value, (tuple, list)) else (value,)))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, *_TOO_LARGE) as error:
         raise UserError(
             f"--{flag}={text}: give a number per channel, such as 0.5,0.5,0.5, or one of {_names()}"
         ) from error

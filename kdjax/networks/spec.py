@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from kdjax import models
 from kdjax.errors import UserError
 from kdjax.networks.normalization import Normalization
+from kdjax.runs import schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,5 +234,4 @@ def _is_positive(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return schema.number(value) is None

@@ -74,6 +74,9 @@ def test_flags(flags, expected):
     [
         (("0.5", ""), "--mean without --std"),
         (("", "half"), "--std without --mean"),
+        (("1" + 400 * "0", "1"), "give a number per channel"),
+        (("1e300", "1"), "must be finite, and std above 0"),
+        (("0.5", "1e-60"), "must be finite, and std above 0"),
         (("imagnet", "1"), r"--mean=imagnet: give a number per channel.*imagenet\|cifar10"),
         (("1,2", "1"), "one number per channel each"),
         (("1", "0"), "std above 0"),

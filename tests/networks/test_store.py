@@ -90,6 +90,10 @@ DAMAGES = [
     (lambda data: spec_of(data)["input"].update(mean=[0.5] * 3), r"input\.std=None must be finite"),
     (lambda data: spec_of(data)["input"].update(mean=[0.5], std=[1]), "3 numbers, one per channel"),
     (
+        lambda data: spec_of(data)["input"].update(mean=[10**400] * 3, std=[1] * 3),
+        r"input\.mean=\[10*\.\.\. must be finite",
+    ),
+    (
         lambda data: spec_of(data)["input"].update(mean=[0.5] * 3, std=[1, 0, 1]),
         r"input\.std=\[1, 0, 1\] must be numbers above 0",
     ),

@@ -114,6 +114,13 @@ COMMON = (
         os.environ.get("JAX_PROCESS_ID"),
         int,
     ),
+    Flag(
+        "compile_cache",
+        "Keep compiled programs in the user's cache folder, so that the next start of a config is "
+        "fast; JAX_COMPILATION_CACHE_DIR names another folder.",
+        True,
+        bool,
+    ),
     Flag("debug", "Show tracebacks of errors.", False, bool),
     Flag("help", "Show this.", False, bool),
 )

@@ -7,6 +7,7 @@ import sys
 
 from absl import flags
 
+from kdjax.cli import compiled
 from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
@@ -20,6 +21,8 @@ def run(values: flags.FlagValues) -> None:
     """Does the job that the flags ask for."""
     if values.distributed:
         _join_processes(values)
+    if values.compile_cache:
+        compiled.keep()
     JOBS[values.job].run(values)  # jobs import jax late: not before processes have joined
 
 

@@ -102,7 +102,11 @@ def fetch(tree: Any) -> Any:
 
 @functools.cache
 def compiler_options() -> Mapping[str, str]:
-    """XLA options for this backend; none where the compiler in use does not know them."""
+    """XLA options for this backend; none where the compiler does not support them.
+
+    Raises:
+      jax.errors.JaxRuntimeError: the backend cannot compile.
+    """
     if jax.default_backend() != "cpu":
         return {}
     try:

@@ -18,7 +18,7 @@ _USAGE_STATUS = 2
 
 
 def run(values: flags.FlagValues) -> None:
-    """Does the job that the flags ask for."""
+    """Runs the job of `--job`, after joining the other processes with `--distributed`."""
     if values.distributed:
         _join_processes(values)
     if values.compile_cache:
@@ -42,7 +42,14 @@ def _join_processes(values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status.
 
-    A signal ends a job with one line and the status 128 + its number.
+    A `UserError` ends it with one line and the status 2, a signal with one line and the status 128
+    plus the signal's number.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Raises:
+      Exception: any other error, and with `--debug` every error, for its traceback.
     """
     debug = "--debug" in argv
     for stream in (sys.stdout, sys.stderr):
@@ -73,11 +80,11 @@ def main(argv: list[str]) -> int:
 
 
 def _quiet_libraries() -> None:
-    """Keeps from the terminal what the libraries say besides raising an error.
+    """Suppresses the libraries' log messages and the tracebacks of their threads.
 
-    Their warnings concern their callers, that is us. A checkpoint that cannot be written or read is
-    logged with its traceback by every thread that takes part, before orbax raises it where we see
-    it; and the threads that come late find the event loop closed.
+    Their warnings concern kdjax, not its user. When a checkpoint cannot be written or read, each of
+    orbax's threads logs the error with its traceback before orbax raises it in the main thread, and
+    threads that finish later report a closed event loop.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     for name in ("absl", "asyncio"):
@@ -86,7 +93,7 @@ def _quiet_libraries() -> None:
 
 
 def _except_closed_loops(show, unraisable) -> None:
-    if isinstance(unraisable.exc_value, signals.Stopped):  # it came where Python swallows errors
+    if isinstance(unraisable.exc_value, signals.Stopped):  # raised where Python ignores exceptions
         signals.end_at_once(unraisable.exc_value.number)
     if str(unraisable.exc_value) != "Event loop is closed":
         show(unraisable)
@@ -97,7 +104,7 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
 
 
 def _user_message(error: BaseException) -> str | None:
-    """What to tell the user instead of a traceback, or None where the traceback is the message."""
+    """The message that replaces an error's traceback, or None to show the traceback."""
     if isinstance(error, UserError):
         return str(error)
     if files.is_full(error):

@@ -23,7 +23,11 @@ _STREAMED_BYTES = 2**28  # of the batches of one dispatch, which the host stacks
 
 
 def check_settings(data: ConfigDict) -> None:
-    """Raises `UserError` for settings of `config.data` that make no batches of any data set."""
+    """Checks the settings of `config.data` that do not depend on the data set.
+
+    Raises:
+      UserError: a value out of range, an unknown augmentation, or settings that exclude each other.
+    """
     if data.views < 1:
         raise UserError(f"config.data.views={data.views}: must be at least 1")
     order.check_companions(data.images_per_class, data.partners)

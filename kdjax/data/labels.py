@@ -14,7 +14,7 @@ def class_count(labels: np.ndarray, where: str) -> int:
 
     Args:
       labels: integers [N] of any width and byte order.
-      where: file or split, to start the messages with.
+      where: the file or split that error messages name.
 
     Raises:
       UserError: there are no labels, or the largest would make more classes than there are images.
@@ -34,8 +34,8 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
 
     Args:
       labels: integers [N] of any width and byte order.
-      num_classes: how many classes there are.
-      where: file or split, to start the messages with.
+      num_classes: the number of classes.
+      where: the file or split that error messages name.
 
     Raises:
       UserError: a label is out of range or the split has no labels.
@@ -63,7 +63,16 @@ def _check_any(labels: np.ndarray, where: str) -> None:
 
 
 def check_no_class_missing(labels: np.ndarray, num_classes: int, where: str) -> None:
-    """Raises `UserError` if one of the classes 0 .. num_classes - 1 has no image in `labels`."""
+    """Checks that every class has an image.
+
+    Args:
+      labels: integers [N] in 0 .. num_classes - 1.
+      num_classes: the number of classes.
+      where: the file or split that error messages name.
+
+    Raises:
+      UserError: one of the classes 0 .. num_classes - 1 has no image in `labels`.
+    """
     missing = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
     if len(missing):
         raise UserError(

@@ -6,10 +6,10 @@ from kdjax.errors import UserError
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Whole batches in `size` images; the remainder of an epoch is dropped.
+    """The number of full batches in `size` images; the remainder of an epoch is dropped.
 
     Raises:
-      UserError: there is not one whole batch.
+      UserError: the images do not fill one batch.
     """
     if batch_size < 1:
         raise UserError(f"config.batch_size={batch_size}: must be at least 1")
@@ -22,7 +22,15 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 
 
 def check_companions(images_per_class: int, partners: int) -> None:
-    """Raises `UserError` unless images come alone, in groups of a class, or with partners."""
+    """Checks that at most one way of putting images of one class into a batch is set.
+
+    Args:
+      images_per_class: size of the groups of one class in a batch; 0 or 1 for a plain shuffle.
+      partners: images of its class that accompany every anchor; 0 for none.
+
+    Raises:
+      UserError: a negative value, or both settings at once.
+    """
     if images_per_class < 0:
         raise UserError(
             f"config.data.images_per_class={images_per_class}: must be 0 (plain shuffle) or "

@@ -1,4 +1,4 @@
-"""What a run prints: lines for the user, and a progress bar on a terminal."""
+"""Console output: lines for the user, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kdjax.errors import UserError
 
 
 class OutputClosed(SystemExit):
-    """Ends the process, as a shell reports one that SIGPIPE ended: nobody reads its output."""
+    """Ends the process with the exit status of SIGPIPE: nothing reads its output any more."""
 
     def __init__(self):
         super().__init__(128 + signal.SIGPIPE)
 
 
 def say(line: str) -> None:
-    """Prints a line for the user, once for all processes.
+    """Prints a line for the user, in process 0 only.
 
     Raises:
-      OutputClosed: what read the output, as `head` does, has ended.
+      OutputClosed: the reader of the output, such as `head`, has ended.
       UserError: the output goes to a file that cannot be written.
     """
     import jax  # late: the command line prints before there are processes
@@ -30,7 +30,12 @@ def say(line: str) -> None:
 
 
 def print_line(line: str) -> None:
-    """Prints a line from whichever process calls it; see `say`."""
+    """Prints a line in every process that calls it; `say` prints in process 0 only.
+
+    Raises:
+      OutputClosed: the reader of the output, such as `head`, has ended.
+      UserError: the output goes to a file that cannot be written.
+    """
     try:
         print(line, flush=True)
     except BrokenPipeError as error:
@@ -42,14 +47,14 @@ def print_line(line: str) -> None:
 
 
 def discard_output() -> None:
-    """Sends what is still printed nowhere, so that the interpreter's last flush does not fail."""
+    """Redirects standard output to the null device, so that the flush at exit does not fail."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
 
 
 class Progress:
-    """A bar with images per second, on a terminal and in process 0; nothing elsewhere."""
+    """A progress bar with images per second; shown on a terminal and in process 0 only."""
 
     def __init__(self, epoch: int, images: int, done: int):
         import jax
@@ -68,7 +73,7 @@ class Progress:
             )
 
     def advance(self, images: int) -> None:
-        """Counts images as done."""
+        """Advances the bar by a number of images."""
         if self._bar is not None:
             self._bar.update(images)
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, and renamed."""
+"""Atomic writes: a file is written under a temporary name in its directory, then renamed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from kdjax.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What a full disk, a limit or a broken disk makes of a write.
+# Errors of a write on a full disk, at a size limit, or on a read-only or broken disk.
 UNWRITABLE = (*_FULL, errno.EFBIG, errno.EROFS, errno.EIO)
-# And permissions or a path: errors that reading has, too.
+# Errors of permissions or of the path, which reads have as well.
 _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ESTALE),
@@ -28,12 +28,12 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
     """Writes a file that is either the old one or the new one, whenever the process is killed.
 
     Args:
-      path: of the file.
-      content: all of it; text is written as UTF-8.
-      replace: whether a file that is there already is replaced.
+      path: the file.
+      content: the content of the file; text is written as UTF-8.
+      replace: whether an existing file is replaced.
 
     Raises:
-      UserError: the file exists and is not to be replaced, or cannot be written.
+      UserError: the file exists and `replace` is False, or it cannot be written.
     """
     with writing(path, replace=replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -41,13 +41,18 @@ def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) 
 
 @contextlib.contextmanager
 def writing(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; what is there after the block is renamed to `path`.
+    """Yields a temporary path in the same directory, which is renamed to `path` after the block.
 
-    If the block raises, nothing is left. What a killed process left is overwritten.
+    If the block raises, the temporary file is removed. One that a killed process left behind is
+    overwritten.
+
+    Args:
+      path: the file.
+      replace: whether an existing file is replaced.
 
     Raises:
-      UserError: the file exists and is not to be replaced, another process writes it, or it cannot
-        be written.
+      UserError: the file exists and `replace` is False, another process writes it, or it cannot be
+        written.
     """
     temporary = path.with_name(f"unfinished_{path.name}")
     try:
@@ -68,7 +73,7 @@ def writing(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _discard(temporary: Path) -> None:
-    """Removes what is left of a write, unless another process writes there."""
+    """Removes the temporary file of a failed write, unless another process writes it."""
     try:
         with open(temporary, "rb") as lock:
             _lock_file(lock, temporary)
@@ -87,11 +92,16 @@ def _lock_file(file, path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Asks the system to write a directory's list of files to the disk."""
+    """Flushes a directory's entries to the disk.
+
+    Raises:
+      OSError: the directory cannot be opened or flushed. File systems that cannot flush directories
+        are no error.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some file systems do not know it of directories
+    except OSError as error:  # some file systems cannot flush directories
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -99,10 +109,14 @@ def sync_directory(path: Path) -> None:
 
 
 def refusal(error: BaseException, numbers: Sequence[int] = (*UNWRITABLE, *_REFUSED)) -> str | None:
-    """What the system says of a write that it refused, or None if an error is no such thing.
+    """The system's message for a refused write, or None for any other error.
 
-    Libraries that write from threads of their own raise other errors, with the system's words in
-    their text; these are looked for along the chain of causes.
+    Libraries that write in their own threads raise other exceptions, whose text contains the
+    system's message; the chain of causes is searched for it.
+
+    Args:
+      error: the exception.
+      numbers: the `errno` values that count as a refused write.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -115,12 +129,12 @@ def refusal(error: BaseException, numbers: Sequence[int] = (*UNWRITABLE, *_REFUS
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error comes of a full disk or an exhausted quota."""
+    """Whether an error is due to a full disk or an exhausted quota."""
     return refusal(error) in [os.strerror(number) for number in _FULL]
 
 
 def cannot_write(path: Path, error: BaseException) -> UserError:
-    """The one line about a file or directory that cannot be written."""
+    """The `UserError` for a file or directory that cannot be written."""
     reason = refusal(error) or " ".join(str(error).split())
     if is_full(error):
         return UserError(f"{path} cannot be written: the disk is full ({reason}); {WAY_OUT}")

@@ -1,4 +1,4 @@
-"""The signals that end a command. Nothing here imports jax: it serves from the first moment on."""
+"""Handlers of the signals that end a command. They import no jax, to be in place from the start."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# The terminal closes; Ctrl-C; a scheduler, or `kill`.
+# Sent when the terminal closes, by Ctrl-C, and by schedulers or `kill`.
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Stopped(SystemExit):
-    """Ends the process as a shell reports one that a signal ended: status 128 + its number.
+    """Ends the process with the exit status of a signal, 128 + its number.
 
     Attributes:
-      number: of the signal.
-      told: whether the user has been told already.
+      number: the number of the signal.
+      told: whether a message has been printed already.
     """
 
     told = False
@@ -32,21 +32,21 @@ class Stopped(SystemExit):
 
     @property
     def line(self) -> str:
-        """What the user is told."""
+        """The message for the user."""
         return f"stopped by {name(self.number)}; nothing was left half-written"
 
 
 def name(number: int) -> str:
-    """Such as 'SIGTERM'."""
+    """The name of a signal, such as 'SIGTERM'."""
     return signal.Signals(number).name
 
 
 @contextlib.contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Calls `handler` for the signals that end a command, while the block runs.
+    """Installs `handler` for the signals that end a command, while the block runs.
 
-    Those that the command was started to ignore, as `nohup` does, stay ignored. Outside the main
-    thread, where Python handles no signals, nothing changes.
+    Signals that the process was started to ignore, as by `nohup`, stay ignored. Outside the main
+    thread, where Python handles no signals, this has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -63,16 +63,20 @@ def handled(handler: Handler) -> Iterator[None]:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """A handler: raises `Stopped`; a second signal ends the process at once."""
+    """Signal handler that raises `Stopped`; a second signal ends the process at once.
+
+    Raises:
+      Stopped: always.
+    """
     del frame
-    for each in SIGNALS:
-        if signal.getsignal(each) is stop:
-            signal.signal(each, end_at_once)
+    for other in SIGNALS:
+        if signal.getsignal(other) is stop:
+            signal.signal(other, end_at_once)
     raise Stopped(number)
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """A handler: ends the process without further steps."""
+    """Signal handler that ends the process without cleaning up."""
     del frame
     if sys.stderr is not None:
         os.write(2, f"stopped by {name(number)}\n".encode())

@@ -1,4 +1,4 @@
-"""What a config must be: checked before data is read and anything is built."""
+"""Validation of a config, before data is read or anything is built."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdjax.training import optimizers, teachers
 
 
 def check(config: ConfigDict) -> None:
-    """Checks a config, and that of a teacher which the run would train first.
+    """Checks a config, and that of the teacher if the run trains one.
 
-    It reads no file and needs no device.
+    No file is read and no device is used.
 
     Raises:
-      UserError: unknown names, values of another type or out of range, or settings that do not go
-        together.
+      UserError: an unknown name, a value of the wrong type or out of range, or settings that
+        exclude each other.
     """
     configs.validate(config)
     check_settings(config.data)
@@ -31,7 +31,15 @@ def check(config: ConfigDict) -> None:
 
 
 def check_batch(batch_size: int, device_count: int) -> None:
-    """Raises `UserError` unless all devices of all processes get equal parts of a batch."""
+    """Checks that a batch divides evenly among the devices of all processes.
+
+    Args:
+      batch_size: the global batch size.
+      device_count: the number of devices of all processes.
+
+    Raises:
+      UserError: the batch size is not a multiple of the number of devices.
+    """
     if batch_size % device_count:
         raise UserError(
             f"config.batch_size={batch_size} is not divisible by the {device_count} devices of "
@@ -40,11 +48,14 @@ def check_batch(batch_size: int, device_count: int) -> None:
 
 
 def check_masks(config: ConfigDict, has_masks: bool) -> None:
-    """Raises `UserError` unless images come with masks where the method reads them, and only there.
+    """Checks that images have masks if, and only if, the method needs them.
 
     Args:
       config: `config.method` and `config.data.source`.
       has_masks: whether the images of the source have masks.
+
+    Raises:
+      UserError: the method needs masks that the source lacks, or does not read those it has.
     """
     entry = METHODS[config.method]
     if entry.masks and not has_masks:

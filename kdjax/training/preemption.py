@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP while a run is trained: save, say so, and stop."""
+"""Preemption: on SIGTERM, SIGINT or SIGHUP a run saves its state and stops."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from kdjax.runs.console import say
 
 
 class Preempted(signals.Stopped):
-    """A signal has ended the training; the state was saved, and the user told."""
+    """A signal has ended the training; the state was saved and a message printed."""
 
     told = True
 
 
 class Preemption:
-    """Watches for signals that end a command while the block runs.
+    """Records signals that end a command, while the block runs.
 
-    The first one is remembered, a second one ends the process at once. With several processes jax
-    watches for SIGTERM, and all of them learn of it at the same step; the other signals are passed
-    on as SIGTERM.
+    The first signal is recorded; a second one ends the process at once. With several processes,
+    jax's preemption service handles SIGTERM, so that all processes stop at the same step; the other
+    signals are forwarded as SIGTERM.
     """
 
     def __init__(self):
         self._number: int | None = None
-        self._alone = jax.process_count() == 1
+        self._single_process = jax.process_count() == 1
         self._handled = contextlib.ExitStack()
 
     def __enter__(self):
         self._handled.enter_context(
-            signals.handled(self._remember) if self._alone else _passing_on()
+            signals.handled(self._remember) if self._single_process else _forwarded()
         )
         return self
 
@@ -48,13 +48,17 @@ class Preemption:
         self._number = number
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step."""
-        if self._alone:
+        """Whether training must stop after this step."""
+        if self._single_process:
             return self._number is not None
         return multihost_utils.reached_preemption_sync_point(step)
 
     def stop(self, step: int) -> None:
-        """Raises `Preempted`; the state of `step` has been saved."""
+        """Prints a message and ends the training; the state of `step` has been saved.
+
+        Raises:
+          Preempted: always.
+        """
         number = signal.SIGTERM if self._number is None else self._number
         stopped = f"stopped by {signals.name(number)}"
         say(f"{stopped}: saved step {step}; the same command resumes from there")
@@ -62,8 +66,8 @@ class Preemption:
 
 
 @contextlib.contextmanager
-def _passing_on():
-    """Sends this process SIGTERM in place of the other signals."""
+def _forwarded():
+    """Forwards the other signals to this process as SIGTERM, while the block runs."""
     numbers = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
     before = {
         number: signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))

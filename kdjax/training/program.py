@@ -1,4 +1,4 @@
-"""A config made into data, method, optimizer and compiled functions."""
+"""The program of a config: its data, method, optimizer and compiled functions."""
 
 from __future__ import annotations
 
@@ -28,25 +28,24 @@ from kdjax.training.step import TrainState, init_state, train_step
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Data, method, optimizer, and the functions that train and evaluate.
+    """The data, the method, the optimizer, and the compiled training and evaluation steps.
 
-    A program never changes: networks that become smaller are another program's, see
-    `with_compactions`.
+    A program is immutable. Shrinking a network yields a new program, see `with_compactions`.
 
     Attributes:
       config: see `kdjax.config`.
-      parallel: how functions are spread over devices.
-      feed: the batches.
-      prepare: `preprocessing.train_input` of the data.
-      create_method: makes `method` from `compactions`.
-      compactions: which filters are left of networks that are smaller than their names say, by
-        'network_i'.
-      method: what is trained.
+      parallel: the data-parallel mapping over devices.
+      feed: the source of batches.
+      prepare: the input function of training, `preprocessing.train_input`.
+      create_method: creates `method` from `compactions`.
+      compactions: the remaining filters of the networks that have been compacted, by 'network_i'.
+      method: the training method.
       tx: its optimizer.
-      train_steps: `step.train_step`, compiled for all devices when it is first called.
-      evaluation_steps: `step.evaluation_step`, likewise; `neighbors.neighbors_step` of a method
-        without classifiers.
-      embeddings_steps: `neighbors.embeddings_step`, likewise; None of a method with classifiers.
+      train_steps: `step.train_step` over all devices, compiled at the first call.
+      evaluation_steps: `step.evaluation_step` over all devices, compiled at the first call;
+        `neighbors.neighbors_step` for a method without classifiers.
+      embeddings_steps: `neighbors.embeddings_step` over all devices; None for a method with
+        classifiers.
     """
 
     config: ConfigDict
@@ -63,29 +62,32 @@ class Program:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps per epoch."""
+        """The number of steps per epoch."""
         return self.feed.steps_per_epoch
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the images that networks see."""
+        """Shape `(H, W, C)` of the networks' input images."""
         return self.feed.dataset.image_shape
 
     @property
     def num_classes(self) -> int:
-        """Classes of the data."""
+        """The number of classes of the data."""
         return self.feed.dataset.num_classes
 
     def with_compactions(self, compactions: Mapping[str, Compaction]) -> Program:
-        """The program of the same run for networks of which these filters are left.
+        """The program of the same run for networks compacted to the given filters.
 
-        The learning-rate schedule and the data stay where they are; functions are compiled anew.
+        The learning-rate schedule and the data are shared; the step functions are compiled anew.
+
+        Args:
+          compactions: the remaining filters, by 'network_i'.
         """
         return _compiled(self.config, self.parallel, self.feed, self.create_method, compactions)
 
     @property
     def specs(self) -> tuple[NetworkSpec, ...]:
-        """What the networks are, with what the method adds to them."""
+        """The specs of the networks, in the form that the method gives them."""
         return tuple(
             NetworkSpec(
                 name,
@@ -99,7 +101,7 @@ class Program:
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
-        """What is kept with every checkpoint: the networks, and where their variables are."""
+        """The metadata saved with every checkpoint: specs, and the paths of their variables."""
         state = self.abstract_state()
         return metadata.describe(
             self.specs,
@@ -121,7 +123,11 @@ class Program:
         return init_state(self.method, self.tx, key, self.image_shape)
 
     def check_best(self) -> None:
-        """Raises `UserError` unless `evaluate` returns the metric `config.evaluation.best`."""
+        """Checks that `evaluate` returns the metric `config.evaluation.best`.
+
+        Raises:
+          UserError: the method predicts no such metric.
+        """
         _, params, model_state, _ = self.abstract_state()
         images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
         predict = self.method.predict or self.method.embeddings
@@ -134,16 +140,17 @@ class Program:
             )
 
     def evaluate(self, state: TrainState, constants, *, split: str = "test") -> dict[str, float]:
-        """What the method's `evaluation` makes of a whole split, and the mean of its accuracies.
-
-        'NAME/METRIC' for everything that the method predicts. The mean, 'mean/top1' for most
-        methods, is over the single networks; ensembles are left out of it. Of a method without
-        classifiers there is only 'top1', by nearest neighbors.
+        """Evaluates a state on a split; methods without classifiers by nearest neighbors.
 
         Args:
-          state: on the devices.
+          state: the training state, on the devices.
           constants: `feed.constants` of the split.
-          split: 'test', or 'train': its images as they are stored, not augmented.
+          split: 'test', or 'train' for the training images without augmentation.
+
+        Returns:
+          The metrics 'NAME/METRIC' of the method's `evaluation` for each of its predictions, and
+          the mean accuracy of the single networks, without ensembles: 'mean/top1', or the metric
+          `accuracy`. Methods without classifiers have the metric 'top1' only.
         """
         variables = (state.params, state.model_state)
         if self.embeddings_steps is not None:
@@ -162,7 +169,7 @@ class Program:
 
     @property
     def accuracy(self) -> str:
-        """The metric that tells networks apart: 'top1' for most methods."""
+        """The metric by which checkpoints are compared, 'top1' for classification."""
         return self.method.evaluation.accuracy
 
 
@@ -178,16 +185,16 @@ def build(
 
     Args:
       config: see `kdjax.config`.
-      workdir: where a teacher that is trained first is found.
-      with_teacher: False puts a network without weights in the place of a trained teacher. That
-        will do to look at batches, not to train or evaluate.
-      compactions: which filters are left of networks that were made smaller, by 'network_i', whose
-        weights come from a checkpoint; None for networks as they start.
-      normalization: that the networks' weights were trained with, which images get; None for
-        networks as they start: that of `config.start` or a frozen backbone, else the data's.
+      workdir: the run's directory, which holds the teacher if the run trains one.
+      with_teacher: whether the teacher's weights are loaded. Without them the program serves to
+        inspect batches, not to train or evaluate.
+      compactions: the remaining filters of compacted networks, by 'network_i', if their weights
+        come from a checkpoint; None for the networks that the run starts from.
+      normalization: the statistics that images are normalized with, if the weights come from a
+        checkpoint; None for those of `config.start` or of a frozen backbone, or else of the data.
 
     Raises:
-      UserError: settings or data that make no run.
+      UserError: an invalid setting, or data that cannot be read or do not fit the settings.
     """
     checks.check(config)
     parallel = Parallel(config.parallel)
@@ -198,8 +205,8 @@ def build(
         normalization = methods.starting_normalization(resolved)
     dataset = normalized(data.load(config), normalization, config)
     checks.check_masks(config, dataset.has_masks)
-    most_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
-    feed = Feed(config, dataset, parallel, most_steps)
+    max_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
+    feed = Feed(config, dataset, parallel, max_steps)
     stand_in = None
     if without_teacher:
         stand_in = teachers.abstract_teacher(config, dataset.num_classes)

@@ -1,4 +1,4 @@
-"""Where training starts: at the first step, or at the latest checkpoint."""
+"""Resumption of a run from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from kdjax.training.step import TrainState
 def start(
     program: Program, workdir: Path, checkpoints: Checkpoints
 ) -> tuple[Program, int, TrainState]:
-    """The program, the step and the state (numpy arrays) that training goes on from.
+    """The program, the step and the state from which training continues.
 
     Args:
-      program: as the run starts.
-      workdir: of the run.
-      checkpoints: of the workdir.
+      program: the program of a run without checkpoints.
+      workdir: the directory of the run.
+      checkpoints: the checkpoints in `workdir`.
+
+    Returns:
+      The program for the networks of the latest checkpoint, its step, and its state as numpy
+      arrays; without a checkpoint the given program, 0 and the initial state.
 
     Raises:
-      UserError: the latest checkpoint cannot be read, or is not this run's.
+      UserError: the latest checkpoint cannot be read, or belongs to another run.
     """
     if checkpoints.latest_step() is None:
         return program, 0, program.init_state()
@@ -36,9 +40,15 @@ def start(
 
 
 def check_length(program: Program, workdir: Path) -> None:
-    """Raises `UserError` if the run has more steps than can be counted, or has made more already.
+    """Checks the number of steps of a run.
 
-    Steps are 32-bit integers. A run cannot be resumed with fewer epochs than it was trained for.
+    Args:
+      program: the program of the run.
+      workdir: the directory of the run.
+
+    Raises:
+      UserError: there are more steps than 32-bit integers count, or the run has been trained for
+        more epochs than its config asks for.
     """
     directory, epochs = workdir / "checkpoints", program.config.epochs
     if epochs * program.steps_per_epoch >= 2**31:

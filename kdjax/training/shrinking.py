@@ -1,9 +1,9 @@
-"""Networks that become smaller while they are trained.
+"""Shrinking of networks during training.
 
-Filters that are pruned for good (HFP, GHFP) take part in nothing any more. After the epochs of
-`config.pruning.shrink_epochs` they are taken out of networks, optimizer and statistics, and
-training goes on with what is left, computing what the masked networks would. The networks' specs,
-kept with every checkpoint, say which filters are left.
+Hard-pruned filters (HFP, GHFP) never return. After each epoch of `config.pruning.shrink_epochs`
+they are removed from the networks, the optimizer state and the batch statistics, and training
+continues with the smaller networks, which compute the same function as the masked ones. The specs
+saved with every checkpoint record the remaining filters.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ _SETTING = "config.pruning.shrink_epochs"
 
 
 def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], TrainState, str]:
-    """Takes the filters that never return out of a state.
+    """Removes the hard-pruned filters from a state.
 
     Args:
-      program: whose state it is.
-      state: numpy arrays.
+      program: the program of the state.
+      state: the training state, as numpy arrays.
 
     Returns:
-      What is left of every network, 'network_i'; the smaller state; and a line that says how much.
+      The remaining filters by 'network_i', the smaller state, and a line that reports the number of
+      filters before and after.
 
     Raises:
-      UserError: the networks cannot lose them.
+      UserError: filters of the networks cannot be removed.
     """
     hard, config = pruning.pruning_state(state.opt_state).hard, program.config
     networks = methods.networks(config, program.num_classes, compactions=program.compactions)
@@ -68,10 +69,13 @@ def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], 
 
 
 def check(program: Program) -> None:
-    """Raises `UserError` if the run could not shrink as its config says, before it is trained.
+    """Checks, before training, that the networks of a run can be shrunk.
 
-    Its networks are made smaller by filters that might be pruned, and the state must be one that
-    the smaller networks have.
+    The networks are shrunk with a trial set of pruned filters; the shapes of the resulting state
+    must be those of a state of the smaller networks.
+
+    Raises:
+      UserError: the networks cannot be shrunk, or the method reads channels that would be removed.
     """
     settings = program.config.pruning
     if not settings.shrink_epochs:
@@ -85,11 +89,13 @@ def check(program: Program) -> None:
     pairs = zip(jax.tree.leaves_with_path(expected), jax.tree.leaves(state), strict=True)
     for (path, leaf), smaller in pairs:
         if leaf.shape != smaller.shape:
-            raise _reads(program, jax.tree_util.keystr(path, simple=True, separator="/"))
+            raise _channels_are_read(
+                program, jax.tree_util.keystr(path, simple=True, separator="/")
+            )
 
 
 def _check_features(program: Program, compactions: Mapping[str, Compaction]) -> None:
-    """Raises `UserError` if feature maps get narrower that the method may look at."""
+    """Raises `UserError` if shrinking changes the width of a feature that the method may read."""
     if program.method.logits_only:
         return
     images = jax.ShapeDtypeStruct((2, *program.image_shape), np.float32)
@@ -109,10 +115,10 @@ def _check_features(program: Program, compactions: Mapping[str, Compaction]) -> 
         )
     for name, width in widths[0].items():
         if widths[1][name] != width:
-            raise _reads(program, name)
+            raise _channels_are_read(program, name)
 
 
-def _reads(program: Program, name: str) -> UserError:
+def _channels_are_read(program: Program, name: str) -> UserError:
     return UserError(
         f"{_SETTING}: method {program.config.method!r} reads channels that would be removed "
         f"({name}); shrink after training, by --job=compact"
@@ -120,9 +126,10 @@ def _reads(program: Program, name: str) -> UserError:
 
 
 def _with_hard(opt_state: Any, rate: float) -> Any:
-    """An optimizer's state in which some filters of every group are pruned for good.
+    """An optimizer state with some hard-pruned filters in every group.
 
-    They are others in every group: only groups that are pruned as one may be relied on to agree.
+    The set of filters differs between groups, so that a network which relies on two separate groups
+    having equal masks is detected.
     """
 
     def pruned(node: Any) -> Any:

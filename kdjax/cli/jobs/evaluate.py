@@ -14,7 +14,11 @@ from kdjax.runs.console import say
 
 
 def evaluate(values: FlagValues) -> None:
-    """Evaluates a checkpoint of a run, or a network without a run, on a whole split."""
+    """Evaluates a checkpoint of a run, or a network without a run, on a whole split.
+
+    Raises:
+      UserError: a network without a run is given no `--config`, or nothing can be evaluated.
+    """
     from kdjax import networks
     from kdjax.networks import store
     from kdjax.training import evaluation
@@ -30,7 +34,7 @@ def evaluate(values: FlagValues) -> None:
         show_accuracies(evaluation.evaluate_network(values.config, network, split=values.split))
         return
     run = evaluation.load_run(workdir)
-    if values.config is not None:  # data may have moved, devices may be others
+    if values.config is not None:  # the data or the devices may differ from those of training
         run = dataclasses.replace(run, config=values.config)
     metrics = evaluation.evaluate(run, split=values.split, checkpoint=values.checkpoint)
     say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")

@@ -1,4 +1,4 @@
-"""`--job=export`: a trained network as files for deployment, or for PyTorch."""
+"""`--job=export`: writes a trained network to files for deployment or for PyTorch."""
 
 from __future__ import annotations
 
@@ -42,12 +42,17 @@ IMAGE_SIZE = Flag(
     int,
     at_least=0,
 )
-# That say where and how the other formats are written.
-_OF_FUNCTIONS = (OUTPUT, EXPORT_INPUT, IMAGE_SIZE, MEAN, STD)
+# The flags of the formats that hold functions; `--torch_file` does not take them.
+_FUNCTION_FLAGS = (OUTPUT, EXPORT_INPUT, IMAGE_SIZE, MEAN, STD)
 
 
 def export(values: FlagValues) -> None:
-    """Writes a trained network for deployment and checks what it wrote."""
+    """Writes a trained network for deployment and verifies the written files.
+
+    Raises:
+      UserError: flags that exclude each other, a network that cannot be exported, or a file that
+        exists or cannot be written.
+    """
     if values.torch_file is not None:
         _state_dict(values)
     elif values.torch_part:
@@ -86,7 +91,7 @@ def _state_dict(values: FlagValues) -> None:
         raise UserError(
             f"--formats={','.join(values.formats)}: --torch_file is a file of --formats=torch alone"
         )
-    for flag in _OF_FUNCTIONS:
+    for flag in _FUNCTION_FLAGS:
         if values[flag.name].present:
             raise UserError(f"--{flag.name} has no effect on --torch_file; leave one of them out")
     file = Path(values.torch_file)
@@ -110,7 +115,7 @@ JOBS.add(
         "--torch_file=FILE, the state dict of the whole network to FILE.",
         flags=(
             *(WORKDIR, CONFIG, CHECKPOINT, NETWORK_INDEX, FORMATS, TORCH_FILE, TORCH_PART),
-            *_OF_FUNCTIONS,
+            *_FUNCTION_FLAGS,
         ),
         required=(WORKDIR,),
     ),

@@ -1,4 +1,4 @@
-"""`--job=import-torch`: a PyTorch checkpoint as one of kdjax."""
+"""`--job=import-torch`: converts a PyTorch checkpoint to a kdjax checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ NETWORK = Flag("network", "The network whose weights the file has.")
 
 
 def import_torch(values: FlagValues) -> None:
-    """Writes a PyTorch checkpoint as one of kdjax."""
+    """Converts a PyTorch checkpoint to a kdjax checkpoint in `--workdir`.
+
+    Raises:
+      UserError: the file is not a state dict of the network, or the workdir is in use.
+    """
     from kdjax import models
     from kdjax.interop import torch as interop
     from kdjax.networks import InputSpec, Network, NetworkSpec, normalization, store

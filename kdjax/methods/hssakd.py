@@ -1,11 +1,11 @@
-"""HSAKD and HSSAKD: teachers, their students, and networks that teach each other.
+"""HSAKD and HSSAKD: teachers, students of a teacher, and mutually distilling networks.
 
 Yang et al., IJCAI 2021 (arXiv 2107.13715) and TNNLS 2022 (arXiv 2109.03075). All networks have a
-branch after every stage for joint labels (`models.hsakd_branches`), and all views of an image are
-in the same batch, so that BatchNorm's statistics mix them. The branches are not needed afterwards.
+branch after every stage for joint labels (`models.hsakd_branches`), which serves training only. All
+views of an image are in the same batch, so that BatchNorm's statistics are over all of them.
 
-Each method predicts the `branches.scores`: class logits, and class scores and joint logits of every
-branch. These are what is evaluated; accuracies of the same names are reported while training.
+Each method predicts `branches.scores`: class logits, and the class scores and joint logits of every
+branch. The training metrics have the accuracy of each.
 """
 
 import functools
@@ -29,19 +29,19 @@ def hssakd_teacher(
     transformations: Transformations,
     frozen_backbone: dict[str, Any] | None = None,
 ) -> base.Method:
-    """Networks that learn labels, and joint labels in their branches, each for itself.
+    """Independent networks trained on labels, with branches trained on joint labels.
 
     Args:
-      cohort: networks with branches for M transformations; one, if its backbone is frozen.
+      cohort: networks with branches for M transformations; one network if its backbone is frozen.
       transformations: the M transformations.
       frozen_backbone: variables `{'params', 'batch_stats'}` of a trained network, the backbone of
-        the only one of the cohort. It stays in evaluation mode, only the branches learn, and it is
-        in the method's state, out of the optimizer's (and its weight decay's) reach. None trains
-        all of the network.
+        the cohort's only network. It runs in evaluation mode and is part of the method's state, not
+        of the parameters, so that the optimizer trains the branches only. None trains the whole
+        network.
 
     Raises:
-      UserError: networks without branches or for other transformations; several with a frozen
-        backbone.
+      UserError: networks without branches or for other transformations; several networks with a
+        frozen backbone.
     """
     branches.check_cohort(cohort, transformations)
     if frozen_backbone is not None and len(cohort.networks) > 1:
@@ -62,12 +62,13 @@ def hssakd_teacher(
 
     def loss(params, model_state, batch, key):
         del key
-        run = base.train_outputs if frozen_backbone is None else _train_branches
+        forward = base.train_outputs if frozen_backbone is None else _train_branches
         views = transformations.rows(batch["image"])
-        outputs, model_state = run(cohort, params, model_state, views)
+        outputs, model_state = forward(cohort, params, model_state, views)
         labels = batch["label"]
         terms = base.summed_terms(
-            losses.hssakd_teacher(*branches.logits_of(each), labels) for each in outputs
+            losses.hssakd_teacher(*branches.logits_of(network_outputs), labels)
+            for network_outputs in outputs
         )
         return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
 
@@ -84,23 +85,24 @@ def hssakd_student(
     temperature: float,
     renormalize: base.Renormalize = base.unchanged,
 ) -> base.Method:
-    """Networks that learn labels, and from a trained teacher its class and joint distributions.
+    """Independent students trained on labels and a teacher's class and joint distributions.
 
-    The teacher is in evaluation mode and frozen, in its own compute dtype; it sees each batch once,
-    however many students there are. Students learn each for itself.
+    The teacher is frozen and in evaluation mode, in its own compute dtype. It is forwarded once per
+    batch, whatever the number of students.
 
     Args:
       cohort: the students, with branches for M transformations.
-      teacher: a network for the same classes with branches for the same transformations, after as
-        many stages as the students have.
-      teacher_variables: its weights.
+      teacher: a network for the same classes, with as many branches as each student, for the same
+        transformations.
+      teacher_variables: the teacher's variables.
       transformations: the M transformations.
       temperature: T > 0 of `losses.hssakd_student`. Paper: 3.
-      renormalize: from the student's images to the teacher's, `kdjax.networks.renormalization`.
+      renormalize: maps the students' images to the teacher's normalization, as by
+        `kdjax.networks.renormalization`.
 
     Raises:
-      UserError: a student or the teacher has no branches, or others than the students and
-        transformations ask for.
+      UserError: a student or the teacher has no branches, or classes, branches or transformations
+        differ between them.
     """
     branches.check_cohort(cohort, transformations)
     branches.check_teacher(teacher, cohort, transformations)
@@ -114,16 +116,21 @@ def hssakd_student(
         del key
         labels, views = batch["label"], transformations.rows(batch["image"])
         outputs, model_state = base.train_outputs(cohort, params, model_state, views)
-        # Before images are transformed: transformations may exchange their channels.
-        shown = renormalize(batch["image"])
-        shown = views if shown is batch["image"] else transformations.rows(shown)
-        teacher_outputs = teacher.apply(model_state[base.CONSTANTS]["teacher"], shown)
+        # Renormalized before the transformations, which may permute the channels.
+        teacher_images = renormalize(batch["image"])
+        teacher_images = (
+            views if teacher_images is batch["image"] else transformations.rows(teacher_images)
+        )
+        teacher_outputs = teacher.apply(model_state[base.CONSTANTS]["teacher"], teacher_images)
         teacher_logits = branches.logits_of(teacher_outputs)
         terms = base.summed_terms(
             losses.hssakd_student(
-                *branches.logits_of(each), labels, *teacher_logits, temperature=temperature
+                *branches.logits_of(network_outputs),
+                labels,
+                *teacher_logits,
+                temperature=temperature,
             )
-            for each in outputs
+            for network_outputs in outputs
         )
         metrics = terms | branches.accuracies(outputs, labels)
         untransformed = teacher_logits[0][:: transformations.count]
@@ -136,10 +143,10 @@ def hssakd_student(
 def hssakd_online(
     cohort: Cohort, *, transformations: Transformations, temperature: float
 ) -> base.Method:
-    """Networks that learn labels, joint labels, and both distributions from each other.
+    """Networks trained on labels, joint labels, and each other's class and joint distributions.
 
     Args:
-      cohort: two networks or more with branches for M transformations, after equally many stages.
+      cohort: two networks or more with equally many branches, for M transformations.
       transformations: the M transformations.
       temperature: T > 0 of `losses.hssakd_online`. Official code: 3.
 
@@ -172,7 +179,7 @@ def hssakd_online(
 
 
 def _method(cohort: Cohort, transformations: Transformations, loss, **fields) -> base.Method:
-    """A method whose networks are shown, and predict from, all views of every image."""
+    """A cohort method that trains on and predicts from all views of every image."""
     return base.cohort_method(
         cohort,
         loss,
@@ -189,30 +196,31 @@ def _with_frozen_backbone(params: base.Params, model_state: base.ModelState, ind
 
 
 def _inputs(transformations: Transformations, batch: base.Batch, key: jax.Array) -> base.Inputs:
-    """All views of every image, each with the image's label and what makes its joint label."""
-    shown = base.plain_inputs(batch, key)
+    """All views of every image, with the image's label and the name of the transformation."""
+    plain = base.plain_inputs(batch, key)
     labels, weights = (
-        jnp.repeat(each, transformations.count, axis=0) for each in (shown.labels, shown.weights)
+        jnp.repeat(array, transformations.count, axis=0) for array in (plain.labels, plain.weights)
     )
-    notes = transformations.view_names * len(shown.labels)
-    return base.Inputs(transformations.rows(shown.images), labels, weights, notes)
+    notes = transformations.view_names * len(plain.labels)
+    return base.Inputs(transformations.rows(plain.images), labels, weights, notes)
 
 
 def _branches_only(collection: dict) -> dict:
-    """Variables of a cohort of one network, without that of its backbone."""
-    own = {
+    """The variables of a cohort of one network without those of the backbone."""
+    branches_of_network = {
         name: value for name, value in collection["network_0"].items() if name != branches.BACKBONE
     }
-    return {"network_0": own}
+    return {"network_0": branches_of_network}
 
 
 def _train_branches(cohort, params, model_state, views):
-    """As `base.train_outputs`, of one network whose backbone is frozen."""
-    own = {
-        name: each["network_0"] for name, each in branches.variables(params, model_state).items()
+    """`base.train_outputs` for one network whose backbone is frozen."""
+    network_variables = {
+        name: collection["network_0"]
+        for name, collection in branches.variables(params, model_state).items()
     }
     outputs, updated = cohort.networks[0].apply(
-        own, views, train=True, freeze_backbone=True, mutable=["batch_stats"]
+        network_variables, views, train=True, freeze_backbone=True, mutable=["batch_stats"]
     )
     batch_stats = _branches_only({"network_0": updated["batch_stats"]})
     return (outputs,), model_state | {"batch_stats": batch_stats}

@@ -1,4 +1,4 @@
-"""HSAKD's and HSSAKD's methods as they are registered, from `config.hssakd`."""
+"""Registration of the methods of HSAKD and HSSAKD."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _freezes(settings: Hssakd) -> bool:
 
 
 def _check_best(config: ConfigDict) -> None:
-    """A frozen backbone's own accuracy says nothing of its branches."""
+    """Raises `UserError` if the best checkpoint is chosen by a frozen backbone's accuracy."""
     frozen = config.hssakd.freeze_backbone
     if frozen and config.evaluation.best in ("mean/top1", "network_0/top1"):
         raise UserError(
@@ -59,23 +59,21 @@ def _check_best(config: ConfigDict) -> None:
 def hssakd_teacher(
     cohort: models.Cohort, settings: Hssakd, *, teacher: Callable | None = None
 ) -> base.Method:
-    """`hssakd.hssakd_teacher`: labels, and joint labels in branches.
+    """`hssakd.hssakd_teacher` with the settings of `config.hssakd`.
 
     Raises:
-      UserError: a frozen backbone of another network than the cohort's.
+      UserError: the frozen backbone has another architecture than the cohort's network.
     """
-    branched, chosen = _with_branches(cohort, settings)
+    branched, views = _with_branches(cohort, settings)
     if not settings.freeze_backbone:
-        return hssakd.hssakd_teacher(branched, transformations=chosen)
+        return hssakd.hssakd_teacher(branched, transformations=views)
     trained = teacher()
     if not _same_network(trained.network, cohort.networks[0]):
         raise UserError(
             "config.hssakd.freeze_backbone: config.teacher.checkpoint holds "
             f"{trained.spec.full_name}, not the network of config.networks"
         )
-    return hssakd.hssakd_teacher(
-        branched, transformations=chosen, frozen_backbone=trained.variables
-    )
+    return hssakd.hssakd_teacher(branched, transformations=views, frozen_backbone=trained.variables)
 
 
 @register(
@@ -87,15 +85,15 @@ def hssakd_teacher(
     paper="WRN-40-2 -> WRN-16-2: 73.57 -> 78.67",
 )
 def hssakd_student(cohort: models.Cohort, settings: Hssakd, *, teacher: Callable) -> base.Method:
-    """`hssakd.hssakd_student`: labels, and a teacher's class and joint distributions."""
+    """`hssakd.hssakd_student` with the settings of `config.hssakd`."""
     _check_not_frozen(settings, "hssakd_student")
-    branched, chosen = _with_branches(cohort, settings)
+    branched, views = _with_branches(cohort, settings)
     trained = teacher()
     return hssakd.hssakd_student(
         branched,
         trained.network,
         trained.variables,
-        transformations=chosen,
+        transformations=views,
         temperature=settings.temperature,
         renormalize=trained.renormalize,
     )
@@ -110,14 +108,14 @@ def hssakd_student(cohort: models.Cohort, settings: Hssakd, *, teacher: Callable
     paper="WRN-40-2 76.44 -> 82.58",
 )
 def hssakd_online(cohort: models.Cohort, settings: Hssakd) -> base.Method:
-    """`hssakd.hssakd_online`: networks that teach each other."""
+    """`hssakd.hssakd_online` with the settings of `config.hssakd`."""
     _check_not_frozen(settings, "hssakd_online")
-    branched, chosen = _with_branches(cohort, settings)
-    return hssakd.hssakd_online(branched, transformations=chosen, temperature=settings.temperature)
+    branched, views = _with_branches(cohort, settings)
+    return hssakd.hssakd_online(branched, transformations=views, temperature=settings.temperature)
 
 
 def _same_network(network: nn.Module, expected: models.StagedNetwork) -> bool:
-    """Whether a trained network is of an architecture, whatever its compute dtype."""
+    """Whether two networks have one architecture, whatever their compute dtypes."""
     if type(network) is not type(expected):
         return False
     network = network.clone(dtype=expected.dtype, axis_name=expected.axis_name)
@@ -127,11 +125,11 @@ def _same_network(network: nn.Module, expected: models.StagedNetwork) -> bool:
 def _with_branches(
     cohort: models.Cohort, settings: Hssakd
 ) -> tuple[models.Cohort, transformations.Transformations]:
-    """The cohort with branches for the transformations of the settings, and these."""
+    """The cohort with branches for the transformations of the settings, and the transformations."""
     base.check_nothing_shared(cohort, "hssakd")
-    chosen = transformations.create(settings.transformations)
-    networks = (models.hsakd_branches(network, chosen.count) for network in cohort.networks)
-    return models.Cohort(tuple(networks)), chosen
+    views = transformations.create(settings.transformations)
+    networks = (models.hsakd_branches(network, views.count) for network in cohort.networks)
+    return models.Cohort(tuple(networks)), views
 
 
 def _check_not_frozen(settings: Hssakd, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What HSAKD's methods share: networks with branches, and what these say of views of images."""
+"""Branches for joint labels in HSAKD's methods: checks, scores and accuracies."""
 
 from collections.abc import Sequence
 
@@ -41,28 +41,28 @@ def check_teacher(teacher: nn.Module, cohort: Cohort, transformations: Transform
             )
 
 
-def _check_network(network: nn.Module, transformations: Transformations, whose: str) -> None:
+def _check_network(network: nn.Module, transformations: Transformations, owner: str) -> None:
     count, name = transformations.count, transformations.name
-    wanted = f"config.hssakd.transformations={name!r} needs branches for {count} transformations"
+    required = f"config.hssakd.transformations={name!r} needs branches for {count} transformations"
     if not isinstance(network, Branched):
         raise UserError(
-            f"{whose} has no branches: {wanted}; train it with method 'hssakd_teacher', or import "
-            "it with the suffix _aux"
+            f"{owner} has no branches: {required}; train it with method 'hssakd_teacher', or "
+            "import it with the suffix _aux"
         )
     num_classes = network.network.num_classes
     labels = sorted({head.num_classes for _, head in network.heads})
     if labels != [count * num_classes]:
-        found = " and ".join(f"{each / num_classes:g}" for each in labels)
-        raise UserError(f"{whose} has branches for {found} transformations: {wanted}")
+        branch_counts = " and ".join(f"{size / num_classes:g}" for size in labels)
+        raise UserError(f"{owner} has branches for {branch_counts} transformations: {required}")
 
 
 def variables(params: base.Params, model_state: base.ModelState) -> dict:
-    """The variables of a cohort, a frozen backbone of its only network included."""
-    found = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    """The variables of a cohort, including a frozen backbone in the method's state."""
+    collections = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     frozen = model_state.get(base.CONSTANTS, {}).get(BACKBONE, {})
     for name, collection in frozen.items():
-        found[name] = {"network_0": found[name]["network_0"] | {BACKBONE: collection}}
-    return found
+        collections[name] = {"network_0": collections[name]["network_0"] | {BACKBONE: collection}}
+    return collections
 
 
 def logits_of(outputs: BranchedOutputs) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -72,35 +72,37 @@ def logits_of(outputs: BranchedOutputs) -> tuple[jax.Array, dict[str, jax.Array]
 
 
 def scores(outputs: Sequence[BranchedOutputs], count: int) -> dict[str, jax.Array]:
-    """What networks say of images, from their outputs for the images' views.
+    """Class logits of networks, and class scores and joint logits of their branches.
 
     Args:
-      outputs: of every network, for `B * count` views.
+      outputs: the outputs of every network, for `B * count` views.
       count: M, the number of transformations.
 
     Returns:
-      `network_i` `[B, N]`, class logits of the images themselves; of every branch
-      `network_i/branchk` `[B, N]`, its class scores of them, and `network_i/branchk/joint`
+      `network_i` `[B, N]`, the class logits of the untransformed images; for every branch
+      `network_i/branchk` `[B, N]`, its class scores of these, and `network_i/branchk/joint`
       `[B, M, N * M]`, its joint logits of all views.
     """
-    found = {}
-    for index, each in enumerate(outputs):
-        logits, heads = logits_of(each)
-        found[f"network_{index}"] = own = logits[::count]
+    scores_by_name = {}
+    for index, network_outputs in enumerate(outputs):
+        logits, heads = logits_of(network_outputs)
+        scores_by_name[f"network_{index}"] = class_logits = logits[::count]
         for name, head in heads.items():
-            joint = head.reshape(len(own), count, -1)
-            found[f"network_{index}/{name}"] = losses.class_scores(joint[:, 0], own.shape[-1])
-            found[f"network_{index}/{name}/joint"] = joint
-    return found
+            joint = head.reshape(len(class_logits), count, -1)
+            scores_by_name[f"network_{index}/{name}"] = losses.class_scores(
+                joint[:, 0], class_logits.shape[-1]
+            )
+            scores_by_name[f"network_{index}/{name}/joint"] = joint
+    return scores_by_name
 
 
 def accuracies(outputs: Sequence[BranchedOutputs], labels: jax.Array) -> base.Metrics:
-    """The accuracy of each of the `scores`; of joint logits it is over all views."""
+    """The accuracy of each of the `scores`, over all views for joint logits."""
     count = outputs[0].backbone.logits.shape[0] // labels.shape[0]
     joint = losses.joint_labels(labels, count).reshape(-1, count)
     return {
-        f"{name}/accuracy": jnp.mean(each.argmax(-1) == (labels if each.ndim == 2 else joint))
-        for name, each in scores(outputs, count).items()
+        f"{name}/accuracy": jnp.mean(values.argmax(-1) == (labels if values.ndim == 2 else joint))
+        for name, values in scores(outputs, count).items()
     }
 
 
@@ -111,10 +113,12 @@ def predict(
     model_state: base.ModelState,
     images: jax.Array,
 ) -> dict[str, jax.Array]:
-    """The `scores` and, from two networks on, `ensemble`: their mean class logits."""
+    """The `scores` and, with two networks or more, `ensemble`: their mean class logits."""
     views = transformations.rows(images)
     outputs = cohort.apply(variables(params, model_state), views, train=False)
-    found = scores(outputs, transformations.count)
+    predictions = scores(outputs, transformations.count)
     if len(outputs) > 1:
-        found["ensemble"] = sum(found[f"network_{i}"] for i in range(len(outputs))) / len(outputs)
-    return found
+        predictions["ensemble"] = sum(
+            predictions[f"network_{i}"] for i in range(len(outputs))
+        ) / len(outputs)
+    return predictions

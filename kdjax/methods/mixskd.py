@@ -1,7 +1,7 @@
-"""MixSKD (Yang et al., ECCV 2022, arXiv 2208.05768): networks that learn from their mixed images.
+"""MixSKD (Yang et al., ECCV 2022, arXiv 2208.05768): self-distillation from mixup.
 
-Networks have a branch after every stage but the last, and a self-teacher (`models.self_taught`).
-A batch is shown to them twice, as it is and mixed. Neither is needed afterwards.
+Networks have a branch after every stage but the last, and a self-teacher (`models.self_taught`);
+both serve training only. Every batch is forwarded together with its mixup.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from kdjax.models import (
 from kdjax.numerics import accumulation_dtype
 from kdjax.settings import setting
 
-# Where the discriminators are: among the parameters or, if they are not trained, the constants.
+# Key of the discriminators among the parameters or, if they are not trained, the constants.
 DISCRIMINATORS = "discriminators"
 _HIDDEN = 128
 
 
 class Discriminator(nn.Module):
-    """Averaged maps `[B, C]` to `[B, 2]`, logits of 'interpolated' and of 'mixed'.
+    """Maps average-pooled features `[B, C]` to logits `[B, 2]` of 'interpolated' and 'mixed'.
 
     Linear, ReLU, linear. Source: `Discriminator` in Self-KD-Lib methods/adversarial.py.
     """
@@ -62,11 +62,13 @@ class Mixskd:
     temperature: float = setting(3.0, "T", above=0)
     mixed_labels: bool = setting(
         True,
-        "the mixed cross entropy is part of the loss; the self-teacher learns from nothing else: "
-        "without, as in the official script for CIFAR, it stays as it began",
+        "whether the mixed cross entropy is part of the loss; it alone trains the self-teacher, "
+        "which keeps its initial weights without it, as in the official script for CIFAR",
     )
     train_discriminators: bool = setting(
-        True, "the discriminators learn; in both official scripts they stay as they began"
+        True,
+        "whether the discriminators are trained; in both official scripts they keep their initial "
+        "weights",
     )
 
 
@@ -77,19 +79,19 @@ class Mixskd:
     paper="ResNet-18 76.24 (mixup 78.68) -> 80.32",
 )
 def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
-    """Networks that learn each for itself: the sum of all terms of `losses.mixskd`.
+    """Independent networks, each trained by the sum of all terms of `losses.mixskd`.
 
-    It predicts `network_i`, `network_i/branchk` and `network_i/self_teacher`; accuracies of the
-    same names, of the images as they are, are reported while training. Discriminators that do not
-    learn are in the method's state under `CONSTANTS`.
+    The method predicts `network_i`, `network_i/branchk` and `network_i/self_teacher`; the training
+    metrics have the accuracy of each on the unmixed images. Discriminators that are not trained are
+    in the method's state under `CONSTANTS`.
 
     Args:
-      cohort: plain networks, or those of `models.self_taught`.
+      cohort: plain networks, or networks made by `models.self_taught`.
       settings: see `Mixskd`.
 
     Raises:
-      UserError: networks without stages for branches, or that share stages; by `init`, branches
-        whose last maps have another shape than the network's.
+      UserError: networks without stages for branches, or with shared stages; `init` raises it if
+        the last feature maps of branches and network differ in shape.
     """
     cohort = _self_taught(cohort)
     _check(cohort)
@@ -98,10 +100,12 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
     def init(key, images):
         cohort_key, key = jax.random.split(key)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
-        own = {DISCRIMINATORS: _init_discriminators(cohort, key, params, model_state, images)}
+        discriminators = {
+            DISCRIMINATORS: _init_discriminators(cohort, key, params, model_state, images)
+        }
         if train_discriminators:
-            return params | own, model_state
-        return params, model_state | {base.CONSTANTS: own}
+            return params | discriminators, model_state
+        return params, model_state | {base.CONSTANTS: discriminators}
 
     def mixed(images, key):
         mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
@@ -114,11 +118,13 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
             cohort, params, model_state, jnp.concatenate([images, mixtures])
         )
         trained = params if train_discriminators else model_state[base.CONSTANTS]
-        found = [
-            _terms(each, own, labels, mixture, temperature)
-            for each, own in zip(outputs, _in_order(trained[DISCRIMINATORS]), strict=True)
+        network_terms = [
+            _terms(network_outputs, discriminators, labels, mixture, temperature)
+            for network_outputs, discriminators in zip(
+                outputs, _in_order(trained[DISCRIMINATORS]), strict=True
+            )
         ]
-        terms = jax.tree.map(lambda *each: jnp.mean(sum(each)), *found)
+        terms = jax.tree.map(lambda *values: jnp.mean(sum(values)), *network_terms)
         total = (
             sum(terms) if settings.mixed_labels else sum(terms._replace(mixed_cross_entropy=0.0))
         )
@@ -131,14 +137,17 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
     def inputs(batch, key):
         images, labels = batch["image"], batch["label"]
         mixtures, mixture = mixed(images, key)
-        whole = mixture._replace(lam=jnp.ones_like(mixture.lam))
-        own, both = mixed_inputs(images, labels, whole), mixed_inputs(mixtures, labels, mixture)
+        unmixed = mixture._replace(lam=jnp.ones_like(mixture.lam))
+        plain, mixed_rows = (
+            mixed_inputs(images, labels, unmixed),
+            mixed_inputs(mixtures, labels, mixture),
+        )
 
-        def beside(one, other):
-            """Every image beside its mixture: who looks at the first rows sees both."""
+        def interleaved(one, other):
+            """Interleaves images and mixtures, so that the first rows show both."""
             return jnp.stack([one, other], axis=1).reshape(-1, *one.shape[1:])
 
-        return base.Inputs(*map(beside, own[:3], both[:3]))
+        return base.Inputs(*map(interleaved, plain[:3], mixed_rows[:3]))
 
     return base.cohort_method(
         cohort,
@@ -152,24 +161,24 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
 
 
 def stages(outputs: SelfTaughtOutputs) -> dict[str, Outputs]:
-    """'branch1', 'branch2', ... and, last, 'backbone': all that has logits and a map of its own."""
+    """The outputs with logits and feature maps: 'branch1', 'branch2', ..., then 'backbone'."""
     return {**outputs.branches, "backbone": outputs.backbone}
 
 
 def _terms(
     outputs: SelfTaughtOutputs, discriminators: dict, labels, mixture: Mixture, temperature: float
 ) -> losses.Mixskd:
-    """The terms of one network's loss, from its outputs for the images and their mixtures."""
-    each = stages(outputs)
-    maps = {name: self_teacher.last_map(stage) for name, stage in each.items()}
+    """The loss terms of one network, from its outputs for images followed by their mixtures."""
+    stage_outputs = stages(outputs)
+    maps = {name: self_teacher.last_map(stage) for name, stage in stage_outputs.items()}
     discriminated = []
     for name, x in maps.items():
-        wide = x.astype(accumulation_dtype(x.dtype))
-        averaged = losses.mixed_pair(layers.global_average_pool(wide), mixture)
-        judge = functools.partial(Discriminator().apply, {"params": discriminators[name]})
-        discriminated.append(losses.MixedPair(*map(judge, averaged)))
+        promoted = x.astype(accumulation_dtype(x.dtype))
+        averaged = losses.mixed_pair(layers.global_average_pool(promoted), mixture)
+        discriminate = functools.partial(Discriminator().apply, {"params": discriminators[name]})
+        discriminated.append(losses.MixedPair(*map(discriminate, averaged)))
     return losses.mixskd(
-        [stage.logits for stage in each.values()],
+        [stage.logits for stage in stage_outputs.values()],
         list(maps.values()),
         losses.mixed_pair(outputs.self_teacher, mixture),
         discriminated,
@@ -190,54 +199,59 @@ def _init_discriminators(cohort: Cohort, key, params, model_state, images) -> di
         {"params": params["cohort"], "batch_stats": model_state["batch_stats"]},
         images,
     )
-    found = {}
+    params_by_network = {}
     for index, outputs in enumerate(shapes):
-        maps = {name: self_teacher.last_map(each) for name, each in stages(outputs).items()}
+        maps = {name: self_teacher.last_map(stage) for name, stage in stages(outputs).items()}
         _check_maps(index, {name: x.shape[1:] for name, x in maps.items()})
-        own_key = jax.random.fold_in(key, index)
-        found[f"network_{index}"] = {
-            name: Discriminator().init(own, jnp.zeros((1, x.shape[-1])))["params"]
-            for own, (name, x) in zip(
-                jax.random.split(own_key, len(maps)), maps.items(), strict=True
+        network_key = jax.random.fold_in(key, index)
+        params_by_network[f"network_{index}"] = {
+            name: Discriminator().init(stage_key, jnp.zeros((1, x.shape[-1])))["params"]
+            for stage_key, (name, x) in zip(
+                jax.random.split(network_key, len(maps)), maps.items(), strict=True
             )
         }
-    return found
+    return params_by_network
 
 
 def _scores(outputs: Sequence[SelfTaughtOutputs]) -> dict[str, jax.Array]:
     """`network_i`, `network_i/branchk` and `network_i/self_teacher`, `[B, N]` each."""
-    found = {}
-    for index, each in enumerate(outputs):
+    logits = {}
+    for index, network_outputs in enumerate(outputs):
         name = f"network_{index}"
-        found[name] = each.backbone.logits
-        found |= {f"{name}/{branch}": own.logits for branch, own in each.branches.items()}
-        found[f"{name}/self_teacher"] = each.self_teacher
-    return found
+        logits[name] = network_outputs.backbone.logits
+        logits |= {
+            f"{name}/{branch}": branch_outputs.logits
+            for branch, branch_outputs in network_outputs.branches.items()
+        }
+        logits[f"{name}/self_teacher"] = network_outputs.self_teacher
+    return logits
 
 
 def _predict(cohort: Cohort, params, model_state, images) -> dict[str, jax.Array]:
     """The `_scores` and, from two networks on, `ensemble`: their mean logits."""
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     outputs = cohort.apply(variables, images, train=False)
-    found = _scores(outputs)
+    logits = _scores(outputs)
     if len(outputs) > 1:
-        found["ensemble"] = sum(each.backbone.logits for each in outputs) / len(outputs)
-    return found
+        logits["ensemble"] = sum(
+            network_outputs.backbone.logits for network_outputs in outputs
+        ) / len(outputs)
+    return logits
 
 
 def _without_self_teachers(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`tx`, but self-teachers stay: they have no gradient, yet weight decay would shrink them."""
+    """`tx` without updates of self-teachers, which weight decay would shrink."""
 
-    def is_theirs(params):
+    def in_self_teacher(params):
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "self_teacher" in [key.key for key in path], params
         )
 
-    return optax.chain(tx, optax.masked(optax.set_to_zero(), is_theirs))
+    return optax.chain(tx, optax.masked(optax.set_to_zero(), in_self_teacher))
 
 
 def _self_taught(cohort: Cohort) -> Cohort:
-    """The cohort with branches and self-teachers, which some networks may have already."""
+    """The cohort with branches and self-teachers added to plain networks."""
     if not all(isinstance(network, StagedNetwork) for network in cohort.networks):
         return cohort  # `_check` tells self-taught ones from others
     base.check_nothing_shared(cohort, "mixskd")
@@ -255,8 +269,10 @@ def _check(cohort: Cohort) -> None:
 
 def _check_maps(index: int, shapes: dict[str, tuple[int, ...]]) -> None:
     if len(set(shapes.values())) > 1:
-        found = ", ".join(f"{name} {'x'.join(map(str, each))}" for name, each in shapes.items())
+        described = ", ".join(
+            f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()
+        )
         raise UserError(
             f"method 'mixskd' needs last maps of one shape in all branches of network_{index}, "
-            f"which has {found}; name another network in config.networks"
+            f"which has {described}; name another network in config.networks"
         )

@@ -1,4 +1,4 @@
-"""Any method, with its networks pruned while they learn."""
+"""Pruning of the networks of any method during training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Remembered(NamedTuple):
 
     Attributes:
       pruning: the `kdjax.pruning.PruningState`.
-      removed: what the latest update took away by pruning, by the arrays' paths.
+      removed: the values that the latest update pruned, by the arrays' paths.
     """
 
     pruning: pruning.PruningState
@@ -39,21 +39,20 @@ class Remembered(NamedTuple):
 def pruned(
     method: base.Method, networks: Sequence[StagedNetwork], config: ConfigDict, *, every: int
 ) -> base.Method:
-    """`method` with the pruning that `config.pruning` describes, the last in its optimizer's chain.
+    """Appends the pruning of `config.pruning` to the optimizer chain of a method.
 
-    Without a `config.pruning.method` it is the method as it was.
-
-    Every network of the cohort is pruned, with its branches; what a method has besides (projection
-    heads, adapters, discriminators) is not.
+    Every network of the cohort is pruned, with its branches. Other modules of the method
+    (projection heads, adapters, discriminators) are not. Without a `config.pruning.method`, the
+    method is returned unchanged.
 
     Args:
-      method: any.
-      networks: of the cohort, plain.
-      config: `config.pruning` and `config.epochs`.
-      every: steps per epoch.
+      method: the method.
+      networks: the networks of the cohort, without branches.
+      config: `config.pruning`, `config.epochs` and `config.seed`.
+      every: the number of steps between prunings, those of an epoch.
 
     Raises:
-      UserError: settings that make no pruning, or that have no effect; and by `init`, those that do
+      UserError: invalid settings, or settings without effect; `init` raises it for settings that do
         not fit the networks.
     """
     settings = check(Pruning, config.pruning, "config.pruning")
@@ -64,7 +63,7 @@ def pruned(
         select = selection(settings, networks)
         plan = schedules(settings, epochs)
         tx = transformation(settings, select, plan, every=every, epochs=epochs, seed=config.seed)
-    # What was hard all the epoch is zero with the last pruning and without it.
+    # Hard-pruned filters were zero during the epoch, before its last pruning as well.
     remembers = settings.evaluate_before and settings.method != "hfp"
     last = remembering(tx, select) if remembers else tx
 
@@ -76,8 +75,8 @@ def pruned(
                 params = pruning.initial(tx, params)
         return params, model_state
 
-    def optimizer(own):
-        return optax.chain(method.optimizer(own), last)
+    def optimizer(tx):
+        return optax.chain(method.optimizer(tx), last)
 
     def epoch_report(params, opt_state):
         epoch = int(pruning.pruning_state(opt_state).count) // every - 1
@@ -95,7 +94,7 @@ def pruned(
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """Errors in here name the section of the config."""
+    """Turns `ValueError`s of the block into `UserError`s that name `config.pruning`."""
     try:
         yield
     except UserError:
@@ -107,9 +106,13 @@ def _named() -> Iterator[None]:
 def remembering(
     tx: optax.GradientTransformation, select: pruning.Selection
 ) -> optax.GradientTransformation:
-    """A pruning transformation whose state says what its latest update took away.
+    """A pruning transformation whose state holds the values that the latest update pruned.
 
-    `params + removed` are the parameters before that pruning: the network that this epoch trained.
+    `params + removed` are the parameters before that pruning, as the epoch trained them.
+
+    Args:
+      tx: the pruning transformation.
+      select: the groups of filters that it prunes.
     """
 
     def paths(params) -> list[str]:
@@ -117,20 +120,20 @@ def remembering(
         return list(dict.fromkeys(p for group in groups for p in (*group.leaves, *group.consumers)))
 
     def init(params):
-        found = leaves(params)
+        arrays = leaves(params)
         return Remembered(
-            tx.init(params), {path: jnp.zeros_like(found[path]) for path in paths(params)}
+            tx.init(params), {path: jnp.zeros_like(arrays[path]) for path in paths(params)}
         )
 
     def update(updates, state, params=None):
         new, inner = tx.update(updates, state.pruning, params)
-        proposed, made, hard = leaves(updates), leaves(new), state.pruning.hard
-        removed = {path: proposed[path] - made[path] for path in paths(params)}
-        # What was hard already has been zero all the epoch.
+        proposed, pruned_updates, hard = leaves(updates), leaves(new), state.pruning.hard
+        removed = {path: proposed[path] - pruned_updates[path] for path in paths(params)}
+        # Filters that were hard-pruned before have been zero since.
         for group in select(params):
             for path in group.leaves:
-                still = hard.get(path, hard.get(group.name, False))
-                removed[path] = jnp.where(still, 0, removed[path])
+                hard_mask = hard.get(path, hard.get(group.name, False))
+                removed[path] = jnp.where(hard_mask, 0, removed[path])
             for path in group.consumers if group.name in hard else ():
                 removed[path] = jnp.where(hard[group.name][:, None], 0, removed[path])
         return new, Remembered(inner, removed)
@@ -141,7 +144,7 @@ def remembering(
 def _counted(
     groups: Sequence[pruning.FilterGroup], params: base.Params, opt_state: Any, unit: str
 ) -> dict[str, float]:
-    """Numbers of filters (or weights): all, pruned, hard, removed; and the norms of some."""
+    """Counts of all, pruned, hard-pruned and removed filters (or weights), and mean norms."""
     state = pruning.pruning_state(opt_state)
     removed = sum(group.removed for group in groups)
     counts = {
@@ -150,25 +153,25 @@ def _counted(
         f"{unit}_hard": sum(int(mask.sum()) for mask in state.hard.values()),
         f"{unit}_removed": 0,
     }
-    # What was taken out of the network counts as before.
+    # Removed filters count as pruned, hard-pruned ones.
     counts = {name: count + removed for name, count in counts.items()}
     return counts | _norms(groups, state.masks, leaves(params))
 
 
 def _others(params: base.Params, opt_state: Any) -> dict[str, base.Params]:
-    """The parameters before the epoch's last pruning, if the state remembers them."""
+    """The parameters before the epoch's last pruning, if the state holds the pruned values."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Remembered))
-    found = [node for node in nodes if isinstance(node, Remembered)]
-    if not found:
+    remembered = [node for node in nodes if isinstance(node, Remembered)]
+    if not remembered:
         return {}
     arrays = leaves(params)
-    arrays |= {path: arrays[path] + part for path, part in found[0].removed.items()}
+    arrays |= {path: arrays[path] + part for path, part in remembered[0].removed.items()}
     return {_BEFORE: jax.tree.unflatten(jax.tree.structure(params), arrays.values())}
 
 
 def _norms(groups, masks, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean norms of filters (magnitudes of weights) that are kept, and that are pruned."""
-    found: dict[bool, list] = {True: [], False: []}
+    """Mean norms of kept and of pruned filters (or magnitudes of weights)."""
+    norms_by_kept: dict[bool, list] = {True: [], False: []}
     for group in groups:
         if group.name in masks:
             squares = sum(
@@ -180,9 +183,9 @@ def _norms(groups, masks, arrays: dict[str, np.ndarray]) -> dict[str, float]:
             pairs = [(masks[path], np.abs(arrays[path])) for path in group.scored]
         for mask, norms in pairs:
             for kept in (True, False):
-                found[kept].append(norms[mask == kept])
-        found[False].append(np.zeros(group.removed))
-    means = {kept: np.concatenate(values) for kept, values in found.items()}
+                norms_by_kept[kept].append(norms[mask == kept])
+        norms_by_kept[False].append(np.zeros(group.removed))
+    means = {kept: np.concatenate(values) for kept, values in norms_by_kept.items()}
     return {
         name: float(means[kept].mean()) if means[kept].size else 0.0
         for name, kept in (("norm_kept", True), ("norm_pruned", False))

@@ -1,10 +1,10 @@
-"""Trained networks as files for deployment, each read again and compared before it is kept.
+"""Export of trained networks to files for deployment, each verified before it is kept.
 
-    stablehlo  what `jax.export` writes, for CPU, CUDA and TPU at once
+    stablehlo  written by `jax.export`, for CPU, CUDA and TPU at once
     onnx       `kdjax.interop.onnx`
     torch      a state dict, `kdjax.interop.torch`
 
-StableHLO and ONNX files are functions with the weights inside: any number of images to logits.
+StableHLO and ONNX files hold functions from any number of images to logits, with the weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IMAGES = 3  # that files are compared on
 
 
 class _Exported(NamedTuple):
-    """A network and what its files are compared with."""
+    """A network, and the images on which its files are verified."""
 
     network: Network
     images: Images
@@ -50,7 +50,7 @@ class _Exported(NamedTuple):
     sample: np.ndarray  # [B, H, W, C]
 
     def logits(self, variables: Any, *, exact: bool = False) -> np.ndarray:
-        """The network's own `[B, N]`; `exact`: in float32 where the backend does with less."""
+        """Logits `[B, N]` of the network; `exact`: in full float32 precision on every backend."""
         precision = "highest" if exact and jax.default_backend() != "cpu" else None
         with jax.default_matmul_precision(precision):
             return np.asarray(self.apply(variables, self.sample))
@@ -61,25 +61,25 @@ class _Exported(NamedTuple):
 
 
 def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]:
-    """Where `write` puts each format, and the description under ''.
+    """The paths that `write` writes, by format; that of the JSON description is under ''.
 
     Raises:
-      UserError: an unknown format, a package that it needs is missing, a file is there already, or
-        the name is of another directory.
+      UserError: an unknown format, a missing package, a file that exists, or a name with a
+        directory in it.
     """
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"{name!r} is no name of a file in {directory}")
-    unknown = [each for each in formats if each not in FORMATS]
+    unknown = [form for form in formats if form not in FORMATS]
     if unknown or not formats:
         raise UserError(f"--formats={','.join(formats)}: choose from {','.join(FORMATS)}")
-    for each in formats:
-        missing = [name for name in _PACKAGES[each] if importlib.util.find_spec(name) is None]
+    for form in formats:
+        missing = [name for name in _PACKAGES[form] if importlib.util.find_spec(name) is None]
         if missing:
             raise UserError(
-                f"--formats: {each} needs {' and '.join(missing)}: pip install 'kdjax[export]', or "
-                f"leave {each} out"
+                f"--formats: {form} needs {' and '.join(missing)}: pip install 'kdjax[export]', or "
+                f"leave {form} out"
             )
-    paths = {each: directory / f"{name}{_SUFFIXES[each]}" for each in formats}
+    paths = {form: directory / f"{name}{_SUFFIXES[form]}" for form in formats}
     paths[""] = directory / f"{name}.json"
     for file in paths.values():
         if file.exists():
@@ -90,23 +90,23 @@ def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]
 def write(
     network: Network, images: Images, directory: Path, name: str, formats: Sequence[str]
 ) -> Iterator[str]:
-    """Writes a network's files and compares each with the network.
+    """Writes a network's files and verifies each against the network.
 
-    A format that fails leaves no file, and does not keep the others from being written.
+    If one format fails, its file is removed and the other formats are still written.
 
     Args:
-      network: without branches.
-      images: what the files take.
-      directory: made if missing.
-      name: of the files: NAME.stablehlo, NAME.onnx, NAME.safetensors, NAME.json.
-      formats: of `FORMATS`.
+      network: a network without branches.
+      images: the input images of the exported functions.
+      directory: the directory of the files; created if missing.
+      name: the name of the files: NAME.stablehlo, NAME.onnx, NAME.safetensors, NAME.json.
+      formats: names in `FORMATS`.
 
     Yields:
       A line about each file.
 
     Raises:
-      UserError: as `files`; the directory cannot be written; or, after all formats, those that
-        failed: a network that has no such form, or a file that computes something else.
+      UserError: as `files`; the directory cannot be written; or, after all formats, an error for
+        those that failed: the network has no such form, or the file computes other logits.
     """
     paths = files(directory, name, formats)
     _make(directory)
@@ -147,12 +147,12 @@ def _exported(network: Network, images: Images) -> _Exported:
 
 
 def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
-    """Writes one format under another name, and gives it its own once it was compared.
+    """Writes one format under a temporary name, verifies it, and renames it.
 
     Returns:
-      What the description says of it.
+      The entry of the file in the JSON description.
     """
-    content, more = _WRITERS[form](exported)
+    content, details = _WRITERS[form](exported)
     with writing(file, replace=False) as unchecked:
         unchecked.write_bytes(content)
         difference = _difference(exported, unchecked, form)
@@ -165,20 +165,20 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
                 f"network's by {difference:.1e}, relative to the largest; more than "
                 f"{tolerance:.0e}, so it was removed"
             )
-    return {"file": file.name, **more, "largest_relative_difference": difference}
+    return {"file": file.name, **details, "largest_relative_difference": difference}
 
 
 def _stablehlo(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
     (batch,) = jax.export.symbolic_shape("batch")
     spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
     with _without_locations():
-        made = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
-    return made.serialize(), {"platforms": list(PLATFORMS), "jax": jax.__version__}
+        program = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
+    return program.serialize(), {"platforms": list(PLATFORMS), "jax": jax.__version__}
 
 
 @contextlib.contextmanager
 def _without_locations() -> Iterator[None]:
-    """Keeps the paths of this machine's source files out of what is lowered in the block."""
+    """Omits the paths of source files from programs that are lowered in the block."""
     frames = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:

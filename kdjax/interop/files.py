@@ -1,4 +1,4 @@
-"""Files of weights: what `torch.save` wrote, read without running code, and safetensors."""
+"""Files of weights: safetensors, and files of `torch.save`, read without executing code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kdjax.runs.files import write_atomically
 
 StateDict = dict[str, np.ndarray]
 
-# Where official training scripts put the state dict in what they save.
+# Keys under which official training scripts save the state dict.
 _NESTED = ("state_dict", "net", "model", "model_state_dict", "student", "teacher")
 _SHOWN = 8
 
 # Types of arrays in safetensors files.
-_NOT_OF_NUMPY = ("BF16", "F8_E4M3", "F8_E5M2")
+_WITHOUT_NUMPY_DTYPE = ("BF16", "F8_E4M3", "F8_E5M2")
 _SAFETENSORS: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -45,17 +45,17 @@ _SAFETENSORS: dict[str, np.dtype] = {
 
 
 def some(items: list[str]) -> str:
-    """All items, or the first few and how many more there are."""
+    """The items separated by commas; of long lists the first few and the number of others."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more
 
 
 def read(file: str | Path) -> StateDict:
-    """The state dict in a file: `.safetensors`, or whatever `torch.save` wrote.
+    """Reads the state dict in a `.safetensors` file or a file of `torch.save`.
 
-    Files of `torch.save` are read with weights only: a pickle that would run code is refused, and
-    nothing of it is executed. A state dict that lies under 'net', 'state_dict', 'model' and the
-    like is found there.
+    Files of `torch.save` are read with `weights_only`: a pickle that would execute code is refused
+    before any of it runs. The state dict may be nested under a key such as 'net', 'state_dict' or
+    'model'.
 
     Raises:
       UserError: no such file, truncated, not weights, or the package that reads it is missing.
@@ -78,14 +78,14 @@ def _read_safetensors(file: Path) -> StateDict:
 
 
 def _decoded(name: str, stored: Mapping[str, Any], file: Path) -> np.ndarray:
-    """One array of a safetensors file; floats that numpy has not become float32."""
+    """One array of a safetensors file; floats without a numpy dtype are converted to float32."""
     dtype = _SAFETENSORS.get(stored["dtype"])
     if dtype is None:
         raise UserError(
             f"{file}: {name} is of {stored['dtype']}; kdjax reads {', '.join(_SAFETENSORS)}"
         )
     array = np.frombuffer(stored["data"], dtype).reshape(stored["shape"])
-    return array.astype(np.float32) if stored["dtype"] in _NOT_OF_NUMPY else array
+    return array.astype(np.float32) if stored["dtype"] in _WITHOUT_NUMPY_DTYPE else array
 
 
 def _read_torch(file: Path) -> Any:
@@ -93,7 +93,7 @@ def _read_torch(file: Path) -> Any:
     try:
         # Scripts save the best accuracy beside the weights, often as a numpy number.
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of formats that the reader then refuses
+            warnings.simplefilter("ignore")  # about formats that the reader then refuses
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if match := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
@@ -102,7 +102,7 @@ def _read_torch(file: Path) -> Any:
                 "or is damaged; nothing of it was run; in PyTorch save model.state_dict() and "
                 "import that"
             ) from error
-        # What PyTorch advises here is to let the file run code.
+        # PyTorch's own message advises to let the file execute code.
         raise UserError(f"{file} is damaged or no PyTorch file") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error

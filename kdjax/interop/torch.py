@@ -1,29 +1,29 @@
-"""PyTorch checkpoints: read without running code, mapped exactly, and written back.
+"""Conversion of PyTorch checkpoints to kdjax's variables, and back.
 
     state = read("resnet56.pth")
     variables, report = import_state_dict(models.create("resnet56", num_classes=100), state)
     write("student.pth", export_state_dict(student, student_variables))
 
-A state dict is `{name: numpy array}` here. Nothing but `read` and `write` of PyTorch's own formats
-needs torch to be installed.
+A state dict is `{name: numpy array}` here. Files are read without executing code. Only `read` and
+`write` of PyTorch's own formats need torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
-from kdjax import models
 from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.files import StateDict, encoded, read, some, write
 
-# Those files register their namings.
+# These modules register their namings.
 from kdjax.interop.names import deeplab, detection, online, self_kd  # noqa: F401
+from kdjax.interop.state_dict_parts import common_prefix, part_hint, select
 
 __all__ = [
     "Report",
@@ -37,23 +37,18 @@ __all__ = [
     "write",
 ]
 
-# What wrappers put before all names: DataParallel and AveragedModel (SWA); torch.compile; Lightning
-# modules, which name the network as their author likes.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-_AVERAGED = "n_averaged"  # how many networks AveragedModel has seen
-_HIDDEN = frozenset({"classifier.6.weight", "pre_logits.fc1.weight"})
 _IMAGE_SHAPE = (32, 32, 3)
 
 
 class Report(NamedTuple):
-    """What `import_state_dict` did.
+    """The result of the mapping in `import_state_dict`.
 
     Attributes:
-      dialect: whose names the state dict has.
-      prefix: what all names began with, such as 'module.'; '' if nothing.
-      rows: for every array (PyTorch name, PyTorch shape, path in kdjax's variables).
+      dialect: the naming scheme of the state dict, by its repository.
+      prefix: the common prefix of all names, such as 'module.'; '' if there is none.
+      rows: (PyTorch name, PyTorch shape, path in kdjax's variables) of every array.
       counters: the batch counters of PyTorch's BatchNorm layers; kdjax has none.
-      unread: arrays that the official network holds but never uses; kdjax has none.
+      unread: arrays of the official network that its forward pass never uses; kdjax has none.
     """
 
     dialect: str
@@ -74,60 +69,25 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
-def select(state: Mapping[str, Any], part: str = "") -> StateDict:
-    """A state dict without what all its names have in common, or a part of it.
-
-    Args:
-      state: arrays by name. The prefixes of wrappers ('module.' of DataParallel and of averaged
-        networks, 'model.' of Lightning, ...) are taken off, and SWA's count of networks.
-      part: only names that begin with this and a dot are kept, without it: 'backbone' for the
-        network inside one with auxiliary classifiers.
-
-    Raises:
-      UserError: no name begins so.
-    """
-    prefix = _common_prefix(state)
-    state = {n.removeprefix(prefix): v for n, v in state.items() if n != _AVERAGED}
-    if not part:
-        return state
-    prefix = f"{part}."
-    kept = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-    if not kept:
-        raise UserError(f"no array is named {prefix}...; there are {some(list(state))}")
-    return kept
-
-
-def _common_prefix(names: Iterable[str]) -> str:
-    """The prefixes of wrappers that all names have in common, joined."""
-    names, common = [name for name in names if name != _AVERAGED], ""
-    while names:
-        prefixes = (p for p in _PREFIXES if all(name.startswith(common + p) for name in names))
-        prefix = next(prefixes, "")
-        if not prefix:
-            break
-        common += prefix
-    return common
-
-
 def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
-    """How many classes a state dict's classifier has.
+    """The number of classes of the classifier in a state dict.
 
     Args:
-      module: the network, for any number of classes.
-      state: as `import_state_dict` takes it.
+      module: the network, with any number of classes.
+      state: as in `import_state_dict`.
 
     Raises:
-      UserError: no classifier of this network is in it.
+      UserError: the state dict has no classifier of this network.
     """
     state = select(state)
     _, entries = _best_dialect(module, mapping.shapes(module, _IMAGE_SHAPE), state)
     for entry in entries:
-        own = entry.path[1] in ("classifier", "backbone", "head")
-        if own and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
+        of_network = entry.path[1] in ("classifier", "backbone", "head")
+        if of_network and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
             return _length(entry.name, state[entry.name])
     raise UserError(
         f"not a state dict of this network: it has no classifier, but {some(list(state))}"
-        f"{_hint(state, [entry.name for entry in entries])}"
+        f"{part_hint(state, [entry.name for entry in entries])}"
     )
 
 
@@ -147,21 +107,21 @@ def import_state_dict(
     *,
     image_shape: tuple[int, int, int] = _IMAGE_SHAPE,
 ) -> tuple[dict, Report]:
-    """The variables of `module` from a state dict of its official PyTorch counterpart.
+    """Converts a state dict of the official PyTorch counterpart of `module` to its variables.
 
     Args:
-      module: a network of `kdjax.models`, or one with branches, or a `Cohort` of them.
-      state: arrays by name. The prefixes of wrappers are taken off, as by `select`.
-      image_shape: of the images that the network is for. Only the number of channels matters.
+      module: a network of `kdjax.models`, with or without branches, or a `Cohort` of networks.
+      state: arrays by name. The prefixes of wrappers are removed, as by `select`.
+      image_shape: the shape `(H, W, C)` of the input images; only the number of channels matters.
 
     Returns:
-      `{'params': ..., 'batch_stats': ...}` in float32, and what was mapped.
+      `{'params': ..., 'batch_stats': ...}` in float32, and a report of the mapping.
 
     Raises:
-      UserError: arrays that are missing, left over or of another shape (the message lists them), or
-        a network that has no counterpart.
+      UserError: missing or unexpected arrays or arrays of another shape (the message lists them),
+        values that are not finite, or a network without a counterpart.
     """
-    prefix = _common_prefix(state)
+    prefix = common_prefix(state)
     state = {name: np.asarray(value) for name, value in select(state).items()}
     shapes = mapping.shapes(module, image_shape)
     dialect, entries = _best_dialect(module, shapes, state)
@@ -173,8 +133,8 @@ def import_state_dict(
         entry.path: np.ascontiguousarray(entry.from_torch(state[entry.name]), np.float32)
         for entry in entries
     }
-    place = {name: number for number, name in enumerate(state)}
-    entries = sorted(entries, key=lambda entry: place[entry.name])
+    position = {name: number for number, name in enumerate(state)}
+    entries = sorted(entries, key=lambda entry: position[entry.name])
     rows = [(e.name, state[e.name].shape, "/".join(e.path)) for e in entries]
     report = Report(dialect, prefix, rows, counters, unread)
     return traverse_util.unflatten_dict(values), report
@@ -186,7 +146,7 @@ def _unread(module: nn.Module, entries: list[mapping.Entry]) -> dict[str, str]:
 
 
 def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
-    """The dialect that explains most names of the state dict, and the entries in it."""
+    """The dialect with the most names in the state dict, and its entries."""
     dialects = {
         dialect: mapping.entries(naming, shapes)
         for dialect, naming in mapping.namings(module).items()
@@ -196,54 +156,38 @@ def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
 
 
 def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> None:
-    """Raises `UserError` unless the state dict has exactly the arrays that are expected."""
+    """Raises `UserError` unless the state dict has exactly the expected arrays."""
     names = {entry.name for entry in entries}
     missing = [entry.name for entry in entries if entry.name not in state]
     unexpected = [name for name in state if name not in names]
     wrong = []
     for entry in entries:
         if entry.name in state:
-            shape, want = entry.from_torch(state[entry.name]).shape, expected[entry.path].shape
-            if shape != want:
-                want = entry.to_torch(np.broadcast_to(0, want)).shape
-                wrong.append(f"{entry.name} {_shape(state[entry.name].shape)} not {_shape(want)}")
+            shape = entry.from_torch(state[entry.name]).shape
+            expected_shape = expected[entry.path].shape
+            if shape != expected_shape:
+                torch_shape = entry.to_torch(np.broadcast_to(0, expected_shape)).shape
+                wrong.append(
+                    f"{entry.name} {_shape(state[entry.name].shape)} not {_shape(torch_shape)}"
+                )
     problems = [
         f"{kind}: {some(items)}"
         for kind, items in (("missing", missing), ("left over", unexpected), ("shape", wrong))
         if items
     ]
     if problems:
-        hint = _hint(unexpected, names)
+        hint = part_hint(unexpected, names)
         raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
 
 
 def _check_numbers(entries: list[mapping.Entry], state: StateDict) -> None:
-    """Raises `UserError` unless the arrays are of real numbers that float32 can hold."""
+    """Raises `UserError` unless all values are real and finite in float32."""
     for entry in entries:
         array = state[entry.name]
         if array.dtype.kind not in "fiu":
             raise UserError(f"{entry.name} is of {array.dtype}, not of real numbers")
         if not (np.abs(array) <= np.finfo(np.float32).max).all():
             raise UserError(f"{entry.name} has numbers that are not finite in float32")
-
-
-def _hint(names: Iterable[str], expected: Iterable[str] = ()) -> str:
-    """Which part of a state dict may be the network, from the names that do not belong to it."""
-    names = list(names)
-    if _HIDDEN.intersection(names):
-        known = [name for name in models.names() if name.startswith("vgg")]
-        return (
-            "; it has hidden layers before its classifier, as torchvision's and timm's VGGs for "
-            f"large images, which kdjax does not have; it has {', '.join(known)}"
-        )
-    if any(name.startswith("backbone.") for name in names):
-        return "; the network inside one with auxiliary classifiers is its part 'backbone'"
-    heads = dict.fromkeys(name.partition(".")[0] for name in names)
-    for head in heads:
-        inner = {n.removeprefix(f"{head}.") for n in names if n.startswith(f"{head}.")}
-        if inner & set(expected):
-            return f"; the network may be its part {head!r} (--torch_part={head})"
-    return ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -258,20 +202,20 @@ def export_state_dict(
     counters: Mapping[str, np.ndarray] | None = None,
     unread: Mapping[str, np.ndarray] | None = None,
 ) -> StateDict:
-    """The state dict with which the official PyTorch counterpart of `module` computes the same.
+    """Converts variables to a state dict of the official PyTorch counterpart of `module`.
 
     Args:
-      module: as of `import_state_dict`.
-      variables: its variables.
-      dialect: whose names to use; None is the network's own repository's.
-      counters: values of BatchNorm's batch counters, by name; 0 for those that are not given.
-      unread: values of what the official network never uses, by name; zeros by default.
+      module: as in `import_state_dict`.
+      variables: the variables of `module`.
+      dialect: the naming scheme; None for that of the network's official repository.
+      counters: values of BatchNorm's batch counters, by name; 0 by default.
+      unread: values of arrays that the official network never uses, by name; zeros by default.
 
     Returns:
-      numpy arrays in PyTorch's layout, in float32; the counters are int64.
+      numpy arrays in PyTorch's layout, float32 but for the int64 counters.
 
     Raises:
-      UserError: the network has no counterpart, or none of that dialect.
+      UserError: the network has no counterpart, or no such dialect.
     """
     namings = mapping.namings(module)
     dialect = dialect or next(iter(namings))

@@ -75,8 +75,8 @@ def pruned(
                 params = pruning.initial(tx, params)
         return params, model_state
 
-    def optimizer(tx):
-        return optax.chain(method.optimizer(tx), last)
+    def optimizer(inner):
+        return optax.chain(method.optimizer(inner), last)
 
     def epoch_report(params, opt_state):
         epoch = int(pruning.pruning_state(opt_state).count) // every - 1

@@ -1,7 +1,7 @@
-"""Networks from which filters have been removed: the same module, run with narrower layers.
+"""Compacted networks: the module of the dense network, run with narrower layers.
 
-Nothing of a family is written twice. The network builds its layers as always; while it runs,
-`narrowed` makes those that its `compaction` names narrower, in their place and under their names.
+A family defines its network once. The network builds its dense layers; `narrowed` intercepts the
+calls of those that its `compaction` names and runs them with fewer channels, under the same names.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Compaction:
-    """Which filters of a network are left.
+    """The remaining filters of a compacted network.
 
     Attributes:
-      kept: pairs (name of a `Link`, a character for each filter of the dense network: '1' if it
-        is left, '0' if it was removed). Links that are whole have none.
-      sums: names of the residual sums (`ResidualGroup`) that have lost the channels that their
-        summands have lost, which all lack the same ones. All others keep their width.
-      constants: whether the removed channels are constants other than zero, see `narrowed`.
+      kept: pairs (name of a `Link`, a string with '1' for every remaining and '0' for every removed
+        filter of the dense network). Links without removed filters have no entry.
+      sums: names of the residual sums (`ResidualGroup`) whose removed channels, the same in all
+        summands, are removed from the sum as well. All other sums keep their width.
+      constants: whether removed channels are constants other than zero, see `narrowed`.
     """
 
     kept: tuple[tuple[str, str], ...]
@@ -41,20 +41,22 @@ class Compaction:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """`{name: bool [C]}`, True for the filters that are left of the dense network's C."""
+        """`{name: bool [C]}`, True for the remaining filters of the C of the dense network."""
         return {name: np.array([char == "1" for char in kept]) for name, kept in self.kept}
 
     @classmethod
     def of(
         cls, masks: Mapping[str, np.ndarray], sums: Iterable[str] = (), constants: bool = False
     ) -> Compaction:
-        """What has these `masks`; those of whole links are left out."""
-        kept = {n: "".join("01"[bool(x)] for x in mask) for n, mask in sorted(masks.items())}
-        narrow = tuple((n, each) for n, each in kept.items() if "0" in each)
-        return cls(narrow, tuple(sums), constants)
+        """The compaction with these `masks`; masks without removed filters are dropped."""
+        bits_by_link = {
+            n: "".join("01"[bool(x)] for x in mask) for n, mask in sorted(masks.items())
+        }
+        narrow_links = tuple((n, bits) for n, bits in bits_by_link.items() if "0" in bits)
+        return cls(narrow_links, tuple(sums), constants)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for a JSON file."""
+        """The fields as JSON values."""
         return {"kept": dict(self.kept), "sums": list(self.sums), "constants": self.constants}
 
     @classmethod
@@ -64,16 +66,16 @@ class Compaction:
 
 
 class Narrow(NamedTuple):
-    """How one layer differs from that of the dense network. Masks are over the dense channels.
+    """The difference of one layer from the dense network's. Masks are over the dense channels.
 
     Attributes:
-      filters: `[C]`, the channels that the layer computes; None: all.
-      reads: `[C]`, the channels of its input that it uses; None: all that it gets.
-      select: whether those have to be picked out of an input of full width.
-      first: whether the layer is the convolution that makes the channels, not one behind it.
-      widen: whether zeros are put in the places of the channels that it does not compute.
-      conv: the convolution that makes them.
-      folded: whether a parameter stands for constant channels of its input.
+      filters: `[C]`, the output channels that the layer computes; None for all.
+      reads: `[C]`, the input channels that the layer reads; None for the whole input.
+      select: whether the input has full width, so that these channels must be selected.
+      first: whether the layer is the convolution that the mask belongs to, not a layer after it.
+      widen: whether the output is widened to C channels, with zeros for the removed ones.
+      conv: the convolution that computes these channels.
+      folded: whether a parameter replaces the contribution of constant input channels.
     """
 
     filters: np.ndarray | None = None
@@ -86,7 +88,7 @@ class Narrow(NamedTuple):
 
 
 def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
-    """The layers of a network that differ from the dense ones, by their paths."""
+    """The layers of a compacted network that differ from the dense network's, by path."""
     if network.compaction is None:
         return {}
     masks, constants = network.compaction.masks, network.compaction.constants
@@ -95,53 +97,52 @@ def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
     def change(path: str, **fields: Any) -> None:
         plan[path] = plan.get(path, Narrow())._replace(**fields)
 
-    sums = [each for each in network.residual_groups() if each.name in network.compaction.sums]
-    within = {conv for each in sums for conv in each.convs}
-    for each in sums:
-        for norm in each.norms:
-            change(norm, filters=masks[each.convs[0]])
-        for consumer in each.consumers:
-            change(consumer, reads=masks[each.convs[0]])
+    sums = [group for group in network.residual_groups() if group.name in network.compaction.sums]
+    within = {conv for group in sums for conv in group.convs}
+    for group in sums:
+        for norm in group.norms:
+            change(norm, filters=masks[group.convs[0]])
+        for consumer in group.consumers:
+            change(consumer, reads=masks[group.convs[0]])
     for link in network.filter_links():
         if link.name not in masks:
             continue
         mask = masks[link.name]
-        whole = (link.shared or not link.consumers) and link.name not in within
+        full_width = (link.shared or not link.consumers) and link.name not in within
         narrow = [*link.convs, *filter(None, link.norms)]
-        if whole and constants and link.norms[-1]:
-            narrow.remove(link.norms[-1])  # makes the constants
+        if full_width and constants and link.norms[-1]:
+            narrow.remove(link.norms[-1])  # computes the constants
         for layer in narrow:
             change(layer, filters=mask)
         change(link.name, first=True)
-        if whole:
+        if full_width:
             change(narrow[-1] if constants else link.last, widen=True, conv=link.convs[-1])
         for consumer in link.consumers:
-            change(consumer, reads=mask, select=whole, folded=constants)
+            change(consumer, reads=mask, select=full_width, folded=constants)
     return plan
 
 
 @contextlib.contextmanager
 def narrowed(network: StagedNetwork) -> Iterator[None]:
-    """While this is open, `network` runs as its `compaction` says; without one, nothing changes.
+    """Runs `network` with the layers of its `compaction`, while the block runs.
 
-    A convolution has only the filters that are left, and so has the BatchNorm behind it. What
-    happens to the channels of the others depends on who reads them (`Link`):
+    A convolution and the BatchNorm after it have the remaining filters only. How removed channels
+    are treated depends on the layers that read them (`Link`):
 
     - Consumers have no weights for them.
-    - Where channels go into a sum, a concatenation, a gate or another BatchNorm, they are put back
-      to full width, so that everything else is as before, unless it is a sum that the
-      `Compaction` names.
-    - A grouped convolution has as many filters in every group, groups without any excepted; those
-      are left out with their inputs.
+    - Before a sum, a concatenation, a gate or another BatchNorm the output is widened to its full
+      number of channels, so that all other layers stay dense. Sums named by the `Compaction` are
+      narrow.
+    - A grouped convolution keeps equally many filters in every group; groups without filters are
+      removed together with their inputs.
 
-    With `constants`, the channels that are missing are constants: the filter's output is zero, but
-    BatchNorm makes something else of it. Where they are put back, it still does, at full width.
-    Where consumers have no weights for them, what they added to a convolution's output is made by
-    the parameter 'folded' `[k, k, 1, C]`, the sum of the missing weights, each times its constant;
-    on the padding of the image there is nothing to add. In a fully connected layer it is part of
-    the bias. These are the constants of evaluation; in training, BatchNorm makes others of a zero
-    filter. If such a network is trained on, 'folded' is a parameter as all others, no longer tied
-    to what it was made from.
+    With `constants`, removed channels are constants: the filter's output is zero, which BatchNorm
+    maps to a constant. Where the output is widened, BatchNorm still runs at full width. Where
+    consumers have no weights for the channels, their contribution to a convolution's output is
+    computed from the parameter 'folded' `[k, k, 1, C]`, the sum of the removed weights times their
+    constants; the padding contributes nothing. In a dense layer the contribution is part of the
+    bias. The constants are those of evaluation; in training, BatchNorm would map a zero filter to
+    others. When such a network is trained further, 'folded' is trained as any other parameter.
     """
     plan = narrow_layers(network)
     if not plan:
@@ -187,10 +188,10 @@ def _run(narrow: Narrow, module: nn.Module, call, x: jax.Array, *args, **kwargs)
 
 @contextlib.contextmanager
 def changed(module: nn.Module, **fields: Any) -> Iterator[None]:
-    """A module with other fields, for one call.
+    """Replaces fields of a module, while the block runs.
 
-    Linen modules are frozen, and a changed copy would be a second layer to those who count layers
-    (`multiply_adds`).
+    Linen modules are frozen, and a modified copy would be counted as a second layer by
+    `multiply_adds`.
     """
     before = {name: getattr(module, name) for name in fields}
     try:
@@ -203,5 +204,5 @@ def changed(module: nn.Module, **fields: Any) -> Iterator[None]:
 
 
 def _outputs(layer: nn.Module) -> int:
-    """Weights of one input channel."""
+    """The number of a layer's weights per input channel."""
     return math.prod(layer.kernel_size) * layer.features if isinstance(layer, nn.Conv) else 0

@@ -61,27 +61,29 @@ def markdown(constructors: Mapping[str, str]) -> str:
     """The table of all networks in Markdown.
 
     Args:
-      constructors: which function of an official repository makes a network, by its name.
+      constructors: the constructors of the official repositories, by the network's name.
     """
-    rows = sorted(map(row, registry.names()), key=lambda each: (each.image_size, _order(each.name)))
+    rows = sorted(
+        map(row, registry.names()), key=lambda network: (network.image_size, _order(network.name))
+    )
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    for each in rows:
-        features = ", ".join("x".join(map(str, shape)) for shape in each.features)
+    for network in rows:
+        features = ", ".join("x".join(map(str, shape)) for shape in network.features)
         cells = (
-            f"`{each.name}`",
-            constructors.get(each.name, ""),
-            f"{each.image_size}x{each.image_size}, {each.num_classes} classes",
-            f"{each.parameters:,}",
-            f"{each.multiply_adds:,}",
+            f"`{network.name}`",
+            constructors.get(network.name, ""),
+            f"{network.image_size}x{network.image_size}, {network.num_classes} classes",
+            f"{network.parameters:,}",
+            f"{network.multiply_adds:,}",
             features,
-            str(each.embedding),
+            str(network.embedding),
         )
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
 
 def _order(name: str) -> list:
-    """resnet8 before resnet20."""
+    """Sort key of a name: numbers in it compare as numbers, so resnet8 comes before resnet20."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 

@@ -1,7 +1,7 @@
-"""Networks that learn together and are more than a `Cohort`: ONE, OKDDip and CL-ILR.
+"""Cohorts with additional modules for online distillation: ONE, OKDDip and CL-ILR.
 
-Checked against MCL-OKD models/one_*.py, okddip_*.py and cl_ilr_*.py. What is computed in addition
-(gate, attention, their weighted sums) is in float32 at least, as logits are.
+Checked against MCL-OKD models/one_*.py, okddip_*.py and cl_ilr_*.py. Gates, attention and their
+weighted sums are computed in float32 at least, as logits are.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class PeerOutputs(NamedTuple):
     """The result of a `PeerAttentionCohort` of P peers and a leader.
 
     Attributes:
-      networks: the outputs of every network; the last one is the leader, the student to be kept.
-      targets: `[B, P, num_classes]`, for each peer the logits that it is to learn from.
+      networks: the outputs of every network; the last one is the leader, the student.
+      targets: `[B, P, num_classes]`, the target logits of each peer.
     """
 
     networks: tuple[Outputs, ...]
@@ -76,11 +76,11 @@ class PeerOutputs(NamedTuple):
 
 
 class PeerAttentionCohort(Cohort):
-    """OKDDip: peers with targets of their own, weighted by attention, and a group leader.
+    """OKDDip: peers with individual targets, weighted by attention, and a group leader.
 
-    One linear layer makes a query, another one a key, from any peer's embedding (`query`, `key`, an
-    eighth of its size, no bias). The target of a peer is the sum of all peers' logits, its own
-    included, weighted by the softmax of its query times their keys.
+    Two linear layers without bias (`query`, `key`) project the peers' embeddings to an eighth of
+    their size. The target of a peer is the sum of all peers' logits, including the peer itself,
+    weighted by the softmax of the products of its query and all keys.
 
     Source: Chen et al. 2020, section 3.
     """
@@ -115,19 +115,18 @@ class PeerAttentionCohort(Cohort):
 
 
 def _weighted_sum(formula: str, weights: jax.Array, outputs) -> jax.Array:
-    logits = jnp.stack([each.logits for each in outputs], axis=1)
+    logits = jnp.stack([output.logits for output in outputs], axis=1)
     # The default precision of some devices is below float32.
     return jnp.einsum(formula, weights, logits, precision=jax.lax.Precision.HIGHEST)
 
 
 class TreeCohort(nn.Module):
-    """CL-ILR: networks as the leaves of a tree whose gradients are averaged where it splits.
+    """CL-ILR: networks that share a tree of stages, with gradients averaged at its splits.
 
-    The stem and the first stages are shared by all networks (`trunk`), the next ones by pairs of
-    them (`pair_i`), and every network has the other stages and the classifier of its own
-    (`network_i`). Behind a shared part with n branches the gradient is divided by n, so that the
-    depth of sharing does not change the size of the updates. An odd last network is a pair of its
-    own.
+    The stem and the first stages are shared by all networks (`trunk`), the following stages by
+    pairs (`pair_i`); the remaining stages and the classifier are not shared (`network_i`). The
+    gradient into a shared part with n branches is divided by n, so that the depth of sharing does
+    not change the size of the updates. With an odd number of networks, the last pair has one.
 
     Source: Song and Chai 2018, section 3 (multiple heads, sharing of intermediate-level
     representations, backpropagation rescaling).
@@ -136,8 +135,8 @@ class TreeCohort(nn.Module):
       networks: networks of one architecture.
       shared_stages: how many stages all networks share. MCL-OKD's VGG-16 has 3.
       pair_stages: how many stages after these every pair shares.
-      trunk_divisor: what the gradient behind the trunk is divided by; None is the number of pairs.
-        The official code divides by 2, whatever their number.
+      trunk_divisor: divisor of the gradient into the trunk; None for the number of pairs. The
+        official code divides by 2, whatever the number of pairs.
     """
 
     networks: tuple[nn.Module, ...]
@@ -164,18 +163,18 @@ class TreeCohort(nn.Module):
         outputs = []
         for index, pair in enumerate(pairs):
             middle = pair[0].clone(parent=self, name=f"pair_{index}")
-            own = middle(x, train, start=first, stop=second).features
-            y = divide_gradient(own[f"stage{second}"], len(pair))
+            pair_features = middle(x, train, start=first, stop=second).features
+            y = divide_gradient(pair_features[f"stage{second}"], len(pair))
             for network in pair:
                 network = network.clone(parent=self, name=f"network_{len(outputs)}")
                 result = network(y, train, start=second)
-                outputs.append(result._replace(features=shared | own | result.features))
+                outputs.append(result._replace(features=shared | pair_features | result.features))
         return tuple(outputs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def divide_gradient(x: jax.Array, branches: int) -> jax.Array:
-    """`x` itself; gradients that pass it backwards are divided by `branches`."""
+    """The identity, whose gradient is divided by `branches`."""
     del branches
     return x
 

@@ -71,7 +71,7 @@ def places(
     """
     counts, last = [*blocks, *[blocks[-1]] * extra_stages], len(blocks)
     halved = last - 1 if halved is None else halved
-    found: dict[int, list[Place]] = {}
+    places_by_stage: dict[int, list[Place]] = {}
     dilation = 1
     for number, count in enumerate(counts, start=1):
         begins = 1 < number <= last
@@ -85,5 +85,5 @@ def places(
                 widens=first and (dilated or (widens and number == 1)),
                 dilations=(before if first else dilation, dilation),
             )
-            found.setdefault(number, []).append(place)
-    return found
+            places_by_stage.setdefault(number, []).append(place)
+    return places_by_stage

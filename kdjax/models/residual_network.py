@@ -107,18 +107,18 @@ class ResidualNetwork(StagedNetwork):
         stem = Link(("stem_conv",), ("stem_bn",))
         if not kind.preactivation:  # that would read it through a second BatchNorm
             padding = self.shortcut in PADDINGS
-            readers = kind.reads_and_writes(first).reads
+            consumers = kind.reads_and_writes(first).reads
             stem = stem._replace(
-                consumers=readers[:1] if padding else readers,
+                consumers=consumers[:1] if padding else consumers,
                 shared=padding or not first.reshapes,
             )
-        blocks = [link for each in (first, *others) for link in kind.links(each, self.shortcut)]
+        blocks = [link for place in (first, *others) for link in kind.links(place, self.shortcut)]
         return (stem, *blocks)
 
     @nn.nowrap
     def residual_groups(self) -> tuple[ResidualGroup, ...]:
         if self.shortcut in PADDINGS:
             return ()  # channels of one sum are channels of the next
-        every = itertools.chain(*self._places().values())
-        blocks = map(_BLOCKS[self.block].reads_and_writes, every)
+        all_places = itertools.chain(*self._places().values())
+        blocks = map(_BLOCKS[self.block].reads_and_writes, all_places)
         return group_blocks("stem_conv", blocks, norms=(), consumers=("classifier",))

@@ -1,4 +1,4 @@
-"""Heads over all stages of a network: MixSKD's self-teacher and L-MCL's aggregator of logits."""
+"""Modules over all stages of a network: MixSKD's self-teacher, L-MCL's logit aggregator."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from kdjax.numerics import accumulation_dtype
 
 
 class SelfTeacher(nn.Module):
-    """Last feature maps of a network and its branches, `[B, H, W, C]` each, to one `[B, classes]`.
+    """Maps the last feature maps `[B, H, W, C]` of a network and its branches to `[B, classes]`.
 
-    The maps one behind the other on the channels, a 1x1 convolution without bias to C channels,
-    average pooling, a linear classifier. Nothing in it is nonlinear, so the logits of interpolated
-    maps, `lam * maps + (1 - lam) * maps[order]`, are the interpolated logits: MixSKD's ensemble
-    logits of a mixed pair of images need no second pass.
+    Concatenation along the channels, a 1x1 convolution without bias to C channels, average pooling,
+    a linear classifier. All of it is linear, so the logits of interpolated maps,
+    `lam * maps + (1 - lam) * maps[order]`, are the interpolated logits: MixSKD's ensemble logits of
+    a mixed pair of images need no second forward pass.
 
     Source: Yang et al. 2022 (MixSKD), section 3; `ResNet_Final_Auxiliary_Classifer` in Self-KD-Lib
     models/resnet_mixskd.py and models/resnet_imagenet_mixskd.py.
@@ -73,7 +73,7 @@ class SelfTaught(Branched):
     ) -> SelfTaughtOutputs:
         """Images `[B, H, W, C]` to all outputs; arguments as of `Branched`."""
         backbone, branches = super().__call__(images, train, freeze_backbone=freeze_backbone)
-        maps = [last_map(each) for each in (*branches.values(), backbone)]
+        maps = [last_map(outputs) for outputs in (*branches.values(), backbone)]
         teacher = SelfTeacher(self.network.num_classes, self.network.dtype, name="self_teacher")
         return SelfTaughtOutputs(backbone, branches, teacher(maps))
 
@@ -84,15 +84,15 @@ def self_taught(network: StagedNetwork) -> SelfTaught:
 
 
 def last_map(outputs: Outputs) -> jax.Array:
-    """The feature map of the last stage that was run."""
+    """The feature map of the last computed stage."""
     return list(outputs.features.values())[-1]
 
 
 class StageAggregator(nn.Module):
-    """The logits of all S stages of one network, weighted by what their embeddings say.
+    """The sum of the logits of all S stages of one network, weighted by attention.
 
-    The embeddings one behind the other, a hidden layer of one embedding's size, ReLU, a linear
-    layer to one number per stage, softmax.
+    The weights are computed from the embeddings: concatenation, a hidden layer of the size of one
+    embedding, ReLU, a linear layer to one number per stage, softmax.
 
     Source: L-MCL; `Aggregator` in L-MCL models/aggregator.py, whose `proj_head_i.0` and
     `proj_head_i.2` are `hidden` and `output` of network i here.
@@ -105,9 +105,9 @@ class StageAggregator(nn.Module):
 
     @nn.compact
     def __call__(self, embeddings: Sequence[jax.Array], logits: Sequence[jax.Array]) -> jax.Array:
-        """Embeddings `[B, D]` and logits `[B, num_classes]` of every stage to logits of the same.
+        """Embeddings `[B, D]` and logits `[B, num_classes]` of every stage to `[B, num_classes]`.
 
-        Embeddings of different sizes are fine; the last one's size is that of the hidden layer.
+        Embeddings may differ in size; the size of the last one is that of the hidden layer.
         """
         x = jnp.concatenate(embeddings, axis=-1)
         hidden = embeddings[-1].shape[-1]
@@ -121,7 +121,7 @@ class StageAggregator(nn.Module):
 class StageProjections(nn.Module):
     """L-MCL's meta network: a linear layer for every stage of every network.
 
-    What it makes of the stages' embeddings is compared by `losses.layer_weights`.
+    `losses.layer_weights` compares its projections of the stages' embeddings.
 
     Source: L-MCL; `LossWeightNetwork` in L-MCL models/meta_network.py, whose `proj.i.k` is
     `network_i_stage(k + 1)` here.
@@ -134,15 +134,15 @@ class StageProjections(nn.Module):
 
     @nn.compact
     def __call__(self, embeddings: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
-        """Embeddings `[B, D]` by network and stage to projections `[B, features]` of the same."""
-        found = []
+        """Embeddings `[B, D]` by network and stage to projections `[B, features]`, likewise."""
+        projections = []
         for index, stages in enumerate(embeddings):
-            found.append([])
+            projections.append([])
             for stage, x in enumerate(stages, start=1):
                 dtype, name = accumulation_dtype(x.dtype), f"network_{index}_stage{stage}"
                 dense = layers.dense(x.shape[-1], self.features, dtype=dtype, name=name)
-                found[-1].append(dense(x))
-        return found
+                projections[-1].append(dense(x))
+        return projections
 
 
 register_form("mixskd", self_taught)

@@ -87,15 +87,15 @@ class WideResNet(StagedNetwork):
     def filter_links(self) -> tuple[Link, ...]:
         kind, blocks = PreActivationBlock, list(itertools.chain(*self._places().values()))
         stem = Link(("stem_conv",), ("",))
-        if blocks[0].reshapes:  # everything that reads the stem does so through one BatchNorm
+        if blocks[0].reshapes:  # all readers of the stem share one BatchNorm
             first = kind.reads_and_writes(blocks[0])
             stem = Link(("stem_conv",), first.norms, consumers=first.reads)
-        return (stem, *(link for each in blocks for link in kind.links(each, "convolution")))
+        return (stem, *(link for place in blocks for link in kind.links(place, "convolution")))
 
     @nn.nowrap
     def residual_groups(self) -> tuple[ResidualGroup, ...]:
-        every = itertools.chain(*self._places().values())
-        blocks = map(PreActivationBlock.reads_and_writes, every)
+        all_places = itertools.chain(*self._places().values())
+        blocks = map(PreActivationBlock.reads_and_writes, all_places)
         return group_blocks("stem_conv", blocks, norms=("final_bn",), consumers=("classifier",))
 
     @nn.nowrap

@@ -1,4 +1,4 @@
-"""What a directory of kdjax holds, and which process writes to it."""
+"""The kind of content of a directory, and the lock of the process that writes to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdjax.runs import files, schema
 from kdjax.runs.checkpoints import saved
 from kdjax.runs.console import say
 
-FORMAT = 2  # of directories; those of the first did not say what they hold
+FORMAT = 2  # of directories; format 1 did not record the kind of content
 RUN, IMPORTED, COMPACT = "run", "imported network", "compact network"
 KINDS = (RUN, IMPORTED, COMPACT)
 
@@ -28,32 +28,33 @@ _FIELDS_OF_FORMAT = {"kind": schema.one_of(*KINDS)}
 
 @contextlib.contextmanager
 def claimed(directory: Path, kind: str, flag: str = "--workdir") -> Iterator[None]:
-    """Keeps a directory for what is written to it while the block runs: `locked` and `mark`.
+    """Locks a directory while the block runs, and records the kind of its content.
 
     Args:
-      directory: created if missing.
-      kind: of `KINDS`.
-      flag: what named the directory.
+      directory: the directory; created if missing.
+      kind: one of `KINDS`.
+      flag: the flag that named the directory, for error messages.
 
     Raises:
-      UserError: another process writes there, it holds something else, or it cannot be written to.
+      UserError: another process writes to the directory, it has other content, or it cannot be
+        written to.
     """
     check_kind(directory, kind, flag)
     created = not directory.exists()
     with locked(directory, flag):
-        check_kind(directory, kind, flag)  # what another process has written meanwhile
+        check_kind(directory, kind, flag)  # another process may have written in between
         try:
             mark(directory, kind)
             yield
         except BaseException:
             if created and jax.process_index() == 0:
-                with contextlib.suppress(OSError):  # what failed first is what the user is told
-                    _leave(directory, kind)
+                with contextlib.suppress(OSError):  # the first error is the one to report
+                    _clean_up(directory, kind)
             raise
 
 
-def _leave(directory: Path, kind: str) -> None:
-    """Removes what a failed job has left in a directory that it made; a run is left alone."""
+def _clean_up(directory: Path, kind: str) -> None:
+    """Removes the files of a failed job from a directory that it created, except a run's."""
     if kind != RUN and not saved(directory / "checkpoints"):
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     if os.listdir(directory) == [_FILE]:
@@ -64,16 +65,16 @@ def _leave(directory: Path, kind: str) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path, flag: str = "--workdir") -> Iterator[None]:
-    """Keeps other processes from writing to a directory while the block runs.
+    """Holds an exclusive lock on a directory, while the block runs.
 
-    The system gives the lock back when the process ends, however it ends.
+    The system releases the lock when the process ends, even if it is killed.
 
     Args:
-      directory: created if missing.
-      flag: what named the directory.
+      directory: the directory; created if missing.
+      flag: the flag that named the directory, for error messages.
 
     Raises:
-      UserError: another process writes there, or the directory cannot be made.
+      UserError: another process holds the lock, or the directory cannot be created.
     """
     if jax.process_index() != 0:
         yield
@@ -102,7 +103,7 @@ def _lock(descriptor: int, directory: Path, flag: str) -> None:
 
 
 def mark(directory: Path, kind: str) -> None:
-    """Writes down what a directory holds.
+    """Records the kind of a directory's content in `kdjax.json`.
 
     Raises:
       UserError: the directory cannot be written to.
@@ -113,7 +114,7 @@ def mark(directory: Path, kind: str) -> None:
 
 
 def kind_of(directory: Path) -> str | None:
-    """What a directory holds: of `KINDS`, or None if nothing says so.
+    """The recorded kind of a directory's content, one of `KINDS`, or None without a record.
 
     Raises:
       UserError: it was written by a kdjax with another format, or `kdjax.json` is damaged.
@@ -124,19 +125,20 @@ def kind_of(directory: Path) -> str | None:
             raise _other_format(directory, 1)
         return None
     way_out = "restore it from a copy, or use another directory"
-    found = schema.read_object(path, _FIELDS, way_out)
-    if found["format"] != FORMAT:
-        raise _other_format(directory, found["format"])
+    fields = schema.read_object(path, _FIELDS, way_out)
+    if fields["format"] != FORMAT:
+        raise _other_format(directory, fields["format"])
     return schema.read_object(path, _FIELDS_OF_FORMAT, way_out)["kind"]
 
 
 def check_kind(directory: Path, kind: str, flag: str = "--workdir") -> None:
-    """Checks that a directory is free for what is to be written to it.
+    """Checks that content of a kind may be written to a directory.
 
-    A directory that holds no finished checkpoint yet, for instance because a setting was bad, is.
+    A directory without a finished checkpoint, for instance of a run that failed at its start, is
+    free. Runs may be resumed; imported and compact networks are never overwritten.
 
     Raises:
-      UserError: it holds something else, or an imported or compact network.
+      UserError: the directory is in use, or holds content of another kind.
     """
     present = kind_of(directory)
     if not saved(directory / "checkpoints"):

@@ -1,4 +1,4 @@
-"""Metrics to files: `metrics.jsonl` always, TensorBoard where it is installed."""
+"""Metrics files: `metrics.jsonl`, and TensorBoard events where tensorboardX is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdjax.runs.tensorboard import EventWriter
 
 _MAX_ROW = 2**20  # bytes
 
-# A row as it is written: told without parsing, so that a long file costs little at a resumption.
+# A row in the form that it is written in, matched without parsing: a long file is read fast.
 _ROW = re.compile(
     rb'\{"step": (0|[1-9]\d{0,14})'
     rb'(?:, "[^"\\\x00-\x1f\x7f-\xff]+": -?(?:0|[1-9]\d{0,99})(?:\.\d+)?(?:e[+-]?\d{1,2})?)*\}\n'
@@ -28,9 +28,9 @@ class MetricsWriter:
     """Appends rows keyed by step to `metrics.jsonl`.
 
     Args:
-      workdir: where the file is.
-      step: the step training goes on from; rows of later steps, left by a process that was killed
-        after its last checkpoint, are dropped.
+      workdir: the directory of the file.
+      step: the step from which training continues; rows of later steps, written by a process that
+        was killed after its last checkpoint, are removed.
 
     Raises:
       UserError: the file is damaged or cannot be written.
@@ -38,13 +38,13 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, step: int):
         self._path = workdir / "metrics.jsonl"
-        kept = 0
+        size = 0
         if self._path.exists():
-            kept = sum(len(line) for number, line in _lines(self._path) if number <= step)
+            size = sum(len(line) for number, line in _lines(self._path) if number <= step)
         try:
             with open(self._path, "ab") as file:
-                if kept < file.tell():
-                    file.truncate(kept)
+                if size < file.tell():
+                    file.truncate(size)
         except OSError as error:
             raise files.cannot_write(self._path, error) from error
         self._tensorboard = _tensorboard(workdir, step)
@@ -74,29 +74,29 @@ class MetricsWriter:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out.
+    """The rows of a `metrics.jsonl`, without a last line that was written incompletely.
 
     Raises:
-      UserError: a line is not what was written.
+      UserError: a line is damaged.
     """
     return [json.loads(line) for _, line in _lines(path)] if path.exists() else []
 
 
 def last(path: Path) -> dict[str, float] | None:
-    """The last whole row of a `metrics.jsonl`, or None if there is none.
+    """The last complete row of a `metrics.jsonl`, or None if there is none.
 
     Raises:
-      UserError: a line is not what was written.
+      UserError: a line is damaged.
     """
     lines = collections.deque(_lines(path) if path.exists() else (), maxlen=1)
     return json.loads(lines[0][1]) if lines else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of the file that are whole, and their steps.
+    """The steps and bytes of the complete lines of the file.
 
     Raises:
-      UserError: a line is not what was written.
+      UserError: a line is damaged.
     """
     before, number = -1, 0
     try:
@@ -122,7 +122,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _checked_step(line: bytes) -> int:
-    """The step of a row that is written in another way than `MetricsWriter` does."""
+    """The step of a row that is not in the form that `MetricsWriter` writes."""
     row = schema.checked(schema.parse(line), _FIELDS, "the row")
     schema.checked(row, dict.fromkeys(row, schema.number))
     return row["step"]

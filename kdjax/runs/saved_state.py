@@ -1,4 +1,4 @@
-"""The content of one checkpoint: arrays, metrics and metadata, with the checksums over them."""
+"""The content of a checkpoint: arrays, metrics and metadata, verified by checksums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdjax.errors import UserError
 from kdjax.runs import schema
 from kdjax.runs.schema import Damaged
 
-FORMAT = 2  # of checkpoints; those of the first had no checksums
+FORMAT = 2  # of checkpoints; format 1 had no checksums
 ITEMS = ("metrics", "metadata")  # besides 'state'
 
 _DOCUMENT = {
@@ -30,14 +30,14 @@ _DOCUMENT = {
 
 
 class SavedState(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-      step: its number.
-      tree: nested dicts of numpy arrays.
-      metrics: what it was saved with.
-      metadata: what it was saved with.
-      path: of the checkpoint, for messages.
+      step: the step of the checkpoint.
+      tree: the state, as nested dicts of numpy arrays.
+      metrics: the metrics that it was saved with.
+      metadata: the metadata that it was saved with.
+      path: the path of the checkpoint, for error messages.
     """
 
     step: int
@@ -75,23 +75,23 @@ def document(state: Any, metrics: dict[str, float], metadata: dict[str, Any]) ->
     if bad:
         raise UserError(f"not finite, and not saved: {', '.join(bad[:4])}")
     metadata = json.loads(json.dumps(metadata, allow_nan=False))
-    made = {
+    content = {
         "format": FORMAT,
         "arrays": {name: _array_checksum(array) for name, array in arrays.items()},
         "metrics": _json_checksum(metrics),
         "metadata": metadata,
     }
-    return sealed(made)
+    return sealed(content)
 
 
-def sealed(made: dict[str, Any]) -> dict[str, Any]:
-    """A document with the checksum over itself, in place of one that it has."""
-    rest = {name: value for name, value in made.items() if name != "checksum"}
-    return rest | {"checksum": _json_checksum(rest)}
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A document with a checksum of its other fields added, or replaced."""
+    unsealed = {name: value for name, value in content.items() if name != "checksum"}
+    return unsealed | {"checksum": _json_checksum(unsealed)}
 
 
 def is_finite(array: Any) -> bool:
-    """Whether an array, of any dtype, has neither infinity nor NaN."""
+    """Whether an array of any dtype is free of infinities and NaNs."""
     array = np.asarray(array)
     if not jax.numpy.issubdtype(array.dtype, np.inexact):
         return True
@@ -99,48 +99,48 @@ def is_finite(array: Any) -> bool:
 
 
 def read_documents(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """The items 'metadata' and 'metrics' of the checkpoint in a directory.
+    """Reads the items 'metadata' and 'metrics' of a checkpoint.
 
     Raises:
-      Damaged: they are missing, or not what was saved.
-      UserError: it is of another format.
+      Damaged: an item is missing, or differs from its checksum.
+      UserError: the checkpoint has another format.
     """
-    found = schema.checked(_read_item(path, "metadata"), _DOCUMENT)
-    if sealed(found) != found:
+    stored = schema.checked(_read_item(path, "metadata"), _DOCUMENT)
+    if sealed(stored) != stored:
         raise Damaged("metadata/metadata is not what was saved")
-    if found["format"] != FORMAT:
+    if stored["format"] != FORMAT:
         raise UserError(
-            f"checkpoint {path} is of format {found['format']}, of another kdjax; this one reads "
+            f"checkpoint {path} is of format {stored['format']}, of another kdjax; this one reads "
             f"format {FORMAT}"
         )
     metrics = _read_item(path, "metrics")
-    if _json_checksum(metrics) != found["metrics"]:
+    if _json_checksum(metrics) != stored["metrics"]:
         raise Damaged("metrics/metrics is not what was saved")
-    return found, metrics
+    return stored, metrics
 
 
 def read(checkpointer: ocp.Checkpointer, path: Path) -> SavedState:
-    """Reads a checkpoint and compares it with its checksums.
+    """Reads a checkpoint and verifies its checksums.
 
     Raises:
-      Damaged: it is not what was saved.
-      UserError: it is of another format.
+      Damaged: an array or an item is missing, or differs from its checksum.
+      UserError: the checkpoint has another format.
     """
-    found, metrics = read_documents(path)
+    stored, metrics = read_documents(path)
     args = ocp_args.Composite(state=ocp_args.StandardRestore(fallback_sharding=None))
     try:
         tree = checkpointer.restore(path, args=args).state
-    except Exception as error:  # whatever a damaged file makes of its reader
+    except Exception as error:  # readers of damaged files raise various errors
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Damaged(lines[0]) from error
     arrays = trees.leaves(tree)
-    checksums = found["arrays"]
+    checksums = stored["arrays"]
     for name in sorted(checksums.keys() | arrays.keys()):
         if name not in arrays:
             raise Damaged(f"{name} is missing")
         if name not in checksums or _array_checksum(arrays[name]) != checksums[name]:
             raise Damaged(f"{name} is not what was saved")
-    return SavedState(int(path.name), tree, metrics, found["metadata"], path)
+    return SavedState(int(path.name), tree, metrics, stored["metadata"], path)
 
 
 def _read_item(path: Path, name: str) -> Any:

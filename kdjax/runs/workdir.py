@@ -1,4 +1,4 @@
-"""What a workdir holds besides checkpoints and metrics: the frozen config and the versions."""
+"""The frozen config and the package versions in a run's workdir."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _CONFIG_WAY_OUT = "restore it from a copy, or train in another --workdir"
 
 @contextlib.contextmanager
 def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
-    """Keeps a workdir for a run while the block runs, and writes down what it is: `claim`.
+    """Locks a workdir for a run while the block runs, and writes its config: `claim`.
 
     Raises:
-      UserError: another process writes there, it holds something else or a run of another config,
-        or it cannot be written to.
+      UserError: another process writes to the workdir, it has other content or a run of another
+        config, or it cannot be written to.
     """
     with contents.claimed(workdir, contents.RUN):
         check(workdir, config)
@@ -38,29 +38,30 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a workdir that holds a run of another config, or no run.
+    """Checks that a workdir is free, or holds a run of the same config.
 
-    A run that has saved nothing yet, for instance because a setting was bad, holds nobody's place.
+    A run without a finished checkpoint, for instance because it failed at its start, is replaced.
 
     Raises:
-      UserError: it does; the message names the settings that differ.
+      UserError: the workdir holds something else, or a run of another config; the message names the
+        settings that differ.
     """
     contents.check_kind(workdir, contents.RUN)
     path = workdir / "config.json"
     if path.exists() and saved(workdir / "checkpoints"):
-        found = configs.differences(_read_config(path), configs.plain(config))
-        if found:
+        differences = configs.differences(_read_config(path), configs.plain(config))
+        if differences:
             raise UserError(
                 f"--workdir={workdir} holds a run of another config; different: "
-                f"{', '.join(found)}; use another --workdir, or the run's own settings"
+                f"{', '.join(differences)}; use another --workdir, or the run's own settings"
             )
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Writes what a run's workdir holds, its config and versions.
+    """Writes the config and the package versions of a run to its workdir.
 
     Raises:
-      UserError: the directory cannot be made or written to.
+      UserError: the directory cannot be created or written to.
     """
     if jax.process_index() != 0:
         return
@@ -83,8 +84,8 @@ def read_config(workdir: Path) -> ConfigDict:
     kind = contents.kind_of(workdir)
     path = workdir / "config.json"
     if not path.exists():
-        what = f"a {kind}, not a run" if kind not in (contents.RUN, None) else "no run"
-        raise UserError(f"--workdir={workdir} holds {what} (no config.json); train first")
+        content = f"a {kind}, not a run" if kind not in (contents.RUN, None) else "no run"
+        raise UserError(f"--workdir={workdir} holds {content} (no config.json); train first")
     try:
         return ConfigDict(_read_config(path))
     except UserError:

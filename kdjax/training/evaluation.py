@@ -1,4 +1,4 @@
-"""What was trained, read again: a run's settings, metrics, networks and accuracies."""
+"""Reading and evaluation of trained runs: settings, metrics, networks and accuracies."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from kdjax.training.step import TrainState
 
 
 class Restored(NamedTuple):
-    """A run as one of its checkpoints left it.
+    """A run restored from one of its checkpoints.
 
     Attributes:
-      program: for networks of the checkpoint's shapes.
-      step: of the checkpoint.
-      state: numpy arrays.
+      program: the program for the networks of the checkpoint.
+      step: the step of the checkpoint.
+      state: the training state, as numpy arrays.
     """
 
     program: Program
@@ -36,12 +36,12 @@ class Restored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that was trained, or is being trained, as its workdir holds it.
+    """A run, complete or in progress, as read from its workdir.
 
     Attributes:
-      workdir: its directory.
-      config: its settings.
-      rows: of metrics.jsonl, one per epoch.
+      workdir: the directory of the run.
+      config: the settings of the run.
+      rows: the rows of metrics.jsonl, one per epoch.
     """
 
     workdir: Path
@@ -77,14 +77,14 @@ class Run:
 
 
 def load_run(workdir: str | Path) -> Run:
-    """Reads what a run left in its workdir; its data and checkpoints are read when needed.
+    """Reads a run from its workdir; data and checkpoints are read when they are needed.
 
         run = kdjax.load_run("runs/mcl")
         curve = [row["mean/top1"] for row in run.rows if "mean/top1" in row]
         fit = kdjax.evaluate(run, split="train")["network_0/top1"]
 
     Args:
-      workdir: the directory that was `--workdir` of training.
+      workdir: the directory given as `--workdir` in training.
 
     Raises:
       UserError: the directory holds no run, or a file of it is damaged.
@@ -98,18 +98,18 @@ def evaluate(run: Run, *, split: str = "test", checkpoint: str = "best") -> dict
     """Evaluates all networks and heads of a run on a whole split.
 
     Args:
-      run: of `load_run`. Where its data lies elsewhere now, or devices are others, give it another
-        `config` by `dataclasses.replace`.
-      split: 'test', or 'train': the training images as they are stored, without augmentation.
+      run: a run from `load_run`. If the data have moved or the devices differ, replace its `config`
+        by `dataclasses.replace`.
+      split: 'test', or 'train' for the training images without augmentation.
       checkpoint: 'best' or 'latest'.
 
     Returns:
-      'NAME/top1', 'NAME/top5' (with more than 5 classes) and 'NAME/cross_entropy' of everything
-      that the method predicts, 'mean/top1' of the networks, and 'step' and 'epoch' of the
+      'NAME/top1', 'NAME/top5' (with more than 5 classes) and 'NAME/cross_entropy' of every
+      prediction of the method, 'mean/top1' of the networks, and 'step' and 'epoch' of the
       checkpoint. Accuracies are fractions.
 
     Raises:
-      UserError: another split or checkpoint than these, or one that cannot be read.
+      UserError: an unknown split or checkpoint, or one that cannot be read.
     """
     if split not in ("train", "test"):
         raise UserError(f"split={split!r} is unknown; use 'train' or 'test'")
@@ -122,7 +122,7 @@ def evaluate(run: Run, *, split: str = "test", checkpoint: str = "best") -> dict
 
 
 def measure(program: Program, state: TrainState, split: str = "test") -> dict[str, float]:
-    """`Program.evaluate` of numpy arrays."""
+    """`Program.evaluate` for a state of numpy arrays."""
     constants = program.feed.constants(split)
     return program.evaluate(program.parallel.replicate(state), constants, split=split)
 

@@ -1,4 +1,4 @@
-"""Whether a state is finite, told on the device."""
+"""Check on the device that a training state is finite."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PARAMS = "params/"
 
 
 def not_finite(state: TrainState) -> list[str]:
-    """What of a state is infinite or NaN: the paths of its arrays.
+    """The paths of a state's arrays with infinities or NaNs.
 
-    Of parameters the squares are looked at: norms, variances and weight decay compute with them,
-    and parameters that large have lost all that was learned.
+    Parameters are squared first: norms, variances and weight decay compute their squares, which
+    must not overflow.
 
     Args:
-      state: device arrays, replicated where there are several devices.
+      state: the training state on the devices, replicated.
     """
     arrays = {
         path: leaf

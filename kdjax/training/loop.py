@@ -1,4 +1,4 @@
-"""The loop: epoch after epoch, with evaluation, metrics, checkpoints and preemption."""
+"""The training loop: epochs with evaluation, metrics, checkpoints and preemption."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from kdjax.training.preemption import Preemption
 from kdjax.training.program import Program, network_names
 from kdjax.training.step import TrainState
 
-_SHOWN = 4  # names of what is not finite
+_SHOWN = 4  # names in a message about values that are not finite
 
 
 def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
-    """Trains to `config.epochs`, going on from the workdir's latest checkpoint.
+    """Trains to `config.epochs`, resuming from the workdir's latest checkpoint.
 
     Args:
-      program: as the run starts.
-      workdir: claimed by this process.
-      hooks: asked in this order.
+      program: the program of a run without checkpoints.
+      workdir: the run's directory, locked by this process.
+      hooks: the hooks, called in this order.
 
     Returns:
       The evaluation metrics of the last epoch.
 
     Raises:
-      UserError: a workdir that cannot be used; a loss that is not finite.
-      Preempted: SIGTERM came; the state was saved.
+      UserError: the workdir cannot be used, or a loss is not finite.
+      Preempted: a signal ended the training; the state was saved.
     """
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
     program, step, state = resumption.start(program, workdir, checkpoints)
@@ -53,7 +53,7 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
 
 
 class _Loop:
-    """Epoch after epoch; what is here runs on the host between dispatches."""
+    """The state of the loop on the host, between dispatches to the devices."""
 
     def __init__(
         self,
@@ -79,11 +79,13 @@ class _Loop:
         for epoch in range(step // per_epoch, config.epochs):
             state, row = self._epoch(state, epoch, step)
             step, done = (epoch + 1) * per_epoch, epoch + 1
-            self._refuse(step, not_finite(state))
+            self._check_finite(step, not_finite(state))
             metrics = None
             if done % config.evaluation.every_epochs == 0 or done == config.epochs:
                 metrics = self._evaluate(state)
-                self._refuse(step, [n for n, value in metrics.items() if not np.isfinite(value)])
+                self._check_finite(
+                    step, [n for n, value in metrics.items() if not np.isfinite(value)]
+                )
                 row |= metrics
             may_be_best = self._report(state, row, done, evaluated=metrics is not None)
             self._write(row)
@@ -107,16 +109,16 @@ class _Loop:
     def _report(
         self, state: TrainState, row: dict[str, float], epoch: int, *, evaluated: bool
     ) -> bool:
-        """Adds to an epoch's row what the hooks report.
+        """Adds the hooks' metrics to the row of an epoch.
 
         Args:
-          state: at the end of the epoch.
-          row: of the metrics files.
-          epoch: counted from 1.
-          evaluated: whether the epoch is evaluated; further parameters are then, too.
+          state: the state at the end of the epoch.
+          row: the row of the metrics files, which is changed in place.
+          epoch: the epoch, counted from 1.
+          evaluated: whether the epoch is evaluated; the reports' other parameters then are as well.
 
         Returns:
-          Whether the epoch may be the best one.
+          Whether the epoch's checkpoint may become the best one.
         """
         may_be_best = True
         for hook in self.hooks:
@@ -132,7 +134,7 @@ class _Loop:
         return may_be_best
 
     def _change(self, state: TrainState, epoch: int) -> TrainState:
-        """The state that training goes on with; `program` is the one that it is of."""
+        """Applies the hooks' changes of the program, and returns the state of the new one."""
         for hook in self.hooks:
             change = hook.change(self.program, state, epoch)
             if change is not None:
@@ -142,7 +144,7 @@ class _Loop:
         return state
 
     def _epoch(self, state, epoch: int, step: int):
-        """One epoch, or what is left of it; returns the state and the means of its metrics."""
+        """Trains to the end of an epoch; returns the state and the means of the metrics."""
         per_epoch, per_step = self.program.steps_per_epoch, self.program.feed.images_per_step
         first = step - epoch * per_epoch
         progress = Progress(epoch + 1, per_epoch * per_step, first * per_step)
@@ -151,14 +153,14 @@ class _Loop:
         try:
             for steps, batch in batches:
                 state, metrics = self.program.train_steps(state, self.train_constants, batch)
-                # The device works on this dispatch while the host looks at the one before.
+                # The host reads the previous dispatch while the device computes this one.
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps
                 progress.advance(steps * per_step)
-                # At the epoch's end there is a row to write and an evaluation to make first.
+                # At the end of an epoch, evaluation and the row of metrics come first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
-                    self._refuse(step, not_finite(state))
+                    self._check_finite(step, not_finite(state))
                     self._save(step, state, {})
                     self.checkpoints.wait()
                     self.preemption.stop(step)
@@ -178,7 +180,7 @@ class _Loop:
         }
 
     def _collect(self, rows: list, pending) -> None:
-        """Fetches the metrics of a dispatch and refuses those that are not finite."""
+        """Fetches the metrics of a dispatch, and raises `UserError` if they are not finite."""
         if pending is None:
             return
         first_step, metrics = pending
@@ -187,11 +189,11 @@ class _Loop:
         steps = [int(flags.argmax()) for flags in bad.values() if flags.any()]
         if steps:
             at = min(steps)
-            self._refuse(first_step + at, [name for name, flags in bad.items() if flags[at]])
+            self._check_finite(first_step + at, [name for name, flags in bad.items() if flags[at]])
         rows.append(metrics)
 
-    def _refuse(self, step: int, names: Sequence[str]) -> None:
-        """Raises `UserError` if anything, of these names, is not finite at a step."""
+    def _check_finite(self, step: int, names: Sequence[str]) -> None:
+        """Raises `UserError` that names the values that are not finite at a step, if any."""
         if not names:
             return
         self.checkpoints.wait()
@@ -205,7 +207,7 @@ class _Loop:
         )
 
     def _write(self, row: dict[str, float]) -> None:
-        """Writes an epoch's row to the metrics files, and a line of it for the user."""
+        """Writes an epoch's row to the metrics files, and prints a summary of it."""
         if self.writer is not None:
             self.writer.write(row)
         evaluation = self.program.method.evaluation

@@ -38,7 +38,7 @@ def register_optimizer(name: str) -> Callable[[Optimizer], Optimizer]:
 def register_schedule(name: str) -> Callable[[ScheduleOf], ScheduleOf]:
     """Registers `(config, steps_per_epoch) -> (step -> learning rate)` by name.
 
-    A function that refuses its settings raises `UserError`: it is also called to check a config.
+    The function raises `UserError` for invalid settings; it is also called to check a config.
     """
     return lambda schedule: SCHEDULES.add(name, schedule)
 
@@ -47,7 +47,7 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Schedule:
     """`config.optimizer`'s learning rate as a function of the step.
 
     Raises:
-      UserError: unknown schedule, or settings that make none.
+      UserError: an unknown schedule or invalid settings.
     """
     settings = config.optimizer
     schedule = SCHEDULES[settings.schedule](config, steps_per_epoch)
@@ -64,11 +64,10 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Schedule:
 def create(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimizer that `config.optimizer` names.
 
-    With a `config.optimizer.clip_norm`, gradients whose norm over all parameters is larger are
-    first scaled down to it.
+    With `config.optimizer.clip_norm`, gradients are first clipped to this global norm.
 
     Raises:
-      UserError: unknown optimizer or schedule, or settings that make none.
+      UserError: an unknown optimizer or schedule, or invalid settings.
     """
     settings = config.optimizer
     tx = OPTIMIZERS[settings.name](settings, learning_rate(config, steps_per_epoch))
@@ -78,20 +77,20 @@ def create(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransforma
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` unless `config.optimizer` makes an optimizer; nothing is computed."""
+    """Raises `UserError` if `config.optimizer` is invalid; nothing is computed."""
     create(config, steps_per_epoch=1)
 
 
 def matrices(params: Any) -> Any:
-    """True for parameters of two dimensions or more: not for biases and those of norms."""
+    """A mask that is True for parameters of two or more axes: not for biases and norms."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 @register_optimizer("sgd")
 def sgd(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
-    """SGD as PyTorch's: weight decay joins the gradient before momentum, Nesterov's form after.
+    """SGD with momentum as in PyTorch, with weight decay added to the gradient before momentum.
 
-    Uses `momentum`, `nesterov` and `weight_decay`, which is on all parameters.
+    Uses `momentum`, `nesterov` and `weight_decay`, which applies to all parameters.
     """
     return optax.chain(
         optax.add_decayed_weights(settings.weight_decay),
@@ -103,8 +102,8 @@ def sgd(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransfor
 def adamw(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), as PyTorch's.
 
-    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`, which is on all parameters, as in the
-    algorithm, and multiplied by the learning rate.
+    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`, which applies to all parameters, as in the
+    algorithm, and is multiplied by the learning rate.
     """
     return optax.adamw(
         learning_rate,

@@ -1,4 +1,4 @@
-"""The stages of a run: its teacher is trained first, where it has none, then the run itself."""
+"""The stages of a run: training of its teacher, if it has none, then of the run itself."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kdjax.training.program import Program, build
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """Trains to `config.epochs`, going on from the workdir's latest checkpoint.
+    """Trains to `config.epochs`, resuming from the workdir's latest checkpoint.
 
-    A teacher that is to be trained first is trained in the workdir's subdirectory 'teacher'.
+    If the run trains a teacher, it is trained first, in the workdir's subdirectory 'teacher'.
 
     Returns:
       The evaluation metrics of the last epoch.
 
     Raises:
-      UserError: settings, data or workdir that cannot be used; a loss that is not finite.
-      Preempted: SIGTERM came; the state was saved.
+      UserError: invalid settings, data or workdir, or a loss that is not finite.
+      Preempted: a signal ended the training; the state was saved.
     """
     checks.check(config)
     store.check_trainable(workdir)
@@ -44,7 +44,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 
 def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ...]]:
-    """The program and the hooks of a run, which can be trained to its end."""
+    """The program and the hooks of a run, after all checks that precede training."""
     trained = store.latest_normalization(workdir)
     program, hooks = build(config, workdir, normalization=trained), hooks_of(config)
     program.check_best()
@@ -55,7 +55,7 @@ def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ..
 
 
 def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:
-    """What takes part in the training of a run beside the loop."""
+    """The hooks of a run's training loop."""
     if config.pruning.shrink_epochs:
         return METHOD_REPORT, shrinking.SHRINKING
     return (METHOD_REPORT,)

@@ -1,4 +1,4 @@
-"""The state of training, the pure train step and the evaluation step."""
+"""The training state, and the pure training and evaluation steps."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from kdjax.tree import leaves
 
 
 class TrainState(NamedTuple):
-    """All that training changes. `step` is the only clock."""
+    """The state of training. `step` counts the updates."""
 
     step: jax.Array
     params: Any
@@ -31,12 +31,12 @@ def init_state(
 def step_batch(prepare, seed: int):
     """The function `(constants, batch, step, device) -> batch, key` of one device.
 
-    Batch and key are what `loss` of a method is given at that step. Augmentation derives from
-    `seed`, `step` and the image's place in the global batch, the key from `seed`, `step` and
-    `device`.
+    It returns the batch and the key that the `loss` of a method takes at a step. Augmentation is a
+    function of `seed`, `step` and the image's position in the global batch, the key of `seed`,
+    `step` and `device`.
 
     Args:
-      prepare: of `preprocessing.train_input`.
+      prepare: the input function of training, `preprocessing.train_input`.
       seed: `config.seed`.
     """
 
@@ -53,7 +53,7 @@ def step_batch(prepare, seed: int):
 def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: int):
     """The per-device function `(state, constants, batches) -> state, metrics`.
 
-    `batches` has a leading axis of K steps; metrics come back as `[K]` per name. Gradients, batch
+    `batches` has a leading axis of K steps, as have the metrics, `[K]` per name. Gradients, batch
     statistics and metrics are averaged over the device axis `AXIS`.
     """
 
@@ -79,13 +79,16 @@ def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: 
 
 
 def _averaged(grads: Any, model_state: Any, metrics: Any) -> tuple[Any, Any, Any]:
-    """Means over devices, but of what is equal on all of them: it can be large, and would drift."""
+    """Means over devices, except of constants and memories, which are equal on all devices.
+
+    These can be large, and rounding in the mean would change them.
+    """
     state = leaves(model_state)
-    apart = {
+    per_device = {
         path: leaf for path, leaf in state.items() if not {CONSTANTS, MEMORY} & set(path.split("/"))
     }
-    grads, apart, metrics = jax.lax.pmean((grads, apart, metrics), AXIS)
-    merged = list((state | apart).values())
+    grads, per_device, metrics = jax.lax.pmean((grads, per_device, metrics), AXIS)
+    merged = list((state | per_device).values())
     return grads, jax.tree.unflatten(jax.tree.structure(model_state), merged), metrics
 
 

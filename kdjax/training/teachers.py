@@ -1,4 +1,4 @@
-"""Teachers of a run: named by directory, or trained first in the run's own workdir."""
+"""Teachers of a run: read from a directory, or trained first in the run's workdir."""
 
 from __future__ import annotations
 
@@ -16,56 +16,58 @@ from kdjax.networks import Network, NetworkSpec
 from kdjax.runs import metrics as metric_files
 
 _SUBDIRECTORY = "teacher"
-_ANY = 10  # number of classes, where it does not matter
+_NUM_CLASSES = 10  # of checks that hold for any number of classes
 
 
 def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
-    """The config of the run that trains a run's teacher, or None where none is to be trained.
+    """The config of the run that trains a run's teacher, or None if no teacher is trained.
 
-    It is the run's own with the method `config.teacher.method`, the network
-    `config.teacher.network` and, if given, `config.teacher.epochs` and
-    `config.teacher.learning_rate`. It is not pruned, and starts from random weights.
+    It is a copy of `config` with the method `config.teacher.method`, the network
+    `config.teacher.network` and, if set, `config.teacher.epochs` and
+    `config.teacher.learning_rate`, without pruning, and starting from random weights.
 
     Raises:
       UserError: the teacher would need a teacher itself.
     """
-    wanted = config.teacher.network and not config.teacher.checkpoint
-    if not wanted or not methods.needs_teacher(config):
+    is_trained = config.teacher.network and not config.teacher.checkpoint
+    if not is_trained or not methods.needs_teacher(config):
         return None
-    own = ConfigDict(config.to_dict())
-    own.method = config.teacher.method
-    own.networks = (config.teacher.network,)
-    own.shared_stages = 0
-    own.epochs = config.teacher.epochs or config.epochs
-    own.optimizer.learning_rate = config.teacher.learning_rate or config.optimizer.learning_rate
-    own.teacher = configs.base().teacher
-    own.pruning, own.start = configs.base().pruning, configs.base().start
-    if methods.needs_teacher(own):
+    teacher_config = ConfigDict(config.to_dict())
+    teacher_config.method = config.teacher.method
+    teacher_config.networks = (config.teacher.network,)
+    teacher_config.shared_stages = 0
+    teacher_config.epochs = config.teacher.epochs or config.epochs
+    teacher_config.optimizer.learning_rate = (
+        config.teacher.learning_rate or config.optimizer.learning_rate
+    )
+    teacher_config.teacher = configs.base().teacher
+    teacher_config.pruning, teacher_config.start = configs.base().pruning, configs.base().start
+    if methods.needs_teacher(teacher_config):
         raise UserError(
-            f"config.teacher.method={own.method!r} needs a teacher itself; use 'cross_entropy' or "
-            "'hssakd_teacher'"
+            f"config.teacher.method={teacher_config.method!r} needs a teacher itself; use "
+            "'cross_entropy' or 'hssakd_teacher'"
         )
-    return own.lock()
+    return teacher_config.lock()
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` if the run could not use the teacher that is trained for it first.
+    """Raises `UserError` if the method cannot use the teacher that the run trains.
 
-    The method is built with a teacher without weights, which shows errors before hours of training.
+    The method is built with a teacher without weights, so that errors occur before the training.
     """
     methods.create(
         config,
-        num_classes=_ANY,
+        num_classes=_NUM_CLASSES,
         axis_name=None,
-        train_labels=np.arange(_ANY * config.batch_size) % _ANY,
-        teacher=abstract_teacher(config, _ANY),
+        train_labels=np.arange(_NUM_CLASSES * config.batch_size) % _NUM_CLASSES,
+        teacher=abstract_teacher(config, _NUM_CLASSES),
     )
 
 
 def abstract_teacher(config: ConfigDict, num_classes: int) -> Network:
-    """A network such as the run's teacher, with shapes in place of weights; nothing is read.
+    """The teacher's network with abstract variables; no file is read.
 
-    Where only a checkpoint says what the teacher is, the network is the student's own.
+    If the teacher is given by a checkpoint only, the student's network takes its place.
     """
     joint = config.method == "hssakd_student"
     if config_of_teacher(config) is not None:
@@ -79,7 +81,7 @@ def abstract_teacher(config: ConfigDict, num_classes: int) -> Network:
 
 
 def resolved(config: ConfigDict, workdir: Path | None) -> ConfigDict:
-    """`config`, with the checkpoint of the teacher that was trained in the run's workdir."""
+    """`config` with the path of the teacher's checkpoint, if the run trains its teacher."""
     if workdir is None or config_of_teacher(config) is None:
         return config
     config = ConfigDict(config.to_dict())
@@ -88,12 +90,12 @@ def resolved(config: ConfigDict, workdir: Path | None) -> ConfigDict:
 
 
 def directory(workdir: Path) -> Path:
-    """Where the teacher of a run is trained."""
+    """The directory in which the teacher of a run is trained."""
     return workdir / _SUBDIRECTORY
 
 
 def finished(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the run of `config` in `workdir` has ended: its last epoch is on disk."""
+    """Whether the run of `config` in `workdir` is complete: its last epoch has been saved."""
     row = metric_files.last(workdir / "metrics.jsonl")
     if row is None or row.get("epoch", 0) < config.epochs:
         return False

@@ -1,4 +1,4 @@
-"""What a run's networks are shown at a step: the images, and what is said of each, as a picture."""
+"""A picture of the network inputs of one training step: images with labels and notes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _BREAK = re.compile(r" (?=\+)|(?<!\+) (?![+\d])")
 
 
 class Shown(NamedTuple):
-    """What R rows of a step look like.
+    """The inputs of a step as pictures with captions.
 
     Attributes:
-      pictures: uint8 `[R, H, W, C]`.
-      captions: one per row, in lines.
-      total: how many rows the step has, these included.
+      pictures: uint8 `[R, H, W, C]`, the images of R rows.
+      captions: a caption per row, with line breaks.
+      total: the number of rows of the step.
     """
 
     pictures: np.ndarray
@@ -44,10 +44,10 @@ class Shown(NamedTuple):
 
 
 def write_batch(config: ConfigDict, workdir: Path, *, step: int, limit: int) -> tuple[Path, Shown]:
-    """Writes `workdir/batch.png`, over the one that is there: `shown` as one picture.
+    """Writes the rows of `shown` as one picture to `workdir/batch.png`, replacing it.
 
     Returns:
-      The file, and what is on it.
+      The path of the file, and the rows.
 
     Raises:
       UserError: as `shown`, and if the file cannot be written.
@@ -60,10 +60,10 @@ def write_batch(config: ConfigDict, workdir: Path, *, step: int, limit: int) -> 
 
 
 def save(page: Image.Image, path: Path) -> None:
-    """Writes a PNG file, over the one that is there.
+    """Writes a PNG file, replacing an existing one.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -75,21 +75,21 @@ def save(page: Image.Image, path: Path) -> None:
 
 
 def shown(config: ConfigDict, *, step: int, limit: int) -> Shown:
-    """The first rows that this process's devices are shown at a step, in their order.
+    """The first rows of the network inputs of this process's devices at a step.
 
-    Data, augmentation and random numbers are those of training. Nothing is trained: a teacher that
-    the run would train first, or read, need not be there.
+    Data, augmentation and random numbers are those of training. No network is trained or read, so
+    that the run's teacher need not exist.
 
     Args:
-      config: of the program.
-      step: counted from 0.
-      limit: how many rows at most.
+      config: the config of the run.
+      step: the step, counted from 0.
+      limit: the largest number of rows.
 
     Raises:
-      UserError: settings that make no run, or a step that it does not have.
+      UserError: invalid settings, or a step beyond the end of the run.
     """
     config = ConfigDict(config.to_dict())
-    # One step of one epoch is read, and lies on the host: how steps are sent changes no image.
+    # One step is read on the host; the number of steps per dispatch does not change the images.
     config.update(steps_per_dispatch=1, parallel="pmap")
     program = build(config, with_teacher=False)
     steps = config.epochs * program.steps_per_epoch
@@ -106,7 +106,7 @@ def shown(config: ConfigDict, *, step: int, limit: int) -> Shown:
 
 
 def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
-    """What each device's networks are shown, of as many devices as make `limit` rows."""
+    """The network inputs of the first devices, as many as have `limit` rows together."""
     epoch, first = divmod(step, program.steps_per_epoch)
     batches = program.feed.train(epoch, first)
     try:
@@ -120,9 +120,9 @@ def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
     for index in range(local):
         batch = jax.tree.map(lambda x, i=index: x[i, 0], batches_of_devices)
         device = jax.process_index() * local + index
-        # Not traced: notes may say what was drawn.
-        given = make(constants, batch, np.int32(step), np.int32(device))
-        inputs.append(program.method.inputs(*given))
+        # Not traced, as notes may depend on the drawn values.
+        arguments = make(constants, batch, np.int32(step), np.int32(device))
+        inputs.append(program.method.inputs(*arguments))
         rows += len(inputs[-1].images)
         if rows >= limit:
             break
@@ -130,18 +130,18 @@ def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
 
 
 def pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Normalized images `[R, H, W, C]` as uint8; what is darker or brighter than pixels is cut."""
+    """Denormalizes images `[R, H, W, C]` to uint8, clipped to 0 .. 255."""
     return np.clip(np.rint((images * std + mean) * 255), 0, 255).astype(np.uint8)
 
 
 def captions(inputs: Inputs, class_names: Sequence[str]) -> list[str]:
-    """What is written below each row's picture: its labels, and its note on a line of its own.
+    """The captions of rows: their labels, and their notes on a separate line.
 
-    A weight of 1 is not written, a label of weight 0 is left out.
+    Weights of 1 and labels of weight 0 are omitted.
 
     Args:
-      inputs: R rows; the images are not looked at.
-      class_names: of the data.
+      inputs: the inputs of R rows; the images are not read.
+      class_names: the names of the classes.
 
     Returns:
       R texts such as 'cat' or 'cat: 0.73 + dog: 0.27'.
@@ -161,7 +161,7 @@ def captions(inputs: Inputs, class_names: Sequence[str]) -> list[str]:
 
 
 def sheet(pictures: np.ndarray, texts: Sequence[str], most_columns: int = COLUMNS) -> Image.Image:
-    """Pictures in rows of `most_columns`, each enlarged by a whole factor, its text below.
+    """Arranges pictures in rows of `most_columns`, enlarged by an integer, with texts below.
 
     Args:
       pictures: uint8 `[R, H, W, C]`; of one channel they are gray, of three colored, of another
@@ -196,15 +196,15 @@ def sheet(pictures: np.ndarray, texts: Sequence[str], most_columns: int = COLUMN
 
 
 def _printable(pictures: np.ndarray) -> np.ndarray:
-    """`[R, H, W]` or `[R, H, W, 3]`."""
+    """Pictures as `[R, H, W]` or `[R, H, W, 3]`: the channels of others are side by side."""
     channels = pictures.shape[-1]
     if channels == 3:
         return pictures
-    return np.concatenate([pictures[..., each] for each in range(channels)], axis=2)
+    return np.concatenate([pictures[..., channel] for channel in range(channels)], axis=2)
 
 
 def broken(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """Lines of at most `width`, broken at spaces; longer words, and too many lines, are cut.
+    """Breaks a text at spaces into lines of at most `width`, and truncates what does not fit.
 
     A label stays together with its weight unless both are longer than a line.
 
@@ -232,7 +232,7 @@ def broken(text: str, width: float, length: Callable[[str], float]) -> list[str]
 
 
 def _cut(word: str, width: float, length: Callable[[str], float]) -> str:
-    """The word, or as much of its beginning as fits with dots after it."""
+    """The word, truncated with dots if it is wider than `width`."""
     if length(word) <= width:
         return word
     return next(

@@ -1,4 +1,4 @@
-"""`--job=compact`: a trained network without its zero filters, and what that saves."""
+"""`--job=compact`: removes the zero filters of a trained network, and reports the savings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compact(
     multiple: int = 1,
     recalibrate: int = 0,
 ) -> None:
-    """Writes a network without its zero filters, and prints what went and what that saves.
+    """Writes a network without its zero filters, and prints removed filters and savings.
 
     Args:
       workdir: of a run, or what `kdjax.networks.save` wrote. Of a network with branches the network
@@ -58,24 +58,24 @@ def compact(
         what it should; nothing is written.
     """
     with contents.claimed(output, contents.COMPACT, "--output"):
-        found = load(workdir, network_index, checkpoint).backbone
+        trained = load(workdir, network_index, checkpoint).backbone
         if config is None and store.is_run(workdir):
             config = workdirs.read_config(workdir)
-        network, variables = found.module(), found.variables
+        network, variables = trained.module(), trained.variables
         _check_zeros(network, variables, workdir)
         smaller = compaction.remove_filters(
             network, variables, drop_norms=recalibrate > 0, multiple=multiple
         )
         _check_removed(network, smaller.network, workdir)
-        image_shape = found.spec.input.shape
-        spec = dataclasses.replace(found.spec, compaction=smaller.network.compaction)
+        image_shape = trained.spec.input.shape
+        spec = dataclasses.replace(trained.spec, compaction=smaller.network.compaction)
         result = Network(spec, smaller.variables)
         if recalibrate:
-            batches = training_batches(config, found, recalibrate)
+            batches = training_batches(config, trained, recalibrate)
             again = compaction.recalibrate_batch_norm(smaller.network, smaller.variables, batches)
             result = result._replace(variables=jax.device_get(again))
         else:
-            _check_same(found, result, image_shape)
+            _check_same(trained, result, image_shape)
         source = {
             "workdir": str(workdir),
             "network_index": network_index,
@@ -84,27 +84,29 @@ def compact(
         store.write(output, result, source)
     say(compaction.removal_table(smaller.network, smaller.variables))
     say("")
-    say(cost_table(found, result, image_shape, _rate(network, smaller.network, variables, config)))
+    say(
+        cost_table(trained, result, image_shape, _rate(network, smaller.network, variables, config))
+    )
     say("")
     if recalibrate:
         say(
             "BatchNorm was removed with the filters, and its statistics are new: outputs have "
             "changed, evaluate it"
         )
-    say(f"{found.spec.name}, compact, {found.spec.num_classes} classes: {output}")
+    say(f"{trained.spec.name}, compact, {trained.spec.num_classes} classes: {output}")
 
 
 def cost_table(
     before: Network, after: Network, image_shape: Sequence[int], rate: float | None = None
 ) -> str:
-    """A text table of two networks' sizes and costs, and the second over the first.
+    """A text table of the sizes and costs of two networks, and of their ratios.
 
     Args:
       before, after: the networks.
-      image_shape: `(H, W, C)` of the image that costs are for.
-      rate: of the papers' formula, where that applies to the network.
+      image_shape: the shape `(H, W, C)` of the input image.
+      rate: the pruning rate in the papers' formula, where that applies to the network.
     """
-    pair = [(each.module(), each.variables) for each in (before, after)]
+    pair = [(network.module(), network.variables) for network in (before, after)]
     sizes = [models.parameter_count(variables["params"]) for _, variables in pair]
     macs = [models.multiply_adds(network, image_shape) for network, _ in pair]
     rows = [
@@ -113,7 +115,7 @@ def cost_table(
     ]
     rows += _papers_row(pair[0][0], image_shape, rate)
     for batch_size in BATCH_SIZES:
-        programs = [Program(*each, image_shape, batch_size) for each in pair]
+        programs = [Program(*arguments, image_shape, batch_size) for arguments in pair]
         if batch_size == 1:
             rows += _flops_row(*(program.flops for program in programs))
         rows.append(_latency_row(batch_size, programs))
@@ -133,13 +135,13 @@ def _papers_row(network: Any, image_shape: Sequence[int], rate: float | None) ->
     if rate is None or tuple(image_shape) != (32, 32, 3) or not _official(network):
         return []
     depth = 6 * network.blocks[0] + 2
-    dense, left = accounting.cifar_resnet(depth).macs, accounting.cifar_resnet(depth, rate).macs
+    dense, pruned = accounting.cifar_resnet(depth).macs, accounting.cifar_resnet(depth, rate).macs
     name = f"by the papers' formula, rate {rate:.3g}"
-    return [(name, f"{dense / 1e6:.3f} M", f"{left / 1e6:.3f} M", left / dense)]
+    return [(name, f"{dense / 1e6:.3f} M", f"{pruned / 1e6:.3f} M", pruned / dense)]
 
 
 def _official(network: Any) -> bool:
-    """Whether a network is one that `accounting.cifar_resnet` is about."""
+    """Whether a network has the architecture that `accounting.cifar_resnet` describes."""
     return (
         isinstance(network, models.CifarResNet)
         and (network.block, network.shortcut) == ("basic", "padding")
@@ -157,12 +159,12 @@ def _flops_row(before: float | None, after: float | None) -> list[Row]:
 
 def _latency_row(batch_size: int, programs: Sequence[Program]) -> Row:
     seconds = alternate(programs, rounds=_ROUNDS, budget=_BUDGET)
-    texts = (f"{1e3 * each:.3f} ms" for each in np.min(seconds, axis=0))
+    texts = (f"{1e3 * fastest:.3f} ms" for fastest in np.min(seconds, axis=0))
     return f"latency, batch {batch_size}", *texts, float(np.median(seconds[:, 1] / seconds[:, 0]))
 
 
 def _rate(network: Any, smaller: Any, variables: Any, config: ConfigDict | None) -> float:
-    """The rate that a network was pruned at: what the run says, else the share that is gone."""
+    """The pruning rate of the run's config, or else the fraction of removed filters."""
     if config is not None and config.pruning.method:
         return config.pruning.rate
     masks, total = smaller.compaction.masks, 0
@@ -193,7 +195,7 @@ def _check_removed(network: Any, smaller: Any, workdir: Path) -> None:
 
 
 def _check_same(before: Network, after: Network, image_shape: Sequence[int]) -> None:
-    """Raises `UserError` unless two networks compute the same logits, up to rounding."""
+    """Raises `UserError` if the logits of two networks differ by more than rounding."""
     images = np.random.default_rng(0).normal(size=(4, *image_shape)).astype(np.float32)
 
     def logits(network: Network) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How the process of a command ends: with its status, whatever goes on in other threads."""
+"""Exit of a command's process with its status, even if other threads are still blocked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-_PATIENCE = 5.0  # seconds that threads have for what they do when a command has failed
+_PATIENCE = 5.0  # seconds that threads have to finish after a command has failed
 
 
 def run_and_exit(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
     """Exits with the status of `main(argv)`; 1, after a traceback, if it raises.
 
-    Python waits for threads as it exits. Those of a write that failed may wait for ever:
-    after a failure the process is ended, if they are still there after a while.
+    At exit Python waits for other threads, and those of a failed write may block for ever. After a
+    failure the process is therefore ended if they have not finished after a few seconds.
     """
     try:
         status = main(argv)

@@ -1,4 +1,4 @@
-"""What a trained network predicts of the images of a split, as one picture."""
+"""A picture of a trained network's predictions on images of a split."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def write_predictions(
     arrays = getattr(dataset, split)
     pictures, captions = [], []
     for index in range(min(limit, len(arrays.labels))):
-        found = predict(state.params, state.model_state, constants, np.array([index]))
-        prediction, label = jax.tree.map(lambda x: x[0], fetch(found))
+        results = predict(state.params, state.model_state, constants, np.array([index]))
+        prediction, label = jax.tree.map(lambda x: x[0], fetch(results))
         picture, caption = method.draw(arrays.images[index], prediction, label, dataset.class_names)
         pictures.append(picture)
         captions.append(caption)

@@ -1,4 +1,4 @@
-"""Images in: sources, subsets, the order of an epoch, augmentation, streaming.
+"""Data pipeline: sources, subsets, the order of an epoch, augmentation, streaming.
 
 What is named here is imported when it is first used: worker processes, which decode images, have
 no need of jax.

@@ -82,8 +82,8 @@ def _read(path: Path) -> dict[str, np.ndarray | None]:
         near = difflib.get_close_matches(path.name, names, n=3)
         hint = f"; in that folder: {', '.join(near)}" if near else ""
         raise UserError(f"{path}: no such file; check config.data.source{hint}")
-    wanted = {*_KEYS, *_PAIR_KEYS, *_MASK_KEYS, *_MASK_PAIR_KEYS, _NAMES}
-    return read_members(path, wanted)
+    names_to_read = {*_KEYS, *_PAIR_KEYS, *_MASK_KEYS, *_MASK_PAIR_KEYS, _NAMES}
+    return read_members(path, names_to_read)
 
 
 def _test_file(path: Path) -> Path:

@@ -73,7 +73,7 @@ def load_batches(rows: np.ndarray, load_item: LoadItem, workers: int) -> Generat
 
 @atexit.register
 def _close_unfinished() -> None:
-    """Ends threads and workers while the interpreter is whole."""
+    """Ends threads and workers before the interpreter shuts down."""
     for batches in list(_unfinished):
         if not batches.gi_running:
             batches.close()
@@ -197,7 +197,7 @@ def _work(
     rows: np.ndarray,
     load_item: LoadItem,
 ) -> None:
-    """What a worker process does: loads its rows until all are sent or its parent is gone."""
+    """The main loop of a worker process: loads rows until all are sent or its parent ends."""
     for name in ("SIGINT", "SIGHUP"):  # sent to the whole terminal; the parent ends its workers
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -215,7 +215,7 @@ def _work(
 
 
 def _fill(slot: np.ndarray, row: np.ndarray, load_item: LoadItem) -> Exception | None:
-    """Loads the items of a row into a slot; returns what went wrong."""
+    """Loads the items of a row into a slot; returns the error, if any."""
     try:
         for place, argument in enumerate(row):
             for name, value in load_item(argument).items():

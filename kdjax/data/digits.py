@@ -1,4 +1,4 @@
-"""Handwritten digits: a set that scikit-learn carries, and that needs no download."""
+"""Handwritten digits, a data set included in scikit-learn."""
 
 import base64
 import functools

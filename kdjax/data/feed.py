@@ -1,4 +1,4 @@
-"""What is sent to the devices: indices into resident arrays, or batches of a streamed set."""
+"""Input to the devices: indices into resident arrays, or batches of a streamed data set."""
 
 import math
 from collections.abc import Iterator
@@ -35,15 +35,15 @@ def check_settings(data: ConfigDict) -> None:
 
 
 def images_per_step(config: ConfigDict) -> int:
-    """Images of a global batch: `config.batch_size`, and the partners of every one."""
+    """The number of images in a global batch: `config.batch_size`, and their partners."""
     return config.batch_size * (1 + config.data.partners)
 
 
 def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
     """The largest number of steps per dispatch that fits the device and the data.
 
-    One on CPU, where steps are not looped over (`parallel.scan`) and outlast the host's work by
-    far; elsewhere up to 100, and of streamed sets as many batches as make 256 MiB.
+    It is 1 on CPU, where `parallel.scan` does not loop and a step takes far longer than the host's
+    work; elsewhere it is at most 100, and for streamed sets at most 256 MiB of batches.
     """
     if jax.default_backend() == "cpu":
         return 1
@@ -156,7 +156,7 @@ class Feed:
             reader.close()
 
     def _dispatches(self, first_step: int) -> Iterator[tuple[int, int]]:
-        """(start, stop) of every dispatch that is not done; the cuts do not depend on a restart."""
+        """(start, stop) of the remaining dispatches, the same as in an uninterrupted epoch."""
         start = 0
         for length in self.lengths:
             if start + length > first_step:

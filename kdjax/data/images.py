@@ -73,7 +73,7 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(file: io.BytesIO | Path, where: str) -> Iterator[Image.Image]:
-    """The image, with a `UserError` for all that goes wrong while it is open."""
+    """Opens an image, and turns errors of the block into `UserError`."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             yield image

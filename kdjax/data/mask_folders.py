@@ -97,15 +97,15 @@ def open_mask_folders(folder: str, layout: str = "", ignored: int = 255) -> Sour
         raise UserError(
             f"config.data.layout={layout!r}: folders with masks are {', '.join(LAYOUTS)}"
         )
-    signs = [name for name, each in LAYOUTS.items() if is_directory(root / each.sign)]
+    signs = [name for name, folders in LAYOUTS.items() if is_directory(root / folders.sign)]
     name = layout or next(iter(signs), "")
     if not name or name not in signs:
-        wanted = [LAYOUTS[name]] if name else LAYOUTS.values()
-        raise UserError(f"{root}: has no {', '.join(each.sign for each in wanted)}/ in it")
+        missing = [LAYOUTS[name]] if name else LAYOUTS.values()
+        raise UserError(f"{root}: has no {', '.join(folders.sign for folders in missing)}/ in it")
     known = LAYOUTS[name]
     pairs = {train: known.pairs(root, train) for train in (True, False)}
     names, table = known.classes(root, pairs[True][0][1], ignored)
-    train, test = (_split(root, pairs[each], table) for each in (True, False))
+    train, test = (_split(root, pairs[train], table) for train in (True, False))
     return Source(root.absolute().name, train, test, names)
 
 

@@ -15,7 +15,7 @@ _STATISTICS_IMAGES = 500
 
 
 def class_table(num_classes: int, ignored: int = IGNORED, first: int = 0) -> np.ndarray:
-    """What the values of a mask mean: int16 `[256]`, a class, `IGNORED`, or -1 for nothing.
+    """Lookup table of mask values: int16 `[256]`, a class, `IGNORED`, or -1 if unused.
 
     Args:
       num_classes: N, at most 255.

@@ -1,4 +1,4 @@
-"""What the devices make of a batch before a network sees it: gather, augment, normalize."""
+"""Preprocessing of batches on the devices: gathering, augmentation, normalization."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where images come from: `config.data.source` to a `Source`.
+"""Data sources by name: `config.data.source` to a `Source`.
 
 digits            the 1,797 digits that scikit-learn carries, 32x32x3
 tfds:NAME         a TensorFlow data set prepared as array_record (see `tfds_source`)

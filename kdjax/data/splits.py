@@ -1,4 +1,4 @@
-"""What the sources return and the rest of kdjax.data works on."""
+"""Data sets as sources return them: splits of arrays, or of records decoded one by one."""
 
 from typing import NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ class Records(Protocol):
 
 
 class ArraySplit(NamedTuple):
-    """A split that is held whole.
+    """A split whose images are in one array.
 
     Attributes:
       images: uint8 [N, H, W, C].
@@ -78,7 +78,7 @@ class SubsetRecords:
         return self.records[int(self.indices[index])]
 
     def common_shape(self) -> tuple[int, int, int] | None:
-        """As that of all the records: a subset of unequal images counts as unequal."""
+        """The common shape of all the records, or None, also for a subset of equal images."""
         return self.records.common_shape()
 
 
@@ -86,7 +86,7 @@ def select(split: ArraySplit | RecordSplit, indices: np.ndarray) -> ArraySplit |
     """The images and labels at `indices` [M] of a split, in that order."""
     labels = split.labels[indices]
     if isinstance(split, ArraySplit):
-        more = (None if each is None else each[indices] for each in (split.masks, split.sizes))
+        more = (None if array is None else array[indices] for array in (split.masks, split.sizes))
         return ArraySplit(split.images[indices], labels, *more)
     masks = None if split.masks is None else SubsetRecords(split.masks, indices)
     return RecordSplit(SubsetRecords(split.records, indices), labels, masks)

@@ -248,5 +248,5 @@ def _read_split(prepared: PreparedSet, name: str) -> RecordSplit:
                 encoded += [image for _, image in pairs]
     where = f"{prepared.directory} ({name})"
     stored = EncodedRecords(records, encoded) if in_memory else records
-    whole = np.array(labels, np.int64)
-    return RecordSplit(stored, checked_labels(whole, prepared.num_classes, where))
+    all_labels = np.array(labels, np.int64)
+    return RecordSplit(stored, checked_labels(all_labels, prepared.num_classes, where))

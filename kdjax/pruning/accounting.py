@@ -1,4 +1,4 @@
-"""What pruning saves, by the papers' formula for CIFAR ResNets."""
+"""Savings of pruning, by the papers' formula for CIFAR ResNets."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def cifar_resnet(depth: int, rate: float = 0.0, *, num_classes: int = 10) -> Cos
         raise ValueError(f"depth={depth} is not 6 n + 2, as 20, 32, 44, 56 and 110 are")
     if not 0 <= rate < 1:
         raise ValueError(f"rate={rate} is not in [0, 1)")
-    kept = 1 - rate
+    kept_fraction = 1 - rate
     macs, parameters = 0.0, (WIDTHS[-1] + 1) * num_classes
     channels = 3
     for stage, (width, resolution) in enumerate(zip(WIDTHS, RESOLUTIONS, strict=True)):
-        factors = [kept, kept**2] * blocks
+        factors = [kept_fraction, kept_fraction**2] * blocks
         if stage == 0:
-            factors = [kept, kept**2, kept**2, *factors[2:]]
+            factors = [kept_fraction, kept_fraction**2, kept_fraction**2, *factors[2:]]
         for factor in factors:
             weights = 9 * channels * width * factor
             macs += weights * resolution**2
-            parameters += weights + 2 * width * kept
+            parameters += weights + 2 * width * kept_fraction
             channels = width
     return Cost(macs, parameters)
 

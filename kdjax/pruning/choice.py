@@ -1,4 +1,4 @@
-"""Which filters, or weights, are pruned: from scores to masks."""
+"""Choice of the filters, or weights, to prune: from scores to masks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Masks = dict[str, jax.Array]
 
 
 class Unit(NamedTuple):
-    """What is ranked together within a layer: filters, or the single weights of a kernel.
+    """A set of filters, or of the weights of a kernel, that is ranked within a layer.
 
     Attributes:
-      name: of the group.
-      shape: of its mask: `(C,)` for filters, the kernel's for weights.
-      removed: how many filters an earlier compaction took away.
-      scored: paths of the leaves that the scores come from.
+      name: the name of the group.
+      shape: the shape of the mask: `(C,)` for filters, the kernel's for weights.
+      removed: the number of filters that an earlier compaction removed.
+      scored: paths of the leaves from which the scores are computed.
       masked: paths of the leaves that are multiplied by the mask, broadcast from its last axis.
       score: scored leaves -> (scores, which are exactly zero), both of `shape`.
       settled: paths of leaves that are zeroed where the mask is hard, or in the last epoch, and
@@ -43,7 +43,7 @@ class Unit(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of filters or weights."""
         size = 1
         for length in self.shape:
             size *= length
@@ -51,10 +51,10 @@ class Unit(NamedTuple):
 
 
 def check(plan: Plan, units: Sequence[Unit]) -> None:
-    """Checks that a plan prunes something and leaves no unit empty.
+    """Checks that a plan prunes at least one filter, and not all filters of a unit.
 
     Raises:
-      ValueError: it does not.
+      ValueError: it prunes none, or too many.
     """
     pruned = sum(int(_numbers(plan, pool)[0].max()) for pool in _pools(plan, units))
     if pruned + sum(unit.removed for unit in units) == 0:
@@ -72,35 +72,35 @@ def choose(
     hard: Masks,
     epoch: jax.Array | int,
 ) -> tuple[Masks, Masks]:
-    """The masks after an epoch: what is kept, and what is pruned for good.
+    """The masks of kept and of hard-pruned filters after an epoch.
 
-    Those that are hard already come first, then those that are exactly zero (pruning them changes
-    nothing), then the others in the order of their scores; equal ones in the order of their index.
+    Filters are pruned in this order: those that are hard-pruned already, those that are exactly
+    zero (pruning them has no effect), then the others by ascending score; ties by index.
 
     Args:
-      plan: the settings.
-      units: what there is to prune.
-      leaves: the scored leaves by their paths.
-      hard: what is pruned for good so far, bool of the units' shapes, by their names.
+      plan: the tabulated settings.
+      units: the units to prune.
+      leaves: the scored leaves by path.
+      hard: the masks of hard-pruned filters so far, bool of the units' shapes, by name.
       epoch: index into the plan's tables.
     """
     kept: Masks = {}
-    gone: Masks = {}
+    hard_masks: Masks = {}
     for pool in _pools(plan, units):
         pruned_number, hard_number = (jnp.asarray(n)[epoch] for n in _numbers(plan, pool))
         keys = [_keys(unit, leaves, hard[unit.name], len(pool) > 1) for unit in pool]
         rank = ranks(jnp.concatenate([key.ravel() for key in keys]))
         start = 0
         for unit in pool:
-            of_unit = rank[start : start + unit.size].reshape(unit.shape)
-            gone[unit.name] = hard[unit.name] | (of_unit < hard_number)
-            kept[unit.name] = ~(gone[unit.name] | (of_unit < pruned_number))
+            unit_rank = rank[start : start + unit.size].reshape(unit.shape)
+            hard_masks[unit.name] = hard[unit.name] | (unit_rank < hard_number)
+            kept[unit.name] = ~(hard_masks[unit.name] | (unit_rank < pruned_number))
             start += unit.size
-    return kept, gone
+    return kept, hard_masks
 
 
 def _pools(plan: Plan, units: Sequence[Unit]) -> list[Sequence[Unit]]:
-    """Units that compete with one another."""
+    """Sets of units that are ranked together."""
     return [units] if plan.scope == "global" else [[unit] for unit in units]
 
 
@@ -111,19 +111,19 @@ def _numbers(plan: Plan, pool: Sequence[Unit]):
 
 
 def _keys(unit: Unit, leaves: Mapping[str, jax.Array], hard: jax.Array, across: bool) -> jax.Array:
-    """What a unit is sorted by, of its shape; `across` units, made comparable between them."""
+    """The sort keys of a unit, of its shape; `across` units, scores are normalized per layer."""
     scores, zero = unit.score([leaves[path] for path in unit.scored])
     if scores.shape != unit.shape:
         raise ValueError(
             f"the criterion returned {scores.shape} for {unit.name!r}, not {unit.shape}"
         )
     if across:
-        # Kernels differ in size and scale, and BatchNorm makes the scale meaningless: what counts
-        # is the score beside the layer's others (Molchanov et al. 2017, 1611.06440, divide by the
-        # norm of the layer's scores; with the mean the number of filters does not matter).
+        # Kernels differ in size and scale, and BatchNorm removes the scale: scores are compared
+        # relative to those of the layer (Molchanov et al. 2017, 1611.06440, divide by the norm of
+        # the layer's scores; the mean is independent of the number of filters).
         size = jnp.abs(scores)
-        alive = ~(zero | hard)
-        mean = jnp.sum(size, where=alive) / jnp.maximum(alive.sum(), 1)
+        remaining = ~(zero | hard)
+        mean = jnp.sum(size, where=remaining) / jnp.maximum(remaining.sum(), 1)
         scores = scores / jnp.where(mean > 0, mean, 1)
     scores = jnp.where(zero, jnp.finfo(scores.dtype).min, scores)
     keys = jnp.where(hard, -jnp.inf, scores)

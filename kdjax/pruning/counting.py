@@ -1,4 +1,4 @@
-"""How many filters a rate stands for."""
+"""Rounding of pruning rates to numbers of filters."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def number(
     if counting == "exact":
         return np.floor(size * np.asarray(rate) * fraction + 1e-6).astype(np.int64)
     if counting == "float":
-        kept = np.round(1 - np.asarray(rate, np.float64), 12)
-        return np.trunc(size * (1 - kept) * fraction).astype(np.int64)
+        kept_fraction = np.round(1 - np.asarray(rate, np.float64), 12)
+        return np.trunc(size * (1 - kept_fraction) * fraction).astype(np.int64)
     raise ValueError(f"counting={counting!r} is unknown; use one of {', '.join(COUNTINGS)}")

@@ -1,4 +1,4 @@
-"""Criteria: which filters of a layer matter least.
+"""Criteria: scores of the importance of filters in a layer.
 
 A criterion is a function of a kernel `[..., C]` (at least float32) and the name of its group. It
 returns the scores `[C]` of the filters on the last axis: the smallest are pruned first.

@@ -1,4 +1,4 @@
-"""What the pruning of filters and of weights share: the optax transformation over a plan."""
+"""The optax transformation that prunes filters or weights by a plan."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def pruning_state(opt_state: Any) -> PruningState:
 
 
 def _after(param: jax.Array, step: jax.Array) -> jax.Array:
-    """Where `optax.apply_updates` will put a parameter."""
+    """The parameter after `optax.apply_updates`."""
     return jnp.asarray(param + step).astype(param.dtype)
 
 

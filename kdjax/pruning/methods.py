@@ -34,7 +34,7 @@ BASES = ("sfp", "asfp", "srfp", "asrfp")
 
 
 class Schedules(NamedTuple):
-    """What a method does over the epochs: `filter_pruning(select, **schedules._asdict(), ...)`."""
+    """The schedules of a method: `filter_pruning(select, **schedules._asdict(), ...)`."""
 
     rate: Schedule
     decay: Schedule

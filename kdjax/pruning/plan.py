@@ -1,4 +1,4 @@
-"""The settings of a pruning, tabulated: what every epoch prunes is settled before training.
+"""The settings of pruning, tabulated by epoch before training.
 
 Schedules are evaluated once, on the host, so that rounding, which differs between jit and no jit
 and between kinds of devices, never decides how many filters an epoch prunes.
@@ -18,14 +18,14 @@ SCOPES = ("layer", "global")
 
 
 class Plan(NamedTuple):
-    """What is done when. The arrays have one float64 value per epoch, or one for all epochs.
+    """The settings by epoch. The arrays have one float64 value per epoch, or one for all epochs.
 
     Attributes:
       rate: fraction of the filters that is pruned, `[E]`.
-      decay: what the pruned ones are multiplied by, `[E]`.
-      hard_fraction: fraction of the pruned ones that never returns, `[E]`.
-      every: updates between two prunings.
-      counting: how fractions become numbers.
+      decay: factor by which pruned filters are multiplied, `[E]`.
+      hard_fraction: fraction of the pruned filters that are hard-pruned, `[E]`.
+      every: the number of updates between two prunings.
+      counting: the rounding of fractions to numbers of filters.
       scope: 'layer' or 'global'.
     """
 
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """Length of the tables; later epochs are like the last one."""
+        """Length of the tables; later epochs use the last entry."""
         return len(self.rate)
 
 
@@ -79,23 +79,24 @@ def make(
 
 
 def numbers(plan: Plan, name: str, size: int, removed: int, keep: int) -> tuple[np.ndarray, ...]:
-    """How many of `size` filters every epoch prunes, and how many of these are hard: int32 `[E]`.
+    """The numbers of pruned and of hard-pruned filters in every epoch, int32 `[E]` each.
 
-    A filter that is hard stays so: neither number ever falls below the largest hard one before.
+    Hard-pruned filters stay pruned: neither number is ever smaller than an earlier number of
+    hard-pruned filters.
 
     Args:
-      plan: the settings.
-      name: of the group, for messages.
-      size: number of filters there are.
-      removed: number of filters that an earlier compaction took away.
-      keep: the least number of filters that must be left.
+      plan: the tabulated settings.
+      name: the name of the group, for error messages.
+      size: the number of filters.
+      removed: the number of filters that an earlier compaction removed.
+      keep: the smallest number of filters that must remain.
 
     Raises:
-      ValueError: fewer than `keep` are left.
+      ValueError: fewer than `keep` filters would remain.
     """
-    whole = size + removed
-    pruned = counts.number(whole, plan.rate, counting=plan.counting)
-    hard = counts.number(whole, plan.rate, plan.hard_fraction, counting=plan.counting)
+    dense_size = size + removed
+    pruned = counts.number(dense_size, plan.rate, counting=plan.counting)
+    hard = counts.number(dense_size, plan.rate, plan.hard_fraction, counting=plan.counting)
     hard = np.maximum.accumulate(np.maximum(hard - removed, 0))
     pruned = np.maximum(np.maximum(pruned - removed, 0), hard)
     if pruned.max() > size - keep:

@@ -92,8 +92,8 @@ def cubic(final: float, epochs: int, *, exact_from: float = 1.0) -> Schedule:
     end = _first_epoch(exact_from, epochs)
 
     def at(t):
-        left = 1 - (t + 1) / epochs
-        return _module(t).where(t >= end, final, final * (1 - left**3))[()]
+        remaining = 1 - (t + 1) / epochs
+        return _module(t).where(t >= end, final, final * (1 - remaining**3))[()]
 
     return at
 

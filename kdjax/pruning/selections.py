@@ -50,9 +50,9 @@ def by_pattern(
     arrays = leaves(params)
     kernels = [path for path, leaf in arrays.items() if _is_kernel(leaf)]
     matching(kernels, patterns, "pattern")
-    wanted = {path for pattern in patterns for path in _matched(kernels, pattern, arrays)}
-    unwanted = set(matching(kernels, skip, "skip pattern"))
-    chosen = [path for path in kernels if path in wanted - unwanted]
+    matched = {path for pattern in patterns for path in _matched(kernels, pattern, arrays)}
+    skipped = set(matching(kernels, skip, "skip pattern"))
+    chosen = [path for path in kernels if path in matched - skipped]
     if not chosen:
         raise ValueError("no filter group: every kernel that matches is skipped")
     return [_group(path, arrays, norms) for path in chosen]
@@ -64,7 +64,7 @@ def _is_kernel(leaf: Any) -> bool:
 
 
 def _matched(kernels: Sequence[str], pattern: str, arrays: Mapping[str, Any]) -> list[str]:
-    """The kernels that a pattern matches, of dense layers those that it spells out."""
+    """The kernels that a pattern matches; dense layers only if it spells out their names."""
     matches = matching(kernels, [pattern], "pattern")
     names = pattern.split("/")
 
@@ -84,7 +84,7 @@ def _matched(kernels: Sequence[str], pattern: str, arrays: Mapping[str, Any]) ->
 def official(
     params: Params, *, norms: tuple[str, str] | None = None, filter_axis: int | None = None
 ) -> list[FilterGroup]:
-    """What the papers prune in residual networks: every convolution but the projections.
+    """The selection of the papers in residual networks: all convolutions but the projections.
 
     That is, one by one, every 3x3 convolution of a CIFAR ResNet and every convolution of an
     ImageNet ResNet, the first layer included. Projections (paths that contain 'shortcut'), dense

@@ -1,4 +1,4 @@
-"""The jobs of the command line: one file each, which declares its flags and registers it."""
+"""The jobs of the command line. A file per job declares its flags and registers it."""
 
 from kdjax.cli.jobs import (
     cka,

@@ -1,4 +1,4 @@
-"""What a job of the command line is."""
+"""Jobs of the command line: their type and registry."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Job(NamedTuple):
     """A job of the command line.
 
     Attributes:
-      run: does it, with the parsed flags.
-      help: what it does.
-      flags: that it takes, besides `cli.flags.COMMON`.
-      required: those of them without which it does nothing.
+      run: runs the job with the parsed flags.
+      help: a description for `--help`.
+      flags: the flags of the job, besides `cli.flags.COMMON`.
+      required: those of the flags that must be given.
     """
 
     run: Callable[[FlagValues], None]
@@ -32,7 +32,7 @@ JOBS: Registry[Job] = Registry("job", "--job")
 
 
 def show_accuracies(metrics: dict[str, float]) -> None:
-    """Prints the accuracies among evaluation metrics, a line for each name."""
+    """Prints the accuracies among evaluation metrics, one line per name."""
     for accuracy, label in (("top1", "top-1"), ("miou", "mIoU")):
         end = f"/{accuracy}"
         names = [key.removesuffix(end) for key in metrics if key.endswith(end)]
@@ -45,7 +45,7 @@ def show_accuracies(metrics: dict[str, float]) -> None:
 
 
 def _show_classes(metrics: dict[str, float], prefix: str) -> None:
-    """Prints the overlaps of classes among evaluation metrics, on a line."""
+    """Prints the intersections over union of the classes, on one line."""
     classes = [
         f"{key.removeprefix(prefix)} {100 * value:.2f}"
         for key, value in metrics.items()

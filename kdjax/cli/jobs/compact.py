@@ -1,4 +1,4 @@
-"""`--job=compact`: a trained network without its zero filters."""
+"""`--job=compact`: removes the zero filters of a trained network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECALIBRATE = Flag(
 
 
 def compact(values: FlagValues) -> None:
-    """Writes a network without its zero filters, and says what that saves."""
+    """Writes a network without its zero filters, and prints the savings."""
     from kdjax.cli import compacting
 
     compacting.compact(

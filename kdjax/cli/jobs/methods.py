@@ -10,7 +10,7 @@ from kdjax.runs.console import say
 
 
 def methods(values: FlagValues) -> None:
-    """Prints the table of all methods, those that --config registers included."""
+    """Prints the table of all methods, including those that --config registers."""
     del values
     from kdjax.methods import method_table as table
 

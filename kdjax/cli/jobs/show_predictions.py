@@ -1,4 +1,4 @@
-"""`--job=show-predictions`: a picture of what a run's networks predict of test images."""
+"""`--job=show-predictions`: a picture of a run's predictions on test images."""
 
 from __future__ import annotations
 

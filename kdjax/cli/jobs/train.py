@@ -1,4 +1,4 @@
-"""`--job=train`: trains, going on from the workdir's latest checkpoint."""
+"""`--job=train`: trains a run, resuming from the workdir's latest checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdjax.cli.jobs.base import JOBS, Job, show_accuracies
 
 
 def train(values: FlagValues) -> None:
-    """Trains a run to its last epoch, and shows the accuracies of it."""
+    """Trains a run to its last epoch, and prints the accuracies."""
     from kdjax.training import stages
 
     show_accuracies(stages.train(values.config, Path(values.workdir)))

@@ -39,17 +39,17 @@ def random_erasing(
     height, width = images.shape[1:3]
     keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     numbers = draws.uniform(keys, 3 + 2 * ATTEMPTS)
-    wanted, place = numbers[:, 0], numbers[:, 1:3]
+    draw, position = numbers[:, 0], numbers[:, 1:3]
     parts, ratios = jnp.split(numbers[:, 3:], 2, axis=1)
     parts = height * width * (area[0] + (area[1] - area[0]) * parts)
     ratios = aspect + (1 / aspect - aspect) * ratios
     sides = jnp.stack([jnp.sqrt(parts * ratios), jnp.sqrt(parts / ratios)], axis=-1)
     sides = jnp.round(sides).astype(jnp.int32)  # [B, attempts, (height, width)]
-    whole = np.array([height, width])
-    fits = (sides < whole).all(axis=-1)
+    size = np.array([height, width])
+    fits = (sides < size).all(axis=-1)
     first = jnp.argmax(fits, axis=1)[:, None, None]
     side = jnp.take_along_axis(sides, first, 1, mode="clip")[:, 0]
-    start = draws.choose(place, whole - side + 1)
-    erased = (wanted < probability) & fits.any(axis=1)
+    start = draws.choose(position, size - side + 1)
+    erased = (draw < probability) & fits.any(axis=1)
     mask = draws.rectangles(start, side, height, width) & erased[:, None, None, None]
     return jnp.where(mask, draws.levels(noise_keys, images.shape[1:]), images)

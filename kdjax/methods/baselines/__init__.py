@@ -1,1 +1,1 @@
-"""The methods that the papers compare with."""
+"""Baselines of the papers."""

@@ -1,4 +1,4 @@
-"""The baseline: every network learns from the labels alone."""
+"""The baseline: networks trained with cross entropy only."""
 
 from kdjax.methods import base
 from kdjax.methods.registry import LOGITS, NoSettings, register

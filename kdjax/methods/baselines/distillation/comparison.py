@@ -135,7 +135,7 @@ def layers_of(student: Outputs, teacher: Outputs, names: Sequence[str]) -> list[
 
 def maps_of(layers: Sequence[Layer]) -> tuple[list[jax.Array], list[jax.Array]]:
     """The student's maps, and the teacher's."""
-    return [each.student for each in layers], [each.teacher for each in layers]
+    return [layer.student for layer in layers], [layer.teacher for layer in layers]
 
 
 def _count_stages(outputs: Outputs) -> int:
@@ -146,9 +146,9 @@ def _named(outputs: Outputs, names: Sequence[str], whose: str) -> list[str]:
     """Names of features, 'last' and 'stages' replaced by what they stand for."""
     stages = [name for name in outputs.features if name.startswith("stage")]
     short = {"last": stages[-1:], "stages": stages}
-    found = [each for name in names for each in short.get(name, [name])]
-    for name in found:
+    expanded = [full_name for name in names for full_name in short.get(name, [name])]
+    for name in expanded:
         if name not in outputs.features:
             choice = ", ".join([*outputs.features, *short])
             raise UserError(f"{whose} has no layer {name!r}; choose from {choice}")
-    return found
+    return expanded

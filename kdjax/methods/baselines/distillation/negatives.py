@@ -39,7 +39,7 @@ def by_class(labels: np.ndarray) -> ByClass:
     order = np.argsort(labels, kind="stable")
     start = np.cumsum(count) - count
     place = np.argsort(order)
-    return ByClass(*(jnp.asarray(each, jnp.int32) for each in (order, start, count, place)))
+    return ByClass(*(jnp.asarray(array, jnp.int32) for array in (order, start, count, place)))
 
 
 def draw(
@@ -56,9 +56,9 @@ def draw(
       others: see `by_class`.
       count: how many of other classes.
     """
-    start, own = others.start[labels][:, None], others.count[labels][:, None]
-    places = jax.random.randint(key, (len(labels), count), 0, others.order.shape[0] - own)
-    places += jnp.where(places >= start, own, 0)  # over the image's own class
+    start, own_count = others.start[labels][:, None], others.count[labels][:, None]
+    places = jax.random.randint(key, (len(labels), count), 0, others.order.shape[0] - own_count)
+    places += jnp.where(places >= start, own_count, 0)  # over the image's own class
     return jnp.concatenate([index[:, None], others.order[places]], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What methods have in common whose networks have heads beside their own classifier."""
+"""Methods whose networks have auxiliary heads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,41 +38,49 @@ def method_with_heads(
       UserError: networks are to share stages.
     """
     base.check_nothing_shared(cohort, name)
-    headed = Cohort(tuple(add_heads(each) for each in cohort.networks))
+    headed = Cohort(tuple(add_heads(network) for network in cohort.networks))
 
     def loss(params, model_state, batch, key):
         del key
         labels = batch["label"]
         outputs, model_state = base.train_outputs(headed, params, model_state, batch["image"])
-        found = [terms(each, labels)._asdict() for each in outputs]
-        metrics = {term: jnp.mean(sum(each[term] for each in found)) for term in found[0]}
+        network_terms = [terms(network_outputs, labels)._asdict() for network_outputs in outputs]
+        metrics = {
+            term: jnp.mean(sum(values[term] for values in network_terms))
+            for term in network_terms[0]
+        }
         total = sum(weights.get(term, 1.0) * value for term, value in metrics.items())
-        for each, logits in named_logits(outputs).items():
-            metrics[f"{each}/accuracy"] = jnp.mean(logits.argmax(-1) == labels)
+        for output_name, logits in named_logits(outputs).items():
+            metrics[f"{output_name}/accuracy"] = jnp.mean(logits.argmax(-1) == labels)
         return total, (model_state, metrics)
 
     def predict(params, model_state, images):
         variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
         outputs = headed.apply(variables, images, train=False)
-        found = named_logits(outputs)
+        logits = named_logits(outputs)
         if len(outputs) > 1:
-            found["ensemble"] = sum(each.backbone.logits for each in outputs) / len(outputs)
-        return found
+            logits["ensemble"] = sum(
+                network_outputs.backbone.logits for network_outputs in outputs
+            ) / len(outputs)
+        return logits
 
     return base.cohort_method(headed, loss, predict=predict, **fields)
 
 
 def named_logits(outputs: Sequence[HeadedOutputs]) -> dict[str, jax.Array]:
     """`network_i` and `network_i/HEAD` for every network and each of its heads, `[B, N]` each."""
-    found = {}
-    for index, each in enumerate(outputs):
-        found[f"network_{index}"] = each.backbone.logits
-        found |= {f"network_{index}/{head}": logits for head, logits in head_logits(each).items()}
-    return found
+    logits = {}
+    for index, network_outputs in enumerate(outputs):
+        logits[f"network_{index}"] = network_outputs.backbone.logits
+        logits |= {
+            f"network_{index}/{head}": head_output
+            for head, head_output in head_logits(network_outputs).items()
+        }
+    return logits
 
 
 def head_logits(outputs: HeadedOutputs) -> dict[str, jax.Array]:
     """The logits `[B, N]` of every head of a network."""
     if isinstance(outputs, PyramidOutputs):
         return {"pyramid": outputs.logits}
-    return {name: each.logits for name, each in outputs.branches.items()}
+    return {name: branch.logits for name, branch in outputs.branches.items()}

@@ -56,9 +56,9 @@ def byot(cohort: models.Cohort, settings: Byot) -> base.Method:
 
 def _check_shapes(shapes: list[tuple[int, ...]]) -> None:
     if len(set(shapes)) > 1:
-        found = ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
+        shapes_text = ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
         raise UserError(
-            f"method 'byot' compares last maps, which are {found} in the network and its branches; "
-            "name a network in config.networks whose widths do not depend on the number of blocks, "
-            "such as a ResNet"
+            f"method 'byot' compares last maps, which are {shapes_text} in the network and its "
+            "branches; name a network in config.networks whose widths do not depend on the number "
+            "of blocks, such as a ResNet"
         )

@@ -41,7 +41,7 @@ class Mixup:
     paper="ResNet-18 78.68 (Self-KD-Lib)",
 )
 def mixup(cohort: Cohort, settings: Mixup) -> base.Method:
-    """Networks that learn `losses.mix` of images."""
+    """Networks trained on `losses.mix` of images."""
 
     def mix(images, key):
         mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
@@ -68,7 +68,7 @@ class Cutmix:
     paper="ResNet-18 80.17 (Self-KD-Lib)",
 )
 def cutmix(cohort: Cohort, settings: Cutmix) -> base.Method:
-    """Networks that learn images with a box of other images in them, `losses.cutmix`."""
+    """Networks trained on images with a box of another image, `losses.cutmix`."""
 
     def mix(images, key):
         mixture_key, box_key = jax.random.split(key)
@@ -182,13 +182,14 @@ def _of_mixed_images(cohort: Cohort, mix: _Mix) -> base.Method:
 def _classification(
     outputs: Sequence[Outputs], labels: jax.Array, mixture: Mixture
 ) -> tuple[jax.Array, base.Metrics]:
-    """As `base.classification`, of mixed labels."""
+    """`base.classification` for mixed labels."""
     total = sum(
-        jnp.mean(losses.mixed_cross_entropy(each.logits, labels, mixture)) for each in outputs
+        jnp.mean(losses.mixed_cross_entropy(network_outputs.logits, labels, mixture))
+        for network_outputs in outputs
     )
     metrics, others = {"cross_entropy": total}, jnp.asarray(labels)[mixture.order]
-    for i, each in enumerate(outputs):
-        found = each.logits.argmax(-1)
-        own, partners = jnp.mean(found == labels), jnp.mean(found == others)
-        metrics[f"network_{i}/accuracy"] = mixture.lam * own + (1 - mixture.lam) * partners
+    for i, network_outputs in enumerate(outputs):
+        predicted = network_outputs.logits.argmax(-1)
+        own_accuracy, partners = jnp.mean(predicted == labels), jnp.mean(predicted == others)
+        metrics[f"network_{i}/accuracy"] = mixture.lam * own_accuracy + (1 - mixture.lam) * partners
     return total, metrics

@@ -1,4 +1,4 @@
-"""Methods that are one loss of a network's outputs and the labels.
+"""Methods that consist of one loss of a network's outputs and the labels.
 
 A row is a call of `register_loss`. Networks of the cohort learn each for itself, with the sum of
 their losses. All report 'cross_entropy' of the labels.

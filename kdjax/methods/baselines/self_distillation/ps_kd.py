@@ -1,4 +1,4 @@
-"""PS-KD: labels softened by what the network itself said an epoch ago."""
+"""PS-KD: labels softened by the network's predictions of the previous epoch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def ps_kd(
 def recall(
     memory: jax.Array, index: jax.Array, labels: jax.Array, epoch: int | jax.Array
 ) -> jax.Array:
-    """What was last predicted of images; the label of those that were not yet seen.
+    """The latest predictions of images, or one-hot labels where there are none.
 
     Args:
       memory: `[images, N]` probabilities, zeros for images that were not seen.
@@ -91,8 +91,10 @@ def recall(
       `[B, N]` probabilities.
     """
     past = jnp.asarray(memory)[index]
-    seen = (epoch > 0) & (past.sum(axis=-1, keepdims=True) > 0)
-    return jnp.where(seen, past, jax.nn.one_hot(labels, memory.shape[-1], dtype=past.dtype))
+    has_prediction = (epoch > 0) & (past.sum(axis=-1, keepdims=True) > 0)
+    return jnp.where(
+        has_prediction, past, jax.nn.one_hot(labels, memory.shape[-1], dtype=past.dtype)
+    )
 
 
 def remember(

@@ -71,11 +71,11 @@ def _decoupled(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arr
     logits = jnp.take_along_axis(logits, order, axis=-1)
     target, others = logits[..., 0], logits[..., 1:]
     # Where all others are excluded, q is all zero and the binary distribution is (1, 0).
-    some = included(others).any(axis=-1)
-    log_sum = jax.nn.logsumexp(jnp.where(some[..., None], others, 0.0), axis=-1)
-    log_q = jnp.where(some[..., None], others - log_sum[..., None], -jnp.inf)
-    rest = jnp.where(some, log_sum, -jnp.inf)
-    binary = jax.nn.log_softmax(jnp.stack([target, rest], axis=-1), axis=-1)
+    any_included = included(others).any(axis=-1)
+    log_sum = jax.nn.logsumexp(jnp.where(any_included[..., None], others, 0.0), axis=-1)
+    log_q = jnp.where(any_included[..., None], others - log_sum[..., None], -jnp.inf)
+    log_sum_others = jnp.where(any_included, log_sum, -jnp.inf)
+    binary = jax.nn.log_softmax(jnp.stack([target, log_sum_others], axis=-1), axis=-1)
     return binary, log_q
 
 

@@ -62,7 +62,7 @@ class Separable(nn.Module):
 
 
 class BiFPN(nn.Module):
-    """Maps of all stages to maps of the same resolutions that have seen one another, and logits.
+    """Maps feature maps of all stages to fused maps of the same resolutions, and logits.
 
     First from the last stage to the first (top-down), then back (bottom-up); where maps meet, they
     are summed with learned weights, and `Separable` layers follow.
@@ -113,9 +113,9 @@ class BiFPN(nn.Module):
         x = self._pointwise(maps[-1], maps[-1], f"lateral_top_down{len(maps)}", train)
         pyramid_maps = [x]
         for number in range(len(maps) - 1, 0, -1):
-            own = maps[number - 1]
-            lateral = self._pointwise(own, own, f"lateral_top_down{number}", train)
-            above = self._pointwise(_upsample(nn.relu(x)), own, f"upsample{number}", train)
+            stage_map = maps[number - 1]
+            lateral = self._pointwise(stage_map, stage_map, f"lateral_top_down{number}", train)
+            above = self._pointwise(_upsample(nn.relu(x)), stage_map, f"upsample{number}", train)
             x = self._fuse([lateral, above], f"top_down{number}", train)
             pyramid_maps.insert(0, x)
         return pyramid_maps
@@ -124,19 +124,19 @@ class BiFPN(nn.Module):
     def _bottom_up(self, maps: list[jax.Array], top_down: list, train: bool) -> list[jax.Array]:
         pyramid_maps = [top_down[0]]
         for number in range(2, len(maps) + 1):
-            own = maps[number - 1]
-            inputs = [self._pointwise(own, own, f"lateral_bottom_up{number}", train)]
+            stage_map = maps[number - 1]
+            inputs = [self._pointwise(stage_map, stage_map, f"lateral_bottom_up{number}", train)]
             if number < len(maps):
                 inputs.append(nn.relu(top_down[number - 1]))
             below = _downsample(nn.relu(pyramid_maps[-1]))
-            inputs.append(self._pointwise(below, own, f"downsample{number}", train))
+            inputs.append(self._pointwise(below, stage_map, f"downsample{number}", train))
             pyramid_maps.append(self._fuse(inputs, f"bottom_up{number}", train))
         return pyramid_maps
 
     @nn.nowrap
-    def _pointwise(self, x: jax.Array, own: jax.Array, name: str, train: bool) -> jax.Array:
-        """Brings `x` to the channels that the pyramid has where the network has `own`."""
-        features = self.width * own.shape[-1]
+    def _pointwise(self, x: jax.Array, stage_map: jax.Array, name: str, train: bool) -> jax.Array:
+        """Projects `x` to the pyramid's number of channels at the stage of `stage_map`."""
+        features = self.width * stage_map.shape[-1]
         return Pointwise(features, dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
 
     @nn.nowrap
@@ -162,7 +162,7 @@ def _check(maps: list[jax.Array]) -> None:
 
 
 def _upsample(x: jax.Array) -> jax.Array:
-    """The nearest pixel, at twice the resolution."""
+    """Nearest-neighbor upsampling to twice the resolution."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 

@@ -1,4 +1,4 @@
-"""Networks with auxiliary branches: "the remaining stages, once more", after a stage."""
+"""Networks with auxiliary branches: copies of the remaining stages after a stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels taken out of feature maps, put back, and replaced by what they would have added."""
+"""Selection of channels, their return as zeros, and the contribution of constant channels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def widen(y: jax.Array, mask: np.ndarray, cost: int) -> jax.Array:
 
 
 def _multiply(x: jax.Array, places: np.ndarray) -> jax.Array:
-    """Channels moved by a matrix of zeros and ones, which is exact (for finite numbers).
+    """Moves channels by a product with a 0/1 matrix, which is exact for finite values.
 
     XLA gathers single channels slowly on CPUs and TPUs: where the matrix costs less than the
     convolution beside it, it is faster.
@@ -37,7 +37,7 @@ def _multiply(x: jax.Array, places: np.ndarray) -> jax.Array:
 
 
 def of_constant(conv: nn.Conv, kernel: jax.Array, size: Sequence[int]) -> jax.Array:
-    """What a convolution makes of an image of ones of this size, `[H', W', C]`.
+    """The output `[H', W', C]` of a convolution for an image of ones of this size.
 
     That is one of few vectors for each pixel: the sum of the taps that are not on the padding.
 

@@ -1,4 +1,4 @@
-"""Several networks that see the same images, as one module."""
+"""Several networks with the same input, as one module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdjax.models.staged import Hidden
 
 
 class Cohort(nn.Module):
-    """Networks that learn together, of equal or of different architectures.
+    """Jointly trained networks of equal or of different architectures.
 
     The variables of network i are under `network_i`. With `shared_stages = k` the stem and the
     first k stages exist once, under `trunk`, and every network goes on from there: the form in
@@ -79,7 +79,7 @@ def one_architecture(networks: Sequence[nn.Module]) -> bool:
 
 
 def _architecture(network: nn.Module) -> tuple:
-    """What makes a module this network: its class and its fields, but not its place in a parent."""
+    """The identity of a module: its class and its fields, except name and parent."""
     fields = (field.name for field in dataclasses.fields(network))
     values = {name: getattr(network, name) for name in fields if name not in ("parent", "name")}
     return type(network), values

@@ -29,7 +29,7 @@ def _output_pixels(module: nn.Conv | nn.Dense, output: jax.Array) -> int:
 
 
 def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
-    """Multiply-adds of one image `[H, W, C]` through `module(images)`: what the papers' tables say.
+    """Multiply-adds of `module` for one image `[H, W, C]`, as in the papers' tables.
 
     Counts convolutions and fully connected layers, each call once; taps that fall on padding count,
     biases, normalization, pooling and activations do not. (A compiler's figure is lower, because it

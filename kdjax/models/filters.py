@@ -1,4 +1,4 @@
-"""Which convolutions make which channels, and who reads them: what pruning of filters must know."""
+"""The convolutions that compute channels, and the layers that consume them, for filter pruning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Link(NamedTuple):
-    """The filters of a convolution, and the channels that they make.
+    """The filters of a convolution, and the layers that process their channels.
 
     Layers are named by their paths, relative to the network: 'stage1_block0/conv1'.
 
@@ -59,7 +59,7 @@ class ResidualGroup(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What a residual block reads and writes.
+    """The layers with which a residual block reads its input and writes its output.
 
     Attributes:
       name: of the block.

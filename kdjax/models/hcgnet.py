@@ -54,7 +54,7 @@ class Gates(nn.Module):
 
     @nn.nowrap
     def _forget(self, x: jax.Array, train: bool) -> jax.Array:
-        """What is kept of every channel, `[B, H, W, C] -> [B, 1, 1, C]` in (0, 1)."""
+        """The forget gate of every channel, `[B, H, W, C] -> [B, 1, 1, C]` in (0, 1)."""
         context = self._context(x, "forget_context")
         hidden = self._linear(context, x.shape[-1] // self.reduction, "forget_fc1")
         hidden = nn.tanh(self._norm("forget_bn")(hidden, train))
@@ -62,7 +62,7 @@ class Gates(nn.Module):
 
     @nn.nowrap
     def _update(self, x: jax.Array, train: bool) -> jax.Array:
-        """The new information, `[B, H, W, C] -> [B, 1, 1, C]`."""
+        """The update of every channel, `[B, H, W, C] -> [B, 1, 1, C]`."""
         channels = x.shape[-1]
         local = self._context(self._depthwise(x, 1, "local", train), "local_context")
         wide = self._context(self._depthwise(x, 2, "dilated", train), "dilated_context")

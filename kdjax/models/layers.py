@@ -1,4 +1,4 @@
-"""Layers that compute what PyTorch's layers compute, in NHWC."""
+"""Layers with the conventions of PyTorch's, in NHWC."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def average_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Deals the channels out: the first of every group, then the second of every group, ...
+    """Channel shuffle: the first channel of every group, then the second of every group, ...
 
     `[..., C] -> [..., C]`. Source: Zhang et al. 2018 (ShuffleNet), section 3.1;
     `torch.nn.ChannelShuffle`.

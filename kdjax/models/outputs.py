@@ -1,4 +1,4 @@
-"""What every network returns."""
+"""The outputs of networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 
 
 class Outputs(NamedTuple):
-    """The result of one network, whole or stopped early.
+    """The outputs of one network, complete or up to a stage.
 
     Attributes:
       logits: `[B, num_classes]`, float32 (float64 where the network computes in float64), or None

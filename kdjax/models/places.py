@@ -1,4 +1,4 @@
-"""Where residual blocks stand in their network, with their strides and dilations."""
+"""The sequence of residual blocks in a network, with strides and dilations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdjax.errors import UserError
 
 
 class Place(NamedTuple):
-    """Where a block stands in its network.
+    """A block in the sequence of its network.
 
     Attributes:
       name: of the block.
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def halvings(stages: int, stem_stride: int, output_stride: int) -> int:
-    """How many stages halve the resolution, so that the last one is at `output_stride`.
+    """The number of stages that halve the resolution, for a last stage at `output_stride`.
 
     Args:
       stages: of the network, without extra ones.

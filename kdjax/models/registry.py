@@ -54,7 +54,7 @@ class FormEntry(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What is added to a network.
+    """A form: the branches or modules that are added to a network.
 
     Attributes:
       name: of a registered form; '' adds nothing.
@@ -88,7 +88,7 @@ class NetworkName(NamedTuple):
     form: Form = PLAIN
 
     def __str__(self) -> str:
-        """The name that `parse` takes apart."""
+        """The name from which `parse` returns these parts."""
         if not self.form.name:
             return self.network
         entry = FORMS[self.form.name]

@@ -21,7 +21,7 @@ PADDINGS = ("padding", "centered_padding")  # the shortcuts without parameters
 
 
 class ResidualBlock(nn.Module):
-    """What the blocks have in common: layers with the block's settings, and the shortcut.
+    """Base class of the blocks: layers with the block's settings, and the shortcut.
 
     Attributes:
       width: channels of the 3x3 convolutions.
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def shape_changes(self) -> bool:
-        """Whether the block's output has another shape than its input."""
+        """Whether the shapes of the block's input and output differ."""
         return self.stride != 1 or self.widens
 
     @nn.nowrap
@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
 
     @classmethod
     def reads_and_writes(cls, place: Place) -> Block:
-        """What a block of this class, with a convolution as shortcut, reads and writes."""
+        """The reading and writing layers of a block with a convolution as shortcut."""
         shortcut = (f"{place.name}/shortcut_conv",) if place.reshapes else ()
         return Block(
             place.name,

@@ -113,7 +113,7 @@ class ShuffleNetV1(StagedNetwork):
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:
-        """Shuffled channels go to grouped convolutions, so that none has consumers of its own."""
+        """No link has consumers, as grouped convolutions read the shuffled channels."""
         links = [Link(("stem_conv",), ("stem_bn",))]
         for number in range(1, self.num_stages + self.extra_stages + 1):
             for index in range(self.blocks[min(number, self.num_stages) - 1]):

@@ -1,4 +1,4 @@
-"""The part that all networks share: running them whole, or from one stage to another."""
+"""Base class of the networks, which run completely or from one stage to another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class StagedNetwork(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the images that the network was made for. Others do, down to its stride."""
+        """Side of the images that the network is designed for; the minimum is `stride`."""
         return 32
 
     @nn.nowrap
@@ -71,7 +71,7 @@ class StagedNetwork(nn.Module):
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:
-        """Every convolution that may be pruned, and who reads what it makes, in one link each.
+        """The convolutions that may be pruned, one link each, with the consumers of their channels.
 
         None by default: a network without links cannot be made smaller.
         """

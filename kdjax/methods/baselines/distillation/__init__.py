@@ -1,4 +1,4 @@
-"""Distillation from a trained teacher: one method, and a baseline for every way to compare."""
+"""Distillation from a trained teacher: one method, with a baseline per loss."""
 
 from kdjax.methods.baselines.distillation import embeddings, logit_losses, map_losses
 from kdjax.methods.baselines.distillation.comparison import Baseline, Terms, TwoPhases

@@ -1,4 +1,4 @@
-"""Small networks that bring feature maps of a student and its teacher together."""
+"""Adapters between the feature maps of a student and its teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.1)
 
 
 class Regressor(nn.Module):
-    """A student's map brought to the shape of its teacher's: convolution, BatchNorm, maybe ReLU.
+    """Maps a student's map to the shape of the teacher's: convolution, BatchNorm, optional ReLU.
 
     `[B, H_s, W_s, C_s] -> [B, H_t, W_t, C_t]`. At equal resolution the convolution is 1x1; to half
     of it 3x3 at stride 2; to twice of it a transposed one, 4x4; to any other smaller one as large
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A factor back to the map it was made of: `[B, H, W, features] -> [B, H, W, C]`.
+    """Reconstructs a map from its factor: `[B, H, W, features] -> [B, H, W, C]`.
 
     Three 3x3 convolutions with leaky ReLUs. (The official code's transposed convolutions at stride
     1 are convolutions with the kernel turned around.) Source: the second half of `Paraphraser` in

@@ -1,4 +1,4 @@
-"""What all baselines of distillation are made of."""
+"""Building blocks of the distillation baselines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = dict[str, Any]
 
 
 class Terms(NamedTuple):
-    """What a baseline computes for a batch.
+    """The result of a baseline for a batch.
 
     Attributes:
       loss: `[B]`, added to the student's own loss with a weight.
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
 
 class Baseline(nn.Module, kw_only=True):
-    """A loss between a student and its teacher, with what is learned and remembered for it.
+    """A loss between a student and its teacher, with its trained modules and its memory.
 
     It is called in training only: `(student, teacher, batch, key) -> Terms`. Parameters are the
     adapters (regressors, embeddings), which are trained with the student and not used for
@@ -60,13 +60,13 @@ class Baseline(nn.Module, kw_only=True):
 
     @staticmethod
     def constants(train_labels: np.ndarray | None) -> dict[str, Any]:
-        """Arrays of the training split that the baseline finds in its batch."""
+        """Arrays of the training split that are part of the baseline's batch."""
         del train_labels
         return {}
 
 
 class TwoPhases(Baseline, kw_only=True):
-    """A baseline that begins with a phase of its own, of `Terms.first` alone.
+    """A baseline with a first phase that trains `Terms.first` only.
 
     As in RepDistiller, each phase has its own optimizer: what a phase does not train is left as it
     is (no weight decay either), and momentum starts from zero again.
@@ -134,7 +134,7 @@ def layers_of(student: Outputs, teacher: Outputs, names: Sequence[str]) -> list[
 
 
 def maps_of(layers: Sequence[Layer]) -> tuple[list[jax.Array], list[jax.Array]]:
-    """The student's maps, and the teacher's."""
+    """The maps of the student and those of the teacher."""
     return [layer.student for layer in layers], [layer.teacher for layer in layers]
 
 
@@ -143,7 +143,7 @@ def _count_stages(outputs: Outputs) -> int:
 
 
 def _named(outputs: Outputs, names: Sequence[str], whose: str) -> list[str]:
-    """Names of features, 'last' and 'stages' replaced by what they stand for."""
+    """Names of features, with 'last' and 'stages' expanded."""
     stages = [name for name in outputs.features if name.startswith("stage")]
     short = {"last": stages[-1:], "stages": stages}
     expanded = [full_name for name in names for full_name in short.get(name, [name])]

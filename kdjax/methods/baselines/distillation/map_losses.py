@@ -261,7 +261,7 @@ class FT(TwoPhases, kw_only=True):
 def _regressed(
     compared: Sequence[Layer], *, relu: bool, axis_name: str | None
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """The student's maps in the shapes of the teacher's, and those."""
+    """The student's maps regressed to the shapes of the teacher's, and the teacher's maps."""
     regressed = [
         Regressor(each.teacher.shape[1:], relu, axis_name, name=each.name)(each.student)
         for each in compared

@@ -1,4 +1,4 @@
-"""Training in two phases, each with an optimizer of its own, inside one run."""
+"""Training in two phases with separate optimizers, within one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TwoPhasesState(NamedTuple):
 def two_phases(
     inner: optax.GradientTransformation, *, first_steps: int, rates: Rates
 ) -> optax.GradientTransformation:
-    """Makes two optimizers out of one, the second taking over after `first_steps` steps.
+    """Two optimizers made from one; the second replaces the first after `first_steps` steps.
 
     A parameter's update is multiplied by its factor for the phase; with 0 it keeps its value. At
     the beginning of the second phase the floating-point state (momentum) is what it is at the very

@@ -1,4 +1,4 @@
-"""How a way to learn from a teacher is registered as a method."""
+"""Registration of distillation baselines as methods."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def distill(
     constants: Mapping[str, Any] | None = None,
     renormalize: base.Renormalize = base.unchanged,
 ) -> base.Method:
-    """A student that learns from labels and, by one baseline, from a trained teacher.
+    """A student trained on labels and, by one baseline, with a trained teacher.
 
     `label_weight CE + teacher_weight KD + weight L`, L being the baseline's loss; RepDistiller's
     options -r, -a and -b. The teacher sees each batch once, in evaluation mode, and is frozen. In
@@ -63,7 +63,7 @@ def distill(
         raise ValueError(f"{type(baseline).__name__} counts epochs: give steps_per_epoch")
 
     def complete(batch, constants):
-        """The batch as baselines see it."""
+        """The batch that baselines receive."""
         if steps_per_epoch is not None and "step" in batch:
             batch = batch | {"epoch": batch["step"] // steps_per_epoch}
         return batch | {name: value for name, value in constants.items() if name != "teacher"}
@@ -153,7 +153,7 @@ def _student(
 
 
 def _taught(teacher: nn.Module, variables: dict[str, Any], images: jax.Array) -> Outputs:
-    """As `_student`, of the teacher in evaluation mode."""
+    """`_student` for the teacher, in evaluation mode."""
     outputs, updated = teacher.apply(variables, images, mutable=["intermediates"])
     seen = updated.get("intermediates", {})
     return _with_stem(getattr(outputs, "backbone", outputs), seen.get("backbone", seen))

@@ -18,7 +18,11 @@ TEMPERATURE = Flag(
 
 
 def knn(values: FlagValues) -> None:
-    """Classifies the test images by their nearest neighbors among the training images."""
+    """Classifies the test images by their nearest neighbors among the training images.
+
+    Raises:
+      UserError: a flag out of range, or a run or data that cannot be read.
+    """
     from kdjax.cli import frozen as shared
     from kdjax.cli import neighbor_picture
     from kdjax.transfer import features

@@ -25,6 +25,7 @@ from kdjax.methods.create import (
 )
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.linear_probe import linear_probe
+from kdjax.methods.lmcl import lmcl
 from kdjax.methods.mcl import mcl
 from kdjax.methods.mcl_memory import mcl_memory
 from kdjax.methods.mixskd import mixskd
@@ -52,6 +53,7 @@ __all__ = [
     "hssakd_student",
     "hssakd_teacher",
     "linear_probe",
+    "lmcl",
     "mcl",
     "mcl_memory",
     "mcl_okd",

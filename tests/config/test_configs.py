@@ -66,6 +66,11 @@ OWN_ARGUMENTS = {
         "cifar10,wrn_40_1,resnet20": ("cifar10", ("wrn_40_1", "resnet20"), ""),
         "imagenet": ("imagenet2012", ("resnet18",) * 2, ""),
     },
+    "lmcl": {
+        "cifar10,resnet20": ("cifar10", ("resnet20",) * 2, ""),
+        "digits,,3": ("digits", ("resnet8",) * 3, ""),
+        "cifar100,wrn_16_2,wrn_40_2": ("cifar100", ("wrn_16_2", "wrn_40_2"), ""),
+    },
     "mixskd": {
         "cifar10": ("cifar10", ("mixskd_resnet18",), ""),
         "cifar100,wrn_16_2": ("cifar100", ("wrn_16_2",), ""),
@@ -106,6 +111,7 @@ OWN_REFUSED = {
     "distill": ["", "kdd", "kd,cifar", "kd,digits,resnet14,resnet8,2"],
     "hsakd": ["", "cifar", "digits,resnet14,resnet8,2"],
     "hssakd": ["", "cifar", "digits,resnet14,resnet8,both,2"],
+    "lmcl": ["", "cifar", "digits,,0", "digits,resnet8,2,2"],
     "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
     "segmentation": ["", "digits", "voc,resnet18,runs/it,2"],
     "online": ["", "dml", "one,cifar", "one,digits,,0", "one,digits,resnet8,2,2"],

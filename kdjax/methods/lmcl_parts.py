@@ -1,0 +1,177 @@
+"""What L-MCL adds to its networks: heads, ensembles of stages, and the meta network's step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax import losses
+from kdjax.methods import base
+from kdjax.methods.mcl import ProjectionHead, unsynchronized
+from kdjax.methods.unrolled import unrolled_sgd
+from kdjax.models import (
+    BranchedOutputs,
+    Cohort,
+    Outputs,
+    StageAggregator,
+    StageProjections,
+    lmcl_branches,
+)
+
+# The meta network's parameters and momentum, in the method's state.
+META = "meta"
+
+ByStage = list[list[jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What L-MCL is made of, as functions of its parameters and state.
+
+    Attributes:
+      cohort: networks with branches.
+      settings: `config.lmcl`.
+      axis_name: the mapped device axis, or None.
+    """
+
+    cohort: Cohort
+    settings: Any
+    axis_name: str | None
+
+    @property
+    def projections(self) -> StageProjections:
+        return StageProjections(self.settings.meta_features)
+
+    def init(self, key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
+        cohort_key, meta_key, key = jax.random.split(key, 3)
+        params, model_state = base.init_cohort(self.cohort, cohort_key, images)
+        run = functools.partial(base.train_outputs, _unsynchronized(self.cohort))
+        outputs, _ = jax.eval_shape(run, params, model_state, images)
+        shapes = embeddings_of(outputs), logits_of(outputs)
+        embeddings, logits = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+        heads, aggregators = {}, {}
+        for index, (vectors, scores) in enumerate(zip(embeddings, logits, strict=True)):
+            own_key, *head_keys = jax.random.split(jax.random.fold_in(key, index), 1 + len(vectors))
+            name = f"network_{index}"
+            aggregators[name] = StageAggregator().init(own_key, vectors, scores)["params"]
+            heads[name] = {
+                f"stage{stage}": self._head.init(head_key, x)["params"]
+                for stage, (head_key, x) in enumerate(zip(head_keys, vectors, strict=True), 1)
+            }
+        phi = self.projections.init(meta_key, embeddings)["params"]
+        meta = {"params": phi, "momentum": jax.tree.map(jnp.zeros_like, phi)}
+        return params | {"heads": heads, "aggregators": aggregators}, model_state | {META: meta}
+
+    @property
+    def _head(self) -> ProjectionHead:
+        return ProjectionHead(self.settings.projection_features)
+
+    def weights(
+        self, phi: Any, outputs: Sequence[BranchedOutputs]
+    ) -> dict[tuple[int, int], jax.Array]:
+        projected = self.projections.apply({"params": phi}, embeddings_of(outputs))
+        return losses.layer_weights(projected)
+
+    def ensembles(self, params: base.Params, outputs: Sequence[BranchedOutputs]) -> list:
+        pairs = zip(embeddings_of(outputs), logits_of(outputs), strict=True)
+        return [
+            StageAggregator(dtype=logits[-1].dtype).apply(
+                {"params": params["aggregators"][f"network_{index}"]}, vectors, logits
+            )
+            for index, (vectors, logits) in enumerate(pairs)
+        ]
+
+    def contrast(
+        self, params: base.Params, outputs: Sequence[BranchedOutputs], weights, labels
+    ) -> losses.MutualContrast:
+        """The four terms, means over this device's images."""
+        projected = [
+            [
+                self._head.apply({"params": params["heads"][f"network_{index}"][f"stage{k}"]}, x)
+                for k, x in enumerate(vectors, 1)
+            ]
+            for index, vectors in enumerate(embeddings_of(outputs))
+        ]
+        terms = losses.layer_contrast(
+            projected,
+            weights,
+            labels,
+            temperature=self.settings.temperature,
+            kd_temperature=self.settings.kd_temperature,
+            axis_name=self.axis_name,
+        )
+        return jax.tree.map(jnp.mean, terms)
+
+    def weighted(self, terms: losses.MutualContrast) -> jax.Array:
+        own = self.settings
+        hard = own.alpha * terms.vcl + own.beta * terms.icl
+        return hard + own.gamma * terms.soft_vcl + own.lam * terms.soft_icl
+
+    def meta_step(self, params, model_state, batch, learning_rate) -> dict[str, Any]:
+        """The meta network's parameters and momentum after a step."""
+        meta, labels, own = model_state[META], batch["label"], self.settings
+        trained = {"cohort": params["cohort"], "heads": params["heads"]}
+
+        def run(trained):
+            return base.train_outputs(self.cohort, trained, model_state, batch["image"])[0]
+
+        def contrast(trained, phi):
+            outputs = run(trained)
+            return self.weighted(
+                self.contrast(trained, outputs, self.weights(phi, outputs), labels)
+            )
+
+        def classification(trained):
+            logits = [each for stages in logits_of(run(trained)) for each in stages]
+            return sum(jnp.mean(losses.cross_entropy(each, labels)) for each in logits)
+
+        def outcome(phi):
+            objectives = [functools.partial(contrast, phi=phi)] * own.meta_steps
+            after = unrolled_sgd(
+                trained,
+                [*objectives, classification],
+                learning_rate=learning_rate,
+                momentum=own.meta_momentum,
+                weight_decay=own.meta_weight_decay,
+                axis_name=self.axis_name,
+            )
+            return classification(after)
+
+        gradient = jax.grad(outcome)(meta["params"])
+        if self.axis_name is not None:
+            gradient = jax.lax.pmean(gradient, self.axis_name)
+        return _sgd(meta, gradient, learning_rate, own.meta_momentum, own.meta_weight_decay)
+
+
+def _sgd(meta, gradient, learning_rate, momentum: float, weight_decay: float) -> dict[str, Any]:
+    """A step of PyTorch's SGD with Nesterov momentum, at a given learning rate."""
+    tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum, nesterov=True))
+    state = (optax.EmptyState(), optax.TraceState(meta["momentum"]))
+    updates, (_, trace) = tx.update(gradient, state, meta["params"])
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, meta["params"], updates)
+    return {"params": params, "momentum": trace.trace}
+
+
+def _unsynchronized(cohort: Cohort) -> Cohort:
+    """As `mcl.unsynchronized`, of networks with branches."""
+    plain = Cohort(tuple(network.network for network in cohort.networks))
+    return Cohort(tuple(lmcl_branches(network) for network in unsynchronized(plain).networks))
+
+
+def _stages(outputs: BranchedOutputs) -> list[Outputs]:
+    """Of the branches in their order, and of the network itself: what has logits of its own."""
+    return [*outputs.branches.values(), outputs.backbone]
+
+
+def embeddings_of(outputs: Sequence[BranchedOutputs]) -> ByStage:
+    return [[stage.embedding for stage in _stages(each)] for each in outputs]
+
+
+def logits_of(outputs: Sequence[BranchedOutputs]) -> ByStage:
+    return [[stage.logits for stage in _stages(each)] for each in outputs]

@@ -28,6 +28,7 @@ NO_DROPOUT = {"dropout": 0.0, "auxiliary_dropout": 0.0}
 OPTIONS = {"output_stride": 1, "rate": 1, "width": 6, "crop": (8, 10), **NO_DROPOUT}
 
 
+@pytest.mark.slow
 def test_one_step_on_one_device_is_that_on_four():
     """Pixels that count nowhere are spread unevenly, and BatchNorm is shared."""
     images, masks = runs.images_and_masks(8, size=10)
@@ -141,6 +142,7 @@ def run(tmp_path_factory):
     return folder, source, output
 
 
+@pytest.mark.slow
 def test_a_run_by_the_command_line(run, call):
     folder, _, output = run
     assert "epoch 2/2  step 4" in output and "mIoU % network_0" in output
@@ -155,6 +157,7 @@ def test_a_run_by_the_command_line(run, call):
     assert (folder / "run/predictions.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_its_network_is_read_and_segments(run):
     network = networks.load(run[0] / "run")
     assert network.spec.full_name == "tiny_deeplab1" and network.spec.num_classes == runs.CLASSES
@@ -165,6 +168,7 @@ def test_its_network_is_read_and_segments(run):
     assert outputs.logits.shape == (2, 12, 12, runs.CLASSES)
 
 
+@pytest.mark.slow
 def test_masks_and_methods_that_do_not_fit_are_refused(run, call, tmp_path):
     folder, source, _ = run
     workdir = f"--workdir={tmp_path / 'other'}"

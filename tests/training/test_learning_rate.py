@@ -116,3 +116,12 @@ def test_a_schedule_from_outside(monkeypatch):
     config.optimizer.update({"schedule": "halving", "learning_rate": 0.4})
     rate = optimizers.learning_rate(config, STEPS_PER_EPOCH)
     assert [rate(step) for step in (0, 9, 10, 25)] == [0.4, 0.4, 0.2, 0.1]
+
+
+def test_poly_falls_at_every_step_to_zero():
+    """CIRKD's: 0.02 (1 - step / steps)^0.9."""
+    config = configs.base()
+    config.optimizer.schedule, config.optimizer.learning_rate, config.epochs = "poly", 0.02, 4
+    rate = optimizers.learning_rate(config, steps_per_epoch=10)
+    found = np.array([rate(step) for step in range(41)])
+    np.testing.assert_allclose(found, 0.02 * (1 - np.arange(41) / 40) ** 0.9, atol=1e-9, rtol=1e-5)

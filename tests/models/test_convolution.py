@@ -25,6 +25,7 @@ WINDOWS = {
 }
 FEATURES = (5, 7)
 MODULE = sys.modules[convolve.__module__]
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
 
 
 @pytest.fixture
@@ -139,6 +140,7 @@ def test_gradients_of_gradients_and_vmap(everywhere):
         assert difference(actual, expected) < 1e-5
 
 
+@on_cpu
 def test_networks_have_the_same_gradients(monkeypatch):
     """Strides, shortcuts and BatchNorm; the forward pass is XLA's to the bit."""
     network = models.create("resnet8", num_classes=3)
@@ -183,6 +185,7 @@ def is_replaced(layer, x) -> bool:
     return "custom_vjp" in str(jax.make_jaxpr(layer.apply)(variables, x))
 
 
+@on_cpu
 @pytest.mark.parametrize("kind", KEPT)
 def test_other_windows_are_left_to_xla(everywhere, kind):
     del everywhere
@@ -191,6 +194,7 @@ def test_other_windows_are_left_to_xla(everywhere, kind):
     assert not is_replaced(KEPT[kind](x), x)
 
 
+@on_cpu
 def test_small_convolutions_large_kernels_and_other_devices_are_left_to_xla(monkeypatch):
     small = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
     large = jax.ShapeDtypeStruct((128, 32, 32, 16), jnp.float32)

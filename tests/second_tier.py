@@ -4,7 +4,7 @@
     python -m tests.second_tier LOG
 
 writes the cases of parametrized tests anew into `second_tier.txt`: of a test whose cases take more
-than `LEAST_SECONDS` together, the cheapest ones stay in the default run, up to a quarter of the
+than `LEAST_SECONDS` together, the cheapest ones stay in the default run, up to a share of the
 time. Whole functions (lines without a case) are chosen by hand and kept.
 """
 
@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 LIST = Path(__file__).with_suffix(".txt")
-LEAST_SECONDS = 1.0
-SHARE = 0.25  # of a test's time that stays in the default run
-CHEAP_SECONDS = 0.2  # a case below it always stays
+LEAST_SECONDS = 0.6
+SHARE = 0.15  # of a test's time that stays in the default run
+CHEAP_SECONDS = 0.12  # a case below it always stays
 
 # One case for every method, every example, every recipe and every fault: all of them stay.
 WHOLE = {

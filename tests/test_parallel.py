@@ -57,7 +57,7 @@ def difference(one: dict, other: dict) -> float:
     "kind",
     [
         "eight/pmap",
-        "two/shard_map",
+        pytest.param("two/shard_map", marks=pytest.mark.slow),
         pytest.param("eight/shard_map", marks=pytest.mark.slow),
         pytest.param("two/pmap", marks=pytest.mark.slow),
     ],

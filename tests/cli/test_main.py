@@ -176,7 +176,7 @@ CONFIG = f"--config={runs.ROOT}/configs/mcl.py:digits"
             [CONFIG, "--workdir=w", "--step=3"],
         ),
         (
-            "--checkpoint is a flag of --job=compact, evaluate, export; --job=train",
+            "--checkpoint is a flag of --job=.*evaluate, export, .*; --job=train",
             [CONFIG, "--workdir=w", "--checkpoint=latest"],
         ),
         ("--job=compact needs --output", ["--job=compact", "--workdir=w"]),

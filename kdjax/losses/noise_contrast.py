@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
-from kdjax.numerics import at_least_float32, unit
+from kdjax.losses.memory_bank import remember_embeddings
+from kdjax.numerics import at_least_float32
 
 # As in the official code, there is an epsilon in the denominators only.
 _EPSILON = 1e-7
@@ -133,15 +134,13 @@ def updated_memories(
     momentum: float,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, ...]:
-    """Memories whose rows of a batch's images are moved towards their embeddings.
-
-    `row <- momentum * row + (1 - momentum) * embedding`, divided by its length.
+    """Memories whose rows of a batch's images are moved: `remember_embeddings` of each of them.
 
     Source: `ContrastMemory` of the RepDistiller, MCL and MCL-OKD repositories.
 
     Args:
       memories: arrays `[images, D]`.
-      index: `[B]` the images' numbers, different from each other.
+      index: `[B]` the images' numbers.
       embeddings: as many arrays `[B, D]`.
       momentum: what is kept of a row.
       axis_name: name of the mapped device axis, over whose images rows are moved.
@@ -149,14 +148,7 @@ def updated_memories(
     Returns:
       The memories; rows that were moved are of unit length.
     """
-    rows = jax.lax.stop_gradient((index, *embeddings))
-    if axis_name is not None:
-        rows = jax.lax.all_gather(rows, axis_name, tiled=True)
-    index, *embeddings = rows
-
-    def moved(bank, embedding):
-        bank = jnp.asarray(bank)
-        row = unit(momentum * bank[index] + (1 - momentum) * embedding)
-        return bank.at[index].set(row.astype(bank.dtype))
-
-    return tuple(map(moved, memories, embeddings))
+    return tuple(
+        remember_embeddings(memory, index, embedding, momentum=momentum, axis_name=axis_name)
+        for memory, embedding in zip(memories, embeddings, strict=True)
+    )

@@ -79,7 +79,7 @@ def run_scene(workdir: Path) -> Outcome:
     """Kills in training."""
     alone, killed = workdir / "alone", workdir / "killed"
     run(RUN, alone)
-    kills = _kill_and_resume("training", RUN, killed, killed, RUN_KILLS, epoch_seconds(alone))
+    kills = kill_and_resume("training", RUN, killed, killed, RUN_KILLS, epoch_seconds(alone))
     return kills, differences(alone, killed, _NOT_COMPARED)
 
 
@@ -88,7 +88,7 @@ def teacher_scene(workdir: Path) -> Outcome:
     alone, killed = workdir / "kd_alone", workdir / "kd_killed"
     run(DISTILLATION, alone)
     seconds = epoch_seconds(alone / "teacher")
-    kills = _kill_and_resume(
+    kills = kill_and_resume(
         "teacher", DISTILLATION, killed, killed / "teacher", TEACHER_KILLS, seconds
     )
     found = differences(alone / "teacher", killed / "teacher", _NOT_COMPARED)
@@ -108,7 +108,7 @@ def run(command: Sequence[str], workdir: Path) -> None:
     subprocess.run([*command, f"--workdir={workdir}"], check=True, stdout=subprocess.DEVNULL)
 
 
-def _kill_and_resume(
+def kill_and_resume(
     scene: str,
     command: Sequence[str],
     workdir: Path,

@@ -251,10 +251,10 @@ def test_killed_and_terminated_run_ends_as_the_uninterrupted_one(environment, tm
     (output,) = runs.finish(process, status=143)
     stopped = re.search(r"stopped by SIGTERM: saved step (\d+); the same command resumes", output)
     assert int(stopped[1]) == kill_resume.latest(killed / "checkpoints") < 400
-    kills = kill_resume.kill_and_resume(
-        command(source), killed, 1, kill_resume.epoch_seconds(alone)
+    (kill,) = kill_resume.kill_and_resume(
+        "tiny", command(source), killed, killed, [("SIGKILL", None)], seconds=1
     )
-    assert len(kills) == 1
+    assert kill.faults == ()
     assert set(kill_resume.differences(alone, killed)) <= {"metrics.jsonl"}
     steps = [row["step"] for row in metrics.read(killed / "metrics.jsonl")]
     assert steps == [100, 200, 300, 400]
@@ -265,11 +265,13 @@ def test_run_killed_ten_times_ends_as_the_uninterrupted_one(environment, tmp_pat
     source = runs.write_arrays(tmp_path / "tiny.npz", train=16 * 50)
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     kill_resume.run(command(source, epochs=40), alone)
+    seconds = kill_resume.epoch_seconds(alone)
+    aims = [("SIGKILL", part) for part in (0.1, None, 0.3, None, 0.5, None, 0.7, None, 0.9, None)]
     kills = kill_resume.kill_and_resume(
-        command(source, epochs=40), killed, 10, kill_resume.epoch_seconds(alone)
+        "tiny", command(source, epochs=40), killed, killed, aims, seconds
     )
-    assert len(kills) == 10
-    assert any(each.cut for each in kills)
+    assert not any(kill.faults for kill in kills)
+    assert any("half-written" in kill.left for kill in kills)
     assert kill_resume.differences(alone, killed) == []
 
 

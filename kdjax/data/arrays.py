@@ -11,6 +11,7 @@ them.
 """
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,25 +51,33 @@ def open_arrays(file: str, layout: str = "", ignored: int = IGNORED) -> Source:
         return _open_masks(path, stored, layout, ignored)
     if ignored != IGNORED:
         raise UserError(f"config.data.ignored={ignored} is of masks, which {path} does not hold")
-    if set(_KEYS) <= stored.keys():
-        train = _split(path, stored, *_KEYS[:2], layout)
-        test = _split(path, stored, *_KEYS[2:], layout)
-        test_path = path
-    elif set(_PAIR_KEYS) <= stored.keys():
-        test_path = _test_file(path)
-        train = _split(path, stored, *_PAIR_KEYS, layout)
-        test_stored = _read(test_path)
-        if not set(_PAIR_KEYS) <= test_stored.keys():
-            raise UserError(
-                f"{test_path}: holds {_listed(test_stored)}, needs image and label as {path} has"
-            )
-        test = _split(test_path, test_stored, *_PAIR_KEYS, layout)
-    else:
+    test_path, train, test = _splits(path, stored, _KEYS, _PAIR_KEYS, _split, layout)
+    return _checked(path, test_path, train, test)
+
+
+def _splits(
+    path: Path, stored: dict, keys: tuple, pair_keys: tuple, make: Callable, layout: str
+) -> tuple[Path, ArraySplit, ArraySplit]:
+    """The test split's file and both splits, of one file with all `keys` or of a pair.
+
+    Raises:
+      UserError: neither all of `keys` nor all of `pair_keys` are there.
+    """
+    if set(keys) <= stored.keys():
+        train, test = (make(path, stored, *part, layout) for part in (keys[:2], keys[2:]))
+        return path, train, test
+    names = " and ".join(pair_keys)
+    if not set(pair_keys) <= stored.keys():
         raise UserError(
-            f"{path}: holds {_listed(stored)}; needs {', '.join(_KEYS)}, or image and label in "
+            f"{path}: holds {_listed(stored)}; needs {', '.join(keys)}, or {names} in "
             "a pair of files NAME_train.npz and NAME_test.npz"
         )
-    return _checked(path, test_path, train, test)
+    test_path = _test_file(path)
+    train = make(path, stored, *pair_keys, layout)
+    test_stored = _read(test_path)
+    if not set(pair_keys) <= test_stored.keys():
+        raise UserError(f"{test_path}: holds {_listed(test_stored)}, needs {names} as {path} has")
+    return test_path, train, make(test_path, test_stored, *pair_keys, layout)
 
 
 def _listed(stored: dict) -> str:
@@ -103,23 +112,9 @@ def _test_file(path: Path) -> Path:
 
 
 def _open_masks(path: Path, stored: dict, layout: str, ignored: int) -> Source:
-    if set(_MASK_KEYS) <= stored.keys():
-        train = _masked_split(path, stored, *_MASK_KEYS[:2], layout)
-        test_path, test = path, _masked_split(path, stored, *_MASK_KEYS[2:], layout)
-    elif set(_MASK_PAIR_KEYS) <= stored.keys():
-        train = _masked_split(path, stored, *_MASK_PAIR_KEYS, layout)
-        test_path = _test_file(path)
-        test_stored = _read(test_path)
-        if not set(_MASK_PAIR_KEYS) <= test_stored.keys():
-            raise UserError(
-                f"{test_path}: holds {_listed(test_stored)}, needs image and mask as {path} has"
-            )
-        test = _masked_split(test_path, test_stored, *_MASK_PAIR_KEYS, layout)
-    else:
-        raise UserError(
-            f"{path}: holds {_listed(stored)}; needs {', '.join(_MASK_KEYS)}, or image and mask in "
-            "a pair of files NAME_train.npz and NAME_test.npz"
-        )
+    test_path, train, test = _splits(
+        path, stored, _MASK_KEYS, _MASK_PAIR_KEYS, _masked_split, layout
+    )
     if test.images.shape[-1] != train.images.shape[-1]:
         raise UserError(
             f"{test_path}: test images have {test.images.shape[-1]} channels, train images "

@@ -17,26 +17,18 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.lmcl_parts import META, Parts, logits_of
+from kdjax.methods.mcl import MutualContrastSettings
 from kdjax.methods.registry import Clock, DataNeed, register
 from kdjax.models import BranchedOutputs, Cohort, Form, StagedNetwork, lmcl_branches
 from kdjax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Lmcl:
+class Lmcl(MutualContrastSettings):
     """`config.lmcl`."""
 
     alpha: float = setting(0.1, "weight of VCL; 0.01 on ImageNet", at_least=0)
     beta: float = setting(0.1, "weight of ICL; 0.01 on ImageNet", at_least=0)
-    gamma: float = setting(1.0, "weight of soft VCL", at_least=0)
-    lam: float = setting(1.0, "weight of soft ICL (lambda)", at_least=0)
-    temperature: float = setting(
-        0.1, "tau of the contrastive distributions; 0.07 on ImageNet", above=0
-    )
-    kd_temperature: float = setting(
-        3.0, "T of the soft terms and of logit distillation (official code)", above=0
-    )
-    projection_features: int = setting(128, "length of the contrasted vectors", at_least=1)
     meta_features: int = setting(
         128, "length of the vectors that the meta network compares", at_least=1
     )

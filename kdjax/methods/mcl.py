@@ -37,8 +37,8 @@ class ProjectionHead(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mcl:
-    """`config.mcl`."""
+class MutualContrastSettings:
+    """What MCL and L-MCL set alike."""
 
     alpha: float = setting(0.1, "weight of the vanilla contrastive loss (VCL)", at_least=0)
     beta: float = setting(0.1, "weight of the interactive contrastive loss (ICL)", at_least=0)
@@ -51,6 +51,12 @@ class Mcl:
         3.0, "T of the soft terms and of logit distillation (official code)", above=0
     )
     projection_features: int = setting(128, "length of the contrasted vectors", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mcl(MutualContrastSettings):
+    """`config.mcl`."""
+
     logit_distillation: str = setting(
         "none",
         "from the cohort's mean logits, in the official form 'cifar' (two networks both learn, of "

@@ -2,21 +2,11 @@
 
 XLA for CPU computes a kernel gradient from transposed copies of the feature maps, and computes the
 element-wise operations before them once more for each copy: four tenths of a ResNet-32's step.
-Matrix products over a few images at a time need no copies. Milliseconds on one core of a Zen 3
-processor in float32, alone, where there is nothing to compute twice:
+Matrix products over a few images at a time need no copies. docs/performance.md has the times.
 
-    images x size x channels     XLA   products
-    128 x 32 x 16 -> 16         18.2       17.2
-    128 x 16 x 32 -> 32         12.0       10.5
-    128 x 8 x 64 -> 64          11.7        9.5
-    64 x 32 x 64 -> 64           100         86
-    64 x 8 x 256 -> 256           67         72
-    128 x 32 x 3 -> 16           5.9        6.1
-    64 x 16 x 64 -> 256, 1 x 1  12.6        8.0
-
-oneDNN, which jaxlib contains, is not used: in float32 it gained nothing in a whole step on that
-processor, it ends the process where the processor lacks instructions for bfloat16, and programs
-with its calls cannot be written to JAX's compilation cache.
+oneDNN, which jaxlib contains, is not used: in float32 it gained nothing in a whole step on a
+processor with AVX2, it ends the process where the processor lacks instructions for bfloat16, and
+programs with its calls cannot be written to JAX's compilation cache.
 """
 
 from __future__ import annotations

@@ -20,13 +20,26 @@ class Origin(NamedTuple):
     Attributes:
       definition: the qualified name of the function or class that was registered.
       place: the file that registered it, or its module where no file holds it (a notebook's cell).
+      line: of that file; 0 where no file holds it.
+      execution: the file's global names, another dictionary every time that it is executed.
     """
 
     definition: str
     place: str
+    line: int
+    execution: dict
 
     def __str__(self) -> str:
         return f"{self.definition} in {self.place}"
+
+    def may_replace(self, earlier: Origin) -> bool:
+        """Whether this is the definition of `earlier`, executed again.
+
+        Two rows of a table in one file are not: they stand on two lines of one execution.
+        """
+        if (self.definition, self.place) != (earlier.definition, earlier.place):
+            return False
+        return self.execution is not earlier.execution or self.line == earlier.line
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
@@ -55,11 +68,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
           definition: the function or class that the entry is made of; None: `entry` itself.
 
         Raises:
-          ValueError: the name is registered already, from another file or for another definition.
+          ValueError: the name is registered already, from another place or for another definition.
         """
         origin = _origin(entry if definition is None else definition)
         earlier = self._origins.get(name)
-        if name in self._entries and origin != earlier:
+        if earlier is not None and not origin.may_replace(earlier):
             raise ValueError(
                 f"{self._kind} {name!r} is registered already, for {earlier}; choose another name "
                 f"for {origin}"
@@ -113,7 +126,8 @@ def _origin(definition: Any) -> Origin:
     place = os.path.realpath(file) if is_file else frame.f_globals.get("__name__", file)
     while isinstance(definition, functools.partial):
         definition = definition.func
-    return Origin(getattr(definition, "__qualname__", type(definition).__qualname__), place)
+    name = getattr(definition, "__qualname__", type(definition).__qualname__)
+    return Origin(name, place, frame.f_lineno if is_file else 0, frame.f_globals)
 
 
 def joined(names) -> str:

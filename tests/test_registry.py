@@ -64,6 +64,12 @@ def test_a_baseline_that_is_executed_again(tmp_path, methods):
     assert methods["again"] is not first
 
 
+def test_two_rows_of_one_name_in_one_file_are_refused(tmp_path, methods):
+    row = BASELINE.rpartition("\n\n")[2]
+    with pytest.raises(ValueError, match="method 'again' is registered already"):
+        runpy.run_path(write(tmp_path / "my_config.py", BASELINE + row))
+
+
 def test_a_notebook_cell_that_is_executed_again(methods):
     namespace = {"__name__": "__main__"}
     for cell, source in enumerate(("first", "second")):
@@ -88,6 +94,6 @@ def test_another_file_or_definition_is_refused(tmp_path, methods):
 
 def test_a_registry_of_ones_own():
     registry = Registry("thing", "config.thing")
-    assert registry.add("one", len) is len and registry.add("one", len) is len
+    assert [registry.add("one", len) for _ in range(2)] == [len, len]
     with pytest.raises(ValueError, match=r"for len in .*; choose another name for max in"):
         registry.add("one", max)

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,36 +19,22 @@ from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
 from kdjax.methods.baselines.self_distillation.mixed_images import mixed_inputs
+from kdjax.methods.mixskd_discriminators import (
+    DISCRIMINATORS,
+    discriminate,
+    init_discriminators,
+    stages,
+)
 from kdjax.methods.registry import register
 from kdjax.models import (
     Cohort,
     Form,
-    Outputs,
     SelfTaught,
     SelfTaughtOutputs,
     StagedNetwork,
-    layers,
     self_teacher,
 )
-from kdjax.numerics import accumulation_dtype
 from kdjax.settings import setting
-
-# Key of the discriminators among the parameters or, if they are not trained, the constants.
-DISCRIMINATORS = "discriminators"
-_HIDDEN = 128
-
-
-class Discriminator(nn.Module):
-    """Maps average-pooled features `[B, C]` to logits `[B, 2]` of 'interpolated' and 'mixed'.
-
-    Linear, ReLU, linear. Source: `Discriminator` in Self-KD-Lib methods/adversarial.py.
-    """
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = accumulation_dtype(x.dtype)
-        x = layers.dense(x.shape[-1], _HIDDEN, dtype=dtype, name="hidden")(x)
-        return layers.dense(_HIDDEN, 2, dtype=dtype, name="output")(nn.relu(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +86,7 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
         cohort_key, key = jax.random.split(key)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
         discriminators = {
-            DISCRIMINATORS: _init_discriminators(cohort, key, params, model_state, images)
+            DISCRIMINATORS: init_discriminators(cohort, key, params, model_state, images)
         }
         if train_discriminators:
             return params | discriminators, model_state
@@ -160,28 +145,17 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
     )
 
 
-def stages(outputs: SelfTaughtOutputs) -> dict[str, Outputs]:
-    """The outputs with logits and feature maps: 'branch1', 'branch2', ..., then 'backbone'."""
-    return {**outputs.branches, "backbone": outputs.backbone}
-
-
 def _terms(
     outputs: SelfTaughtOutputs, discriminators: dict, labels, mixture: Mixture, temperature: float
 ) -> losses.Mixskd:
     """The loss terms of one network, from its outputs for images followed by their mixtures."""
     stage_outputs = stages(outputs)
     maps = {name: self_teacher.last_map(stage) for name, stage in stage_outputs.items()}
-    discriminated = []
-    for name, x in maps.items():
-        promoted = x.astype(accumulation_dtype(x.dtype))
-        averaged = losses.mixed_pair(layers.global_average_pool(promoted), mixture)
-        discriminate = functools.partial(Discriminator().apply, {"params": discriminators[name]})
-        discriminated.append(losses.MixedPair(*map(discriminate, averaged)))
     return losses.mixskd(
         [stage.logits for stage in stage_outputs.values()],
         list(maps.values()),
         losses.mixed_pair(outputs.self_teacher, mixture),
-        discriminated,
+        discriminate(maps, discriminators, mixture),
         labels,
         mixture,
         temperature=temperature,
@@ -190,27 +164,6 @@ def _terms(
 
 def _in_order(by_network: dict) -> list:
     return [by_network[f"network_{index}"] for index in range(len(by_network))]
-
-
-def _init_discriminators(cohort: Cohort, key, params, model_state, images) -> dict:
-    """Parameters of a discriminator for every stage of every network, by their names."""
-    shapes = jax.eval_shape(
-        functools.partial(cohort.apply, train=False),
-        {"params": params["cohort"], "batch_stats": model_state["batch_stats"]},
-        images,
-    )
-    params_by_network = {}
-    for index, outputs in enumerate(shapes):
-        maps = {name: self_teacher.last_map(stage) for name, stage in stages(outputs).items()}
-        _check_maps(index, {name: x.shape[1:] for name, x in maps.items()})
-        network_key = jax.random.fold_in(key, index)
-        params_by_network[f"network_{index}"] = {
-            name: Discriminator().init(stage_key, jnp.zeros((1, x.shape[-1])))["params"]
-            for stage_key, (name, x) in zip(
-                jax.random.split(network_key, len(maps)), maps.items(), strict=True
-            )
-        }
-    return params_by_network
 
 
 def _scores(outputs: Sequence[SelfTaughtOutputs]) -> dict[str, jax.Array]:
@@ -265,14 +218,3 @@ def _check(cohort: Cohort) -> None:
                 f"network_{index} has no branches and self-teacher, which method 'mixskd' needs; "
                 "name a network of two stages or more in config.networks"
             )
-
-
-def _check_maps(index: int, shapes: dict[str, tuple[int, ...]]) -> None:
-    if len(set(shapes.values())) > 1:
-        described = ", ".join(
-            f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()
-        )
-        raise UserError(
-            f"method 'mixskd' needs last maps of one shape in all branches of network_{index}, "
-            f"which has {described}; name another network in config.networks"
-        )

@@ -14,7 +14,7 @@ from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.errors import UserError
 from kdjax.methods import CONSTANTS
-from kdjax.methods.mixskd import DISCRIMINATORS, Discriminator
+from kdjax.methods.mixskd_discriminators import DISCRIMINATORS, Discriminator
 from tests.models import helpers
 
 IMAGES = helpers.IMAGES

@@ -14,7 +14,7 @@ from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.interop import torch as interop
 from kdjax.methods import CONSTANTS
-from kdjax.methods.mixskd import DISCRIMINATORS
+from kdjax.methods.mixskd_discriminators import DISCRIMINATORS
 from kdjax.training import optimizers
 from tests import golden
 

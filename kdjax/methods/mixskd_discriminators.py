@@ -65,7 +65,7 @@ def init_discriminators(cohort: Cohort, key, params, model_state, images) -> dic
 def discriminate(
     maps: dict[str, jax.Array], params: dict, mixture: Mixture
 ) -> list[losses.MixedPair]:
-    """Logits `[B, 2]` for pooled maps of images, interpolated, and for those of mixtures, per stage.
+    """Logits `[B, 2]` of every stage: of images' pooled maps, interpolated, and of mixtures'.
 
     Args:
       maps: the last maps of the stages, `[2 B, H, W, C]`: of images, then of their mixtures.

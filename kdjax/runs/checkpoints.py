@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import args as ocp_args
 
 from kdjax.errors import UserError
+from kdjax.runs import checkpoint_directories as directories
 from kdjax.runs import files, saved_state
 from kdjax.runs.console import say
 from kdjax.runs.saved_state import SavedState
 from kdjax.runs.schema import Damaged
 
-_UNFINISHED = ".orbax-checkpoint-tmp"
-_OBSOLETE, _SET_ASIDE = ".obsolete", ".damaged"
-_STEP = re.compile("0|[1-9][0-9]{0,14}")  # the name of a finished checkpoint
-
 
 def saved(directory: Path) -> bool:
     """Whether a directory of checkpoints holds a finished one."""
-    return directory.is_dir() and bool(_steps(directory))
+    return directory.is_dir() and bool(directories.steps(directory))
 
 
 class Checkpoints:
@@ -59,7 +52,7 @@ class Checkpoints:
         if read_only and not self.directory.is_dir():
             raise UserError(f"{self.directory} does not exist; is --workdir a run's directory?")
         if not read_only:
-            self._prepare()
+            directories.prepare(self.directory)
         handlers = {name: ocp.JsonCheckpointHandler(filename=name) for name in saved_state.ITEMS}
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), **handlers),
@@ -67,21 +60,9 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         )
 
-    def _prepare(self) -> None:
-        """Makes the directory, and removes what killed processes left unfinished."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
-                for path in self.directory.iterdir():
-                    if _UNFINISHED in path.name or path.name.endswith(_OBSOLETE):
-                        _remove(path)
-        except OSError as error:
-            raise files.cannot_write(self.directory, error) from error
-        _synchronize("kdjax_checkpoints_prepared")
-
     def latest_step(self) -> int | None:
         """Step of the newest finished checkpoint, or None."""
-        return max(_steps(self.directory), default=None)
+        return max(directories.steps(self.directory), default=None)
 
     def best_step(self) -> int | None:
         """Step of the finished checkpoint with the best metric, or None."""
@@ -90,7 +71,7 @@ class Checkpoints:
     def _scores(self, damaged: dict[int, str]) -> dict[int, float]:
         """The metric of the finished checkpoints, -inf of those without; adds to the damaged."""
         scores = {}
-        for step in _steps(self.directory):
+        for step in directories.steps(self.directory):
             path = self.directory / str(step)
             try:
                 _, metrics = saved_state.read_documents(path)
@@ -119,10 +100,10 @@ class Checkpoints:
             be written.
         """
         self.wait()
-        if step in _steps(self.directory):
+        if step in directories.steps(self.directory):
             return
         document = saved_state.document(state, metrics, metadata)
-        self._remove_obsolete()
+        directories.remove_others(self.directory, {self.latest_step(), self.best_step()})
         args = ocp_args.Composite(
             state=ocp_args.StandardSave(state),
             metrics=ocp_args.JsonSave(metrics),
@@ -132,17 +113,6 @@ class Checkpoints:
             self._checkpointer.save(self.directory / str(step), args=args)
         except Exception as error:  # orbax and its threads raise whatever their libraries do
             raise files.cannot_write(self.directory / str(step), error) from error
-
-    def _remove_obsolete(self) -> None:
-        """Removes finished checkpoints but the newest and the best, before another is written."""
-        keep = {self.latest_step(), self.best_step()}
-        if jax.process_index() == 0:
-            for step in set(_steps(self.directory)) - keep:
-                path = self.directory / str(step)
-                try:  # a reader sees a whole checkpoint or none
-                    _remove(path.rename(path.with_name(f"{step}{_OBSOLETE}")))
-                except OSError as error:
-                    raise files.cannot_write(path, error) from error
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
         """The metadata that the checkpoint of `step` was saved with.
@@ -195,7 +165,7 @@ class Checkpoints:
 
     def _candidate(self, which: str, damaged: dict[int, str]) -> int | None:
         if which == "latest":
-            return max(set(_steps(self.directory)) - damaged.keys(), default=None)
+            return max(set(directories.steps(self.directory)) - damaged.keys(), default=None)
         scores = self._scores(damaged)
         scores = {step: score for step, score in scores.items() if step not in damaged}
         best = _highest(scores)
@@ -211,22 +181,10 @@ class Checkpoints:
 
     def _report(self, damaged: dict[int, str], used: int) -> None:
         reasons = ", ".join(f"{self.directory / str(n)} ({text})" for n, text in damaged.items())
-        aside = "" if self._read_only else f"; renamed to *{_SET_ASIDE}"
+        aside = "" if self._read_only else f"; renamed to *{directories.SET_ASIDE}"
         say(f"damaged checkpoint: {reasons}{aside}; using that of step {used}")
-        if self._read_only:
-            return
-        _synchronize("kdjax_checkpoints_read")
-        if jax.process_index() == 0:
-            for step in damaged:
-                path = self.directory / str(step)
-                aside = path.with_name(f"{step}{_SET_ASIDE}")
-                try:
-                    if os.path.lexists(aside):  # of the same step, damaged once before
-                        _remove(aside)
-                    path.rename(aside)
-                except OSError as error:
-                    raise files.cannot_write(path, error) from error
-        _synchronize("kdjax_checkpoints_set_aside")
+        if not self._read_only:
+            directories.set_aside(self.directory, damaged)
 
     def restore(self, like: Any, which: str = "latest") -> tuple[int, Any]:
         """Reads the 'latest' or the 'best' checkpoint, as `load`.
@@ -285,27 +243,7 @@ class Checkpoints:
         self._checkpointer.close()
 
 
-def _remove(path: Path) -> None:
-    """Removes a directory, or whatever stands in its place."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _steps(directory: Path) -> list[int]:
-    try:
-        return [int(path.name) for path in directory.iterdir() if _STEP.fullmatch(path.name)]
-    except OSError as error:
-        raise UserError(f"{directory} cannot be read: {error.strerror}") from error
-
-
 def _highest(scores: dict[int, float]) -> int | None:
     """The step of the highest score, the later one of equals; None if none has a score."""
     steps = [step for step, score in scores.items() if score > -math.inf]
     return max(steps, key=lambda step: (scores[step], step), default=None)
-
-
-def _synchronize(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

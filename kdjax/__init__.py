@@ -5,10 +5,19 @@ import importlib
 __version__ = "0.1.0"
 
 # Imported when they are first used: `kdjax.losses` and `kdjax.pruning` need little beside jax.
-_LAZY = {"load_run": "kdjax.training.evaluation", "evaluate": "kdjax.training.evaluation"}
+_LAZY = {
+    "evaluate": "kdjax.training.evaluation",
+    "load_run": "kdjax.training.evaluation",
+    "train": "kdjax.training.api",
+}
+_ROOMS = ("compaction", "config", "data", "losses", "methods", "models", "networks", "pruning")
+
+__all__ = ["__version__", "evaluate", "load_run", "train", *_ROOMS]
 
 
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"kdjax.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'kdjax' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -45,7 +45,7 @@ def networks_of(directory: Path, checkpoint: str) -> dict[str, Network]:
       UserError: there is no network, or it cannot be read.
     """
     if store.is_run(directory):
-        return evaluation.load_run(directory).networks(checkpoint)
+        return evaluation.load_run(directory).load_networks(checkpoint)
     return {"network_0": networks.load(directory, checkpoint=checkpoint)}
 
 

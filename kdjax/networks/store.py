@@ -6,55 +6,20 @@ One format for all: a checkpoint whose metadata say which networks are in it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 from flax import traverse_util
 
-from kdjax import models
 from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.networks import metadata as descriptions
+from kdjax.networks.network import Network
 from kdjax.networks.normalization import Normalization
 from kdjax.networks.spec import NetworkSpec
 from kdjax.runs import contents
 from kdjax.runs.checkpoints import Checkpoints, saved
 
 CHOICES = ("best", "latest")
-
-
-class Network(NamedTuple):
-    """A network and its weights.
-
-    Attributes:
-      spec: what the network is.
-      variables: `{'params': ..., 'batch_stats': ...}`, numpy arrays.
-    """
-
-    spec: NetworkSpec
-    variables: dict[str, Any]
-
-    def module(self, **options: Any) -> nn.Module:
-        """The network without weights; `options` are those of `NetworkSpec.build`."""
-        return self.spec.build(**options)
-
-    @property
-    def backbone(self) -> Network:
-        """The network without its form: without branches.
-
-        Raises:
-          UserError: another head is in the place of the network's classifier.
-        """
-        if not self.spec.form.name:
-            return self
-        if not models.FORMS[self.spec.form.name].classifies:
-            raise UserError(
-                f"{self.spec.full_name} has no classifier of images; start from it by "
-                "config.start.checkpoint, or export its state dict (--job=export --formats=torch "
-                "--torch_file=FILE)"
-            )
-        variables = {name: tree["backbone"] for name, tree in self.variables.items()}
-        return Network(self.spec.backbone, variables)
 
 
 def is_run(directory: Path) -> bool:
@@ -135,7 +100,7 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
     """Reads a trained network.
 
     >>> network = kdjax.networks.load("runs/mcl", 1)
-    >>> outputs = network.module().apply(network.variables, images)
+    >>> probabilities = network.predict(images)  # uint8 [M, H, W, C] to float32 [M, N]
 
     Args:
       directory: a run's workdir, or what `save`, `--job=import-torch` or `--job=compact` wrote.

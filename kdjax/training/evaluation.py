@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
+from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.networks import Network, load, metadata
 from kdjax.runs import metrics as metric_files
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
+from kdjax.runs.history import History
 from kdjax.training.program import Program, build
 from kdjax.training.step import TrainState
 
@@ -48,7 +51,16 @@ class Run:
     config: ConfigDict
     rows: list[dict[str, float]]
 
-    def networks(self, checkpoint: str = "best") -> dict[str, Network]:
+    @functools.cached_property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks of the run's best checkpoint, read when they are first asked for.
+
+        Raises:
+          UserError: there is no checkpoint, or it cannot be read.
+        """
+        return tuple(self.load_networks().values())
+
+    def load_networks(self, checkpoint: str = "best") -> dict[str, Network]:
         """The networks of the run's 'best' or 'latest' checkpoint, by 'network_i'.
 
         Raises:
@@ -56,6 +68,18 @@ class Run:
         """
         names = [f"network_{index}" for index in range(len(self.config.networks))]
         return {name: load(self.workdir, name, checkpoint) for name in names}
+
+    def history(self) -> History:
+        """The metrics of all epochs as a table."""
+        return History(self.rows)
+
+    def evaluate(self, split: str = "test", checkpoint: str = "best") -> dict[str, float]:
+        """Evaluates all networks of the run on a whole split: `kdjax.evaluate`.
+
+        Raises:
+          UserError: an unknown split or checkpoint, or one that cannot be read.
+        """
+        return evaluate(self, split=split, checkpoint=checkpoint)
 
     def restore(self, checkpoint: str = "best") -> Restored:
         """The program, the step and the state of the 'best' or the 'latest' checkpoint.
@@ -80,8 +104,9 @@ def load_run(workdir: str | Path) -> Run:
     """Reads a run from its workdir; data and checkpoints are read when they are needed.
 
         run = kdjax.load_run("runs/mcl")
-        curve = [row["mean/top1"] for row in run.rows if "mean/top1" in row]
-        fit = kdjax.evaluate(run, split="train")["network_0/top1"]
+        curve = run.history()["mean/top1"]
+        fit = run.evaluate(split="train")["network_0/top1"]
+        probabilities = run.networks[0].predict(images)  # uint8 [M, H, W, C] to [M, N]
 
     Args:
       workdir: the directory given as `--workdir` in training.
@@ -89,7 +114,7 @@ def load_run(workdir: str | Path) -> Run:
     Raises:
       UserError: the directory holds no run, or a file of it is damaged.
     """
-    workdir = Path(workdir)
+    workdir = expanded(str(workdir), "workdir")
     config = workdirs.read_config(workdir)
     return Run(workdir, config, metric_files.read(workdir / "metrics.jsonl"))
 

@@ -45,7 +45,7 @@ def test_accuracies_are_of_the_whole_split_without_augmentation(trained, split):
     found = kdjax.evaluate(run, split=split, checkpoint="latest")
     dataset = run.restore("latest").program.feed.dataset
     stored = getattr(dataset, split)
-    network = run.networks("latest")["network_0"]
+    network = run.load_networks("latest")["network_0"]
     images = augment.normalize(stored.images, dataset.mean, dataset.std)
     logits = network.module().apply(network.variables, images).logits
     assert found["network_0/top1"] == pytest.approx(np.mean(logits.argmax(-1) == stored.labels))

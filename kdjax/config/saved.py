@@ -1,0 +1,49 @@
+"""What belongs to the config of a run as it is saved: `config.json`."""
+
+import json
+
+from ml_collections import ConfigDict
+
+from kdjax.config.defaults import base
+
+# What a run may be resumed with in another value: it changes no step already made.
+RESUMABLE = (
+    "epochs",
+    "steps_per_dispatch",
+    "parallel",
+    "evaluation",
+    "checkpoint",
+    "data.workers",
+    "data.dir",
+    "start.checkpoint",
+    "teacher.checkpoint",
+)
+
+
+def plain(config: ConfigDict) -> dict:
+    """The config as JSON would give it back: tuples become lists."""
+    return json.loads(config.to_json())
+
+
+def completed(settings: dict, defaults: dict | None = None) -> dict:
+    """The settings of a run, with the defaults of those that kdjax did not have when it began."""
+    defaults = plain(base()) if defaults is None else defaults
+    found = defaults | settings
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(settings.get(name), dict):
+            found[name] = completed(settings[name], default)
+    return found
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Dotted names of the settings that differ, those of `RESUMABLE` left out."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        name = f"{prefix}{key}"
+        if name in RESUMABLE or old.get(key) == new.get(key):
+            continue
+        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += differences(old[key], new[key], f"{name}.")
+        else:
+            found.append(name)
+    return found

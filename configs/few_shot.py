@@ -25,7 +25,11 @@ _FIRST = {"cifar100": 80, "cifar10": 5, "digits": 5}
 
 
 def get_config(argument: str = "cifar100"):
-    """The episodes of `data[,first_class]`."""
+    """The episodes of `data[,first_class]`.
+
+    Raises:
+      UserError: an argument that is not of this form, or a class that is no number.
+    """
     form = "data[,first_class]"
     data, first = configs.fields(argument, form)
     config = configs.base()

@@ -26,7 +26,11 @@ from kdjax.errors import UserError
 
 
 def get_config(argument: str = "cifar100"):
-    """The run of `data[,network[,count or second network]]`."""
+    """The run of `data[,network[,count or second network]]`.
+
+    Raises:
+      UserError: an argument that is not of this form, or a count below 2.
+    """
     form = "data[,network[,count or second network]]"
     data, network, more = configs.fields(argument, form)
     network = network or {"digits": "resnet8", "imagenet": "resnet18"}.get(data, "wrn_40_2")

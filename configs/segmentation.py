@@ -32,7 +32,11 @@ _SETS = {  # source, training images, canvas, crop
 
 
 def get_config(argument: str = "camvid"):
-    """The run of `data[,network[,checkpoint]]`."""
+    """The run of `data[,network[,checkpoint]]`.
+
+    Raises:
+      UserError: an argument that is not of this form, or another data set.
+    """
     data, network, checkpoint = configs.fields(argument, "data[,network[,checkpoint]]")
     if data not in _SETS:
         raise UserError(f"unknown data set {data!r} in --config; choose from {', '.join(_SETS)}")

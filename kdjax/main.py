@@ -1,9 +1,10 @@
-"""`python -m kdjax.main`: the command line, `kdjax.cli.main`."""
+"""`kdjax` and `python -m kdjax.main`: the command line, `kdjax.cli.main`."""
 
 import os
 import sys
+from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main(argv: list[str]) -> int:
@@ -30,15 +31,23 @@ def import_path(path: list[str], argv: list[str]) -> list[str]:
     for flag, value in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, same = flag.partition("=")
         if name in ("--config", "-config"):
-            file = os.path.abspath((same if equals else value).partition(":")[0])
+            file = (same if equals else value).partition(":")[0]
+            if file.isidentifier() and not os.path.isfile(file):
+                continue  # the name of an installed config
+            file = os.path.abspath(file)
             inside = [here] if file.startswith(here + os.sep) else []
             path = [*path, *inside, os.path.dirname(file)]
     return path
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Runs the command line of this process and exits with its status."""
     if not sys.flags.safe_path:
         sys.path[:] = import_path(sys.path, sys.argv)
     from kdjax.cli.endings import run_and_exit  # late, as above
 
     run_and_exit(main, sys.argv)
+
+
+if __name__ == "__main__":
+    command()

@@ -8,6 +8,7 @@ import textwrap
 
 from absl import flags
 
+from kdjax.cli import config_names
 from kdjax.cli.flags import COMMON, CONFIG, Flag
 from kdjax.cli.jobs import JOBS
 from kdjax.data.regular_files import expanded
@@ -37,15 +38,16 @@ def parse(argv: list[str]) -> flags.FlagValues:
     """Parses the command line.
 
     Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is
-        not there, does not know its arguments or fails; an unknown job, a flag of another job, or
-        one that the job needs and was not given.
+      UserError: an unknown flag or config key, a value of the wrong type, a config that is not
+        there, does not know its arguments or fails; an unknown job, a flag of another job, or one
+        that the job needs and was not given.
     """
     values = flags.FlagValues()  # of its own: the libraries' flags are no business of the user's
     for argument in argv:
         if not _is_text(argument):
             shown = argument.encode(errors="backslashreplace").decode()
             raise UserError(f"{shown} is not UTF-8; give files and directories names that are")
+    argv = config_names.located(argv)
     try:
         define(values, argv)
         rest = values(argv)
@@ -131,8 +133,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, flags.Error) and "Traceback" not in str(error):
         return one_line(error)
     if isinstance(cause, OSError):
-        reason = str(cause).splitlines()[-1].strip()
-        return f"--config: {reason}; name a file such as configs/mcl.py"
+        reason, known = str(cause).splitlines()[-1].strip(), ", ".join(config_names.names())
+        return f"--config: {reason}; name a file of yours, or one of {known}"
     if isinstance(error, (AttributeError, KeyError)) and "get_config" not in str(error):
         return (
             f"--config: no such setting: {_unquoted(error)}; kdjax/config/sections.py has them all"

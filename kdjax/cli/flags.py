@@ -52,9 +52,9 @@ class Flag:
 # `cli.command_line` defines it: `--config.KEY=VALUE` comes with it.
 CONFIG = Flag(
     "config",
-    "A file of configs/, FILE.py or FILE.py:ARGUMENTS; --config.KEY=VALUE changes a setting. What "
-    "the file registers is known to the job.",
-    hint="for instance --config configs/mcl.py:digits",
+    "An installed config, NAME or NAME:ARGUMENTS, or a file, FILE.py or FILE.py:ARGUMENTS; "
+    "--config.KEY=VALUE changes a setting. What the file registers is known to the job.",
+    hint="for instance --config mcl:digits",
 )
 WORKDIR = Flag("workdir", "Directory of the run.", hint="name a directory for the run")
 CHECKPOINT = Flag(

@@ -10,10 +10,10 @@ command's are refused. The rows of finished runs land in experiments/results/NAM
 being the experiment's last part, and the table of them between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
-each method's label to its own flags; `{runs}` in them is the directory of the workdirs. It may have
-`DATA = False`, when it needs no prepared data set, `ONCE`, labels that are run with the first seed
-only (teachers), and `table`, a function from a label's cell to the lines of the table, in place of
-one row per label.
+each method's label to its own flags; `{runs}` in them is the directory of the workdirs, `{seed}`
+the run's seed. It may have `DATA = False`, when it needs no prepared data set, `ONCE`, labels that
+are run with the first seed only (teachers), and `table`, a function from a label's cell to the
+lines of the table, in place of one row per label.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
 
 def flags_of(experiment, label: str, seed: int, runs: Path, extra: list[str]) -> list[str]:
     """The flags of a run's `kdjax.main`."""
-    flags = [flag.format(runs=runs) for flag in experiment.RUNS[label]]
+    flags = [flag.format(runs=runs, seed=seed) for flag in experiment.RUNS[label]]
     workdir = runs / f"{label}_seed{seed}"
     common = (*experiment.COMMON, f"--config.seed={seed}")
     return [*flags, *common, *extra, f"--workdir={workdir}"]

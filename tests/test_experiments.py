@@ -108,6 +108,18 @@ def test_a_table_is_made_of_the_rows_that_are_there(results):
     assert page.read_text().startswith("# A title\n")
 
 
+_FULL = ["mcl_full", "mcl_collapse", "hsakd_full", "mixskd_full", "pruning_full"]
+_FULL += ["lmcl_full", "few_shot"]
+
+
+@pytest.mark.parametrize("module", _FULL)
+def test_the_flags_of_full_experiments_are_valid(module, tmp_path):
+    experiment = importlib.import_module(f"experiments.{module}")
+    for label in experiment.RUNS:
+        flags = sweep.flags_of(experiment, label, 0, tmp_path, [])
+        configs.validate(parse(["kdjax", *flags]).config)
+
+
 @pytest.mark.parametrize(
     "module",
     [f"experiments.{p.parent.name}" for p in sorted(sweep.RESULTS.glob("*/README.md"))],

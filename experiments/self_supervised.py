@@ -1,0 +1,22 @@
+"""MoCo beside MoCo with MCL, by linear probes and nearest neighbors: all of CIFAR-100, ResNet-8."""
+
+TITLE = "MoCo and MCL on CIFAR-100, ResNet-8, all 50,000 training images, 60 epochs"
+SEEDS = (0, 1, 2)
+COMMON = ("--config.evaluation.every_epochs=10",)
+
+
+def _probe(label: str) -> tuple[str, ...]:
+    return (
+        f"--config=configs/linear_probe.py:cifar100,{{runs}}/{label}_seed{{seed}},contrastive",
+        "--config.start.version=latest",
+        "--config.epochs=30",
+        "--config.optimizer.milestones=(18,24)",
+    )
+
+
+RUNS = {
+    "moco": ("--config=configs/moco_mcl.py:cifar100,resnet8,1", "--config.epochs=60"),
+    "moco_mcl": ("--config=configs/moco_mcl.py:cifar100,resnet8,2", "--config.epochs=60"),
+    "moco_probe": _probe("moco"),
+    "moco_mcl_probe": _probe("moco_mcl"),
+}

@@ -68,6 +68,12 @@ class Checkpoints:
         """Step of the finished checkpoint with the best metric, or None."""
         return _highest(self._scores({}))
 
+    def best(self) -> tuple[int, float] | None:
+        """Step and metric of the finished checkpoint with the best metric, or None."""
+        scores = self._scores({})
+        step = _highest(scores)
+        return None if step is None else (step, scores[step])
+
     def _scores(self, damaged: dict[int, str]) -> dict[int, float]:
         """The metric of the finished checkpoints, -inf of those without; adds to the damaged."""
         scores = {}

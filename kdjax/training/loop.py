@@ -14,7 +14,8 @@ from kdjax.parallel import fetch
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
 from kdjax.runs.metrics import MetricsWriter
-from kdjax.training import optimizers, resumption
+from kdjax.training import compile_time, optimizers, resumption
+from kdjax.training.announcements import Training
 from kdjax.training.finite import not_finite
 from kdjax.training.hooks import Hook
 from kdjax.training.preemption import Preemption
@@ -41,11 +42,14 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
     """
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
     program, step, state = resumption.start(program, workdir, checkpoints)
+    announced = Training(program, step)
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
         loop = _Loop(program, hooks, checkpoints, writer, preemption)
         try:
-            return loop.run(program.parallel.replicate(state), step)
+            metrics = loop.run(program.parallel.replicate(state), step)
+            announced.close(checkpoints, program.config.evaluation.best, workdir)
+            return metrics
         finally:
             if writer is not None:
                 writer.close()
@@ -147,8 +151,8 @@ class _Loop:
         """Trains to the end of an epoch; returns the state and the means of the metrics."""
         per_epoch, per_step = self.program.steps_per_epoch, self.program.feed.images_per_step
         first = step - epoch * per_epoch
-        progress = Progress(epoch + 1, per_epoch * per_step, first * per_step)
-        pending, rows, begin = None, [], time.monotonic()
+        progress = Progress(epoch + 1, self.config.epochs, per_epoch * per_step, first * per_step)
+        pending, rows, begin = None, [], time.monotonic() - compile_time.seconds()
         batches = self.program.feed.train(epoch, first)
         try:
             for steps, batch in batches:
@@ -156,7 +160,7 @@ class _Loop:
                 # The host reads the previous dispatch while the device computes this one.
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps
-                progress.advance(steps * per_step)
+                progress.advance(steps * per_step, rows[-1]["loss"][-1] if rows else None)
                 # At the end of an epoch, evaluation and the row of metrics come first.
                 if step < (epoch + 1) * per_epoch and self.preemption.requested(step):
                     self._collect(rows, pending)
@@ -170,12 +174,12 @@ class _Loop:
             progress.close()
         means = {name: float(np.mean(np.concatenate([r[name] for r in rows]))) for name in rows[0]}
         row = {f"train/{name}": value for name, value in means.items()}
-        images = (per_epoch - first) * per_step
+        images, working = (per_epoch - first) * per_step, time.monotonic() - compile_time.seconds()
         return state, {
             "step": step,
             "epoch": epoch + 1,
             "learning_rate": float(self.schedule(step - 1)),
-            "images_per_second": images / (time.monotonic() - begin),
+            "images_per_second": images / (working - begin),
             **row,
         }
 

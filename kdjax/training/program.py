@@ -117,6 +117,10 @@ class Program:
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the state."""
+        return self._abstract_state
+
+    @functools.cached_property
+    def _abstract_state(self) -> TrainState:
         return jax.eval_shape(self._init, jax.random.key(self.config.seed))
 
     def _init(self, key):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
-from kdjax.runs.console import say
+from kdjax.runs.console import logged, say
 from kdjax.training import checks, loop, resumption, shrinking, teachers
 from kdjax.training.hooks import METHOD_REPORT, Hook
 from kdjax.training.program import Program, build
@@ -32,10 +32,11 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
     if teacher is None or teachers.finished(teacher, directory):
         program, hooks = _checked(config, workdir)  # before anything is written
-        with workdirs.claimed(workdir, config):
+        with workdirs.claimed(workdir, config), logged(workdir / "log.txt"):
             return loop.run(program, workdir, hooks)
     teachers.check(config)
-    with workdirs.claimed(workdir, config):  # before hours of the teacher's training
+    claimed = workdirs.claimed(workdir, config)  # before hours of the teacher's training
+    with claimed, logged(workdir / "log.txt"):
         say(f"teacher {teacher.networks[0]}: {directory}")
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")

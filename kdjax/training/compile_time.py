@@ -1,0 +1,47 @@
+"""How long this process has been compiling, as jax reports it."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import jax
+
+_EVENTS = "/jax/core/compile/"  # tracing, lowering and XLA's compilation
+
+
+class _Periods:
+    """The total length of periods that may contain each other."""
+
+    def __init__(self):
+        self.total = 0.0
+        self._periods: list[tuple[float, float]] = []  # disjoint, in the order of time
+
+    def add(self, end: float, length: float) -> None:
+        """Adds a period that has just ended; ends never decrease."""
+        start = end - length
+        while self._periods and self._periods[-1][0] >= start:
+            before, after = self._periods.pop()
+            self.total -= after - before
+        if self._periods:
+            start = max(start, self._periods[-1][1])
+        self._periods.append((start, end))
+        self.total += end - start
+
+
+@functools.cache
+def _listening() -> _Periods:
+    periods = _Periods()
+
+    def listen(event: str, duration: float, **details) -> None:
+        del details
+        if event.startswith(_EVENTS):
+            periods.add(time.monotonic(), duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return periods
+
+
+def seconds() -> float:
+    """The seconds that went into compiling since the first call; differences are what counts."""
+    return _listening().total

@@ -72,7 +72,7 @@ def hsakd_branches(network: StagedNetwork, transformations: int = 4) -> Branched
     The branch after the last stage is one more stage of the last width at stride 1. Label
     `transformations * class + transformation`.
 
-    Source: HSAKD section 3; `Auxiliary_Classifier` in HSAKD models/*.py.
+    Source: HSAKD section 3; `Auxiliary_Classifier` in `models/*.py` of the HSAKD repository.
     """
     last = network.num_stages
 

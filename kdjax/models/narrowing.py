@@ -41,7 +41,7 @@ class Compaction:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """`{name: bool [C]}`, True for the remaining filters of the C of the dense network."""
+        """True for the remaining ones of the C filters of the dense network, bool `[C]` by name."""
         return {name: np.array([char == "1" for char in kept]) for name, kept in self.kept}
 
     @classmethod

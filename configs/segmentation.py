@@ -14,8 +14,9 @@ channels, align_corners. Paper, ResNet-50 by MixSKD: mIoU VOC 78.78, ADE20K 42.3
 Data: voc in data/VOC2012 (10,582 training images with SegmentationClassAug), cityscapes in
 data/cityscapes, ade20k in data/ADEChallengeData2016, in the layouts of kdjax.data.mask_folders.
 
-camvid is small: 90x120 pixels, 11 classes, resnet20 at stride 4, from an .npz file with the values
-0..11, of which 11 counts nowhere.
+camvid is small: 90x120 pixels, 11 classes, resnet20 at stride 4, from a pair of .npz files with the
+values 0..11, of which 11 counts nowhere. The epoch is chosen on camvid_val.npz; the test images, in
+camvid_test.npz, are evaluated by --job=evaluate with --config.data.test_split=test.
 """
 
 from kdjax import config as configs
@@ -29,6 +30,20 @@ _SETS = {  # source, training images, canvas, crop
     "cityscapes": ("masks:data/cityscapes", 2_975, (1024, 2048), (512, 1024)),
     "camvid": ("arrays:data/camvid_train.npz", 367, (90, 120), (64, 96)),
 }
+
+_CAMVID = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign_symbol",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
 
 
 def get_config(argument: str = "camvid"):
@@ -57,6 +72,7 @@ def get_config(argument: str = "camvid"):
     settings.crop = crop
     if data == "camvid":
         config.batch_size, config.epochs, config.data.ignored = 8, 30, 11
+        config.data.test_split, config.data.class_names = "val", _CAMVID
         settings.output_stride, settings.rate, settings.width = 4, 3, 64
         settings.smallest_scale, settings.largest_scale, settings.scale_step = 0.75, 1.5, 0.0
     else:

@@ -1,5 +1,6 @@
 """HSAKD on CIFAR-100 at full size: the pairs of the paper, without a teacher, by KD and HSAKD."""
 
+from experiments import summaries
 from kdjax import models
 
 TITLE = "HSAKD on CIFAR-100: the paper's pairs"
@@ -64,14 +65,14 @@ RUNS = _runs()
 ONCE = tuple(label for label in RUNS if label.startswith("teacher"))
 
 
-def table(cell) -> list[str]:
+def table(rows) -> list[str]:
     """A row for every pair, the paper's number and ours in each cell."""
     lines = [
         f"| teacher → student | {' | '.join(f'{name}: paper | ours' for name in _COLUMNS)} |",
         "|" + "---|" * (1 + 2 * len(_COLUMNS)),
     ]
     for (teacher, student), paper in PAPER.items():
-        ours = (cell(label) for label in _labels(teacher, student))
+        ours = (summaries.cell(rows, label) for label in _labels(teacher, student))
         cells = [text for both in zip(paper, ours, strict=True) for text in both]
         lines.append(f"| {teacher} → {student} | {' | '.join(cells)} |")
     return lines

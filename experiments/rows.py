@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 
 from kdjax import config as configs
 from kdjax.runs import metrics
@@ -24,7 +24,7 @@ VERSIONS = ("kdjax", "python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoi
 KEYS = ("label", "seed", "config_hash", "cpu", "cores", "device", "devices", *VERSIONS)
 _FIRST = (*KEYS, "epoch", "step")
 # Where data and checkpoints lie is not part of what was computed.
-_PLACES = ("data.dir", "teacher.checkpoint")
+_PLACES = ("data.dir", "teacher.checkpoint", "start.checkpoint")
 
 Row = dict[str, str]
 
@@ -35,10 +35,12 @@ def config_hash(config: dict) -> str:
     They are of the settings that differ from the defaults, so that a setting which kdjax gets later
     changes no hash; directories of data and checkpoints are left out.
     """
-    defaults = _flat(configs.plain(configs.base()))
+    defaults, config = _flat(configs.plain(configs.base())), _flat(config)
+    kind, _, path = config["data.source"].partition(":")
+    config["data.source"] = f"{kind}:{PurePath(path).name}" if path else kind
     kept = {
         name: value
-        for name, value in _flat(config).items()
+        for name, value in config.items()
         if name not in _PLACES and (name not in defaults or value != defaults[name])
     }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
@@ -78,8 +80,16 @@ def _field(value) -> str:
     return text
 
 
-def of_workdir(workdir: Path, label: str, seed: int) -> list[Row]:
-    """The evaluated rows of a finished run."""
+def of_workdir(
+    workdir: Path, label: str, seed: int, tested: Mapping[str, float] | None = None
+) -> list[Row]:
+    """The evaluated rows of a finished run.
+
+    Args:
+      workdir: of the run.
+      label, seed: of the run.
+      tested: metrics of `kdjax.evaluate`, which the row of their step gets as 'test/NAME'.
+    """
     versions = json.loads((workdir / "versions.json").read_text())
     about = {
         "label": label,
@@ -89,12 +99,24 @@ def of_workdir(workdir: Path, label: str, seed: int) -> list[Row]:
         "cores": str(os.cpu_count()),
         **{name: versions.get(name) for name in ("device", "devices", *VERSIONS)},
     }
-    return evaluated(metrics.read(workdir / "metrics.jsonl"), about)
+    rows = evaluated(metrics.read(workdir / "metrics.jsonl"), about)
+    if tested:
+        (row,) = (row for row in rows if row["step"] == str(tested["step"]))
+        row |= {
+            f"test/{name}": str(value)
+            for name, value in tested.items()
+            if name not in ("step", "epoch")
+        }
+    return rows
 
 
 def evaluated(log: Sequence[dict], about: Row) -> list[Row]:
     """Those of a log's rows that have an evaluation, as rows of a run that is described so."""
-    return [about | {k: str(v) for k, v in row.items()} for row in log if "mean/top1" in row]
+    return [
+        about | {name: str(value) for name, value in row.items()}
+        for row in log
+        if any(name.startswith("mean/") for name in row)
+    ]
 
 
 def of_run(rows: Sequence[Row], label: str, seed: int) -> list[Row]:

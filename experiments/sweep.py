@@ -10,20 +10,25 @@ command's are refused. The rows of finished runs land in experiments/results/NAM
 being the experiment's last part, and the table of them between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
-each method's label to its own flags; `{runs}` in them is the directory of the workdirs, `{seed}`
-the run's seed. It may have `DATA = False`, when it needs no prepared data set, `ONCE`, labels that
-are run with the first seed only (teachers), and `table`, a function from a label's cell to the
-lines of the table, in place of one row per label.
+each method's label to its own flags, in which `{runs}` is the directory of the workdirs, `{data}`
+that of `--data` and `{seed}` the run's seed. It may have `DATA = False`, when it needs no prepared
+data set, `ONCE`, labels that are run with the first seed only (teachers), `METRIC`, what is
+compared in place of 'top1', `TEST`, which maps labels to settings with which the best checkpoint is
+evaluated after training (on images that did not choose it), and `table`, a function from the rows
+to the lines of the table, in place of one row per label.
 """
 
 import argparse
 import importlib
-import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import kdjax
 from experiments import rows as rows_file
+from experiments import summaries
 from kdjax import config as configs
 from kdjax.cli.command_line import parse
 from kdjax.errors import UserError
@@ -38,6 +43,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="module, for instance experiments.mcl_cifar100")
     parser.add_argument("--runs", type=Path, required=True, help="directory of the workdirs")
+    parser.add_argument("--data", type=Path, help="directory of prepared data, {data} in flags")
     parser.add_argument("--only", help="labels to run, with commas; all of them when not given")
     parser.add_argument("--again", action="store_true", help="also runs that have rows already")
     parser.add_argument("--table-only", action="store_true", help="no runs; the table from rows")
@@ -46,6 +52,8 @@ def main(argv: list[str]) -> int:
     results = RESULTS / arguments.experiment.rpartition(".")[2]
     results.mkdir(parents=True, exist_ok=True)
     labels = chosen(parser, experiment, arguments.only)
+    if arguments.data is None and not arguments.table_only and uses_data(experiment):
+        parser.error(f"--data: name the directory of prepared data, for {arguments.experiment}")
     if not arguments.table_only:
         try:
             status = run_all(experiment, labels, arguments, results, extra)
@@ -65,6 +73,11 @@ def chosen(parser: argparse.ArgumentParser, experiment, only: str | None) -> lis
     return labels
 
 
+def uses_data(experiment) -> bool:
+    """Whether flags of the experiment name the directory of prepared data."""
+    return any("{data}" in flag for flags in experiment.RUNS.values() for flag in flags)
+
+
 def run_all(experiment, labels: list[str], arguments, results: Path, extra: list[str]) -> int:
     """Runs what has no rows yet, seed by seed; returns the first exit status that is not 0.
 
@@ -77,7 +90,8 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
         for label in labels
         if seed == experiment.SEEDS[0] or label not in getattr(experiment, "ONCE", ())
     ]
-    flags = {run: flags_of(experiment, *run, arguments.runs, extra) for run in runs}
+    places = (arguments.runs, extra, arguments.data)
+    flags = {run: flags_of(experiment, *run, *places) for run in runs}
     done = {}
     if not arguments.again:
         rows = rows_file.read(results)
@@ -92,14 +106,19 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
             flush=True,
         )
     for run in runs:
-        if not done.get(run) and (status := run_one(*run, flags[run], arguments.runs, results)):
+        if done.get(run):
+            continue
+        test = getattr(experiment, "TEST", {}).get(run[0])
+        if status := run_one(*run, flags[run], arguments.runs, results, test):
             return status
     return 0
 
 
-def flags_of(experiment, label: str, seed: int, runs: Path, extra: list[str]) -> list[str]:
-    """The flags of a run's `kdjax.main`."""
-    flags = [flag.format(runs=runs, seed=seed) for flag in experiment.RUNS[label]]
+def flags_of(
+    experiment, label: str, seed: int, runs: Path, extra: list[str], data: Path | None = None
+) -> list[str]:
+    """The flags of a run's `kdjax.main`; `data` is the directory of prepared data."""
+    flags = [flag.format(runs=runs, data=data, seed=seed) for flag in experiment.RUNS[label]]
     workdir = runs / f"{label}_seed{seed}"
     common = (*experiment.COMMON, f"--config.seed={seed}")
     return [*flags, *common, *extra, f"--workdir={workdir}"]
@@ -122,8 +141,15 @@ def check(present: list[dict] | None, flags: list[str], where: str) -> None:
         )
 
 
-def run_one(label: str, seed: int, flags: list[str], runs: Path, results: Path) -> int:
-    """Runs one command line and keeps its rows; returns its exit status."""
+def run_one(
+    label: str,
+    seed: int,
+    flags: list[str],
+    runs: Path,
+    results: Path,
+    test: Mapping[str, Any] | None = None,
+) -> int:
+    """Runs one command line and keeps its rows, tested if asked for; returns its exit status."""
     name = f"{label}_seed{seed}"
     print(name, flush=True)
     command = [sys.executable, "-m", "kdjax.main", *flags]
@@ -134,8 +160,16 @@ def run_one(label: str, seed: int, flags: list[str], runs: Path, results: Path) 
             for row in rows_file.read(results)
             if (row["label"], row["seed"]) != (label, str(seed))
         ]
-        rows_file.write(results, [*others, *rows_file.of_workdir(runs / name, label, seed)])
+        tested = None if test is None else evaluated(runs / name, test)
+        rows_file.write(results, [*others, *rows_file.of_workdir(runs / name, label, seed, tested)])
     return status
+
+
+def evaluated(workdir: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a run's best checkpoint with other settings, named as 'data.test_split' is."""
+    run = kdjax.load_run(workdir)
+    run.config.update_from_flattened_dict(settings)
+    return kdjax.evaluate(run)
 
 
 def write_page(experiment, module: str, results: Path) -> None:
@@ -160,19 +194,27 @@ def table(experiment, module: str, results: Path) -> list[str]:
     """Accuracies per method, from the rows that are there, and the commands."""
     rows = rows_file.read(results)
     if hasattr(experiment, "table"):
-        lines = experiment.table(lambda label: cell(rows, label))
+        lines = experiment.table(rows)
     else:
         lines = rows_of_labels(experiment, rows)
     command = f"python -m experiments.sweep {module} --runs DIR"
-    if getattr(experiment, "DATA", True):
+    if uses_data(experiment):
+        command += " --data DATA"
+    elif getattr(experiment, "DATA", True):
         command += " --config.data.dir=DATA/tfds"
     flags = "\n".join(f"    {flag}" for flag in experiment.COMMON)
-    lines += ["", "Top-1 in %: mean over seeds of the mean over the networks, +- the standard "]
+    name = {"top1": "Top-1", "miou": "mIoU"}[metric(experiment)]
+    lines += ["", f"{name} in %: mean over seeds of the mean over the networks, +- the standard "]
     lines[-1] += "deviation over seeds. Best epoch: the highest mean, of the epochs evaluated."
     lines += ["", f"Made by `{command}`; flags of all runs:", "", flags, ""]
     for label, own in experiment.RUNS.items():
         lines.append(f"- {label}: `{' '.join(own)}`")
     return ["", *lines, "", f"Rows: [{rows_file.FILE}]({rows_file.FILE}).", ""]
+
+
+def metric(experiment) -> str:
+    """What the experiment compares: 'top1' or 'miou'."""
+    return getattr(experiment, "METRIC", "top1")
 
 
 def rows_of_labels(experiment, rows: list[rows_file.Row]) -> list[str]:
@@ -183,32 +225,10 @@ def rows_of_labels(experiment, rows: list[rows_file.Row]) -> list[str]:
     ]
     for label in experiment.RUNS:
         runs = rows_file.of_label(rows, label)
-        lines.append(f"| {label} | {len(runs)} | {' | '.join(summary(runs))} |")
+        lines.append(
+            f"| {label} | {len(runs)} | {' | '.join(summaries.summary(runs, metric(experiment)))} |"
+        )
     return lines
-
-
-def cell(rows: list[rows_file.Row], label: str) -> str:
-    """Accuracy in the last epoch and the number of seeds, or nothing where there is no row."""
-    runs = rows_file.of_label(rows, label)
-    return f"{summary(runs)[0]} ({len(runs)})" if runs else ""
-
-
-def summary(runs: list[list[dict[str, float]]]) -> list[str]:
-    """The table's cells for one method; runs hold evaluated rows, in order."""
-    if not runs:
-        return ["", "", ""]
-    last = [rows[-1]["mean/top1"] for rows in runs]
-    best = [max(row["mean/top1"] for row in rows) for rows in runs]
-    ensemble = [rows[-1]["ensemble/top1"] for rows in runs if "ensemble/top1" in rows[-1]]
-    return [spread(last), spread(best), spread(ensemble)]
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation in %."""
-    if not values:
-        return ""
-    deviation = f" +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import curves, fit, pruning_plots, returning, rows, sweep
+from experiments import camvid, curves, fit, pruning_plots, returning, rows, summaries, sweep
 from kdjax import config as configs
 from kdjax import pruning
 from kdjax.cli.command_line import parse
@@ -83,9 +83,16 @@ def test_the_hash_is_of_what_is_computed():
     assert hashes[0] == rows.config_hash(config | {"data": config["data"] | {"dir": "DATA"}})
     # A setting that kdjax had not, or will have, at its default.
     assert hashes[0] == rows.config_hash({k: v for k, v in config.items() if k != "dml"})
+    # The same data elsewhere.
+    here, there = (
+        rows.config_hash(config | {"data": config["data"] | {"source": f"arrays:{place}/a.npz"}})
+        for place in ("here", "/there")
+    )
+    assert here == there
+    hashes.append(here)
     for changed in ({"seed": 1}, {"mcl": config["mcl"] | {"alpha": 0.2}}, {"new": 1}):
         hashes.append(rows.config_hash(config | changed))
-    assert len(set(hashes)) == 4
+    assert len(set(hashes)) == 5
 
 
 def test_a_table_is_made_of_the_rows_that_are_there(results):
@@ -185,6 +192,45 @@ def test_rows_of_another_config_are_refused(run_sweep, results, capsys):
     assert (status, run_sweep.started) == (0, ["third_seed0", "third_seed1"])
     assert len(rows.of_run(rows.read(results), "third", 0)) == 1
     assert (results / rows.FILE).read_text() != before
+
+
+def test_the_best_checkpoint_is_tested_on_other_images(run_sweep, results, monkeypatch, capsys):
+    tests = []
+
+    def evaluated(workdir, settings):
+        tests.append((workdir.name, settings))
+        return {"step": 10, "epoch": 1, "mean/miou": 0.25, "network_0/iou/sky": 0.5}
+
+    monkeypatch.setattr(sweep, "evaluated", evaluated)
+    settings = {"data.test_split": "val"}
+    experiment = types.SimpleNamespace(
+        **vars(EXPERIMENT) | {"RUNS": {"first": (), "third": (*EXPERIMENT.RUNS["third"],)}},
+        TEST={"third": settings},
+    )
+    experiment.RUNS["third"] += ("--config.data.dir={data}/prepared",)
+    monkeypatch.setitem(sys.modules, "experiments.named", experiment)
+    with pytest.raises(SystemExit, match="2"):
+        run_sweep("--only", "third")
+    assert "--data: name the directory" in capsys.readouterr().err
+    status, _ = run_sweep("--only", "third", "--data", "DATA")
+    assert (status, tests) == (0, [("third_seed0", settings), ("third_seed1", settings)])
+    runs = rows.of_label(rows.read(results), "third")
+    assert summaries.tested(runs, "mean/miou") == [0.25, 0.25]
+    assert summaries.tested(runs, "network_0/iou/sky") == [0.5, 0.5]
+    assert summaries.tested(runs, "network_0/iou/car") == []
+    config = json.loads((run_sweep.runs / "third_seed0" / "config.json").read_text())
+    assert config["data"]["dir"] == "DATA/prepared"
+
+
+def test_the_table_of_camvid():
+    log = [{"epoch": e, "step": e, "mean/miou": m} for e, m in ((1, 0.3), (2, 0.5), (3, 0.4))]
+    log[1] |= {"test/mean/miou": 0.45, "test/network_0/iou/sky": 0.9}
+    written = rows.evaluated(log, {"label": "mixup", "seed": "0"})
+    written += rows.evaluated([row(1, 0.625)], {"label": "mixup_backbone", "seed": "0"})
+    lines = camvid.table(written)
+    assert "| mixup | 62.50 | 1 | 50.00 | 45.00 |" in lines
+    assert "| random |  | 0 |  |  |" in lines
+    assert "| sky |  |  | 90.00 |  |" in lines
 
 
 def test_an_unknown_label(results, capsys):

@@ -44,6 +44,12 @@ class Data:
     ignored: int = setting(
         255, "value of the pixels in masks that count nowhere", at_least=0, at_most=255
     )
+    test_split: str = setting(
+        "",
+        "which stored split is evaluated on; '': test, or val where there is no test",
+        choices=("", "test", "val"),
+    )
+    class_names: tuple[str, ...] = setting((), "in the order of the classes; (): the source's")
     mean: tuple[float, ...] = setting(
         (), "per channel, of pixels in [0, 1], that a network was trained with"
     )

@@ -32,13 +32,16 @@ _NAMES = "class_names"
 _USUAL_CHANNELS = (1, 3, 4)
 
 
-def open_arrays(file: str, layout: str = "", ignored: int = IGNORED) -> Source:
+def open_arrays(
+    file: str, layout: str = "", ignored: int = IGNORED, test_split: str = ""
+) -> Source:
     """Reads `arrays:FILE.npz`.
 
     Args:
       file: path; `~` is the home directory.
       layout: 'NHWC' or 'NCHW'; '' is NHWC, where shapes that look like NCHW are refused.
       ignored: value of the pixels in masks that count nowhere.
+      test_split: 'test' or 'val' to evaluate on that file of a pair; '': test, or val without it.
 
     Raises:
       UserError: missing or unreadable file, missing key or split, wrong dtype, shape or labels.
@@ -48,21 +51,31 @@ def open_arrays(file: str, layout: str = "", ignored: int = IGNORED) -> Source:
     path = expanded(file)
     stored = _read(path)
     if {"mask", "train_masks"} & stored.keys():
-        return _open_masks(path, stored, layout, ignored)
+        return _open_masks(path, stored, layout, ignored, test_split)
     if ignored != IGNORED:
         raise UserError(f"config.data.ignored={ignored} is of masks, which {path} does not hold")
-    test_path, train, test = _splits(path, stored, _KEYS, _PAIR_KEYS, _split, layout)
+    test_path, train, test = _splits(path, stored, (_KEYS, _PAIR_KEYS), _split, layout, test_split)
     return _checked(path, test_path, train, test)
 
 
 def _splits(
-    path: Path, stored: dict, keys: tuple, pair_keys: tuple, make: Callable, layout: str
+    path: Path,
+    stored: dict,
+    either: tuple[tuple[str, ...], tuple[str, ...]],
+    make: Callable,
+    layout: str,
+    test_split: str,
 ) -> tuple[Path, ArraySplit, ArraySplit]:
-    """The test split's file and both splits, of one file with all `keys` or of a pair.
+    """The test split's file and both splits, by the keys of one file or of a pair.
 
     Raises:
-      UserError: neither all of `keys` nor all of `pair_keys` are there.
+      UserError: neither all keys of one file nor all of a pair are there.
     """
+    keys, pair_keys = either
+    if set(keys) <= stored.keys() and test_split:
+        raise UserError(
+            f"config.data.test_split={test_split!r}: {path} holds both splits; leave it at ''"
+        )
     if set(keys) <= stored.keys():
         train, test = (make(path, stored, *part, layout) for part in (keys[:2], keys[2:]))
         return path, train, test
@@ -72,7 +85,7 @@ def _splits(
             f"{path}: holds {_listed(stored)}; needs {', '.join(keys)}, or {names} in "
             "a pair of files NAME_train.npz and NAME_test.npz"
         )
-    test_path = _test_file(path)
+    test_path = _test_file(path, test_split)
     train = make(path, stored, *pair_keys, layout)
     test_stored = _read(test_path)
     if not set(pair_keys) <= test_stored.keys():
@@ -95,15 +108,16 @@ def _read(path: Path) -> dict[str, np.ndarray | None]:
     return read_members(path, names_to_read)
 
 
-def _test_file(path: Path) -> Path:
+def _test_file(path: Path, test_split: str) -> Path:
+    splits = (test_split,) if test_split else ("test", "val")
     if path.stem.endswith("_train"):
         stem = path.stem.removesuffix("_train")
-        candidates = [path.with_name(f"{stem}_{split}.npz") for split in ("test", "val")]
+        candidates = [path.with_name(f"{stem}_{split}.npz") for split in splits]
         for candidate in candidates:
             if is_regular(candidate):
                 return candidate
         raise UserError(
-            f"{path}: no {candidates[0].name} or {candidates[1].name} beside it to evaluate on"
+            f"{path}: no {' or '.join(each.name for each in candidates)} beside it to evaluate on"
         )
     raise UserError(
         f"{path}: holds one split only; name the training file NAME_train.npz and put "
@@ -111,9 +125,9 @@ def _test_file(path: Path) -> Path:
     )
 
 
-def _open_masks(path: Path, stored: dict, layout: str, ignored: int) -> Source:
+def _open_masks(path: Path, stored: dict, layout: str, ignored: int, test_split: str) -> Source:
     test_path, train, test = _splits(
-        path, stored, _MASK_KEYS, _MASK_PAIR_KEYS, _masked_split, layout
+        path, stored, (_MASK_KEYS, _MASK_PAIR_KEYS), _masked_split, layout, test_split
     )
     if test.images.shape[-1] != train.images.shape[-1]:
         raise UserError(

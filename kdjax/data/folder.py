@@ -51,7 +51,7 @@ class FolderRecords:
         return first
 
 
-def open_folder(folder: str) -> Source:
+def open_folder(folder: str, test_split: str = "") -> Source:
     """Lists `folder:PATH`; no image is read.
 
     The images of test/ are held out, or those of val/ where test/ has none of the classes of
@@ -59,6 +59,7 @@ def open_folder(folder: str) -> Source:
 
     Args:
       folder: path; `~` is the home directory.
+      test_split: 'test' or 'val' to hold out that folder; '' for the rule above.
 
     Raises:
       UserError: a folder or split is missing, a class is empty, the splits' classes differ, or
@@ -70,7 +71,7 @@ def open_folder(folder: str) -> Source:
     if not is_directory(root / "train"):
         raise UserError(f"{root}: no train/ in it; needs train/CLASS/*.jpg and test/ or val/")
     train_names = _class_names(root / "train")
-    held_out = _held_out(root, train_names)
+    held_out = _held_out(root, train_names, test_split)
     test_names = _class_names(held_out)
     if train_names != test_names:
         differing = sorted(set(train_names) ^ set(test_names))
@@ -82,7 +83,11 @@ def open_folder(folder: str) -> Source:
     return Source(root.absolute().name, train, test, train_names)
 
 
-def _held_out(root: Path, train_names: tuple[str, ...]) -> Path:
+def _held_out(root: Path, train_names: tuple[str, ...], test_split: str) -> Path:
+    if test_split:
+        if not is_directory(root / test_split):
+            raise UserError(f"{root}: has no {test_split}/, which config.data.test_split names")
+        return root / test_split
     present = [root / name for name in _HELD_OUT if is_directory(root / name)]
     if not present:
         raise UserError(

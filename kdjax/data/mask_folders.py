@@ -79,13 +79,16 @@ class _Layout(NamedTuple):
     classes: Callable[[Path, str, int], tuple[tuple[str, ...], np.ndarray]]
 
 
-def open_mask_folders(folder: str, layout: str = "", ignored: int = 255) -> Source:
+def open_mask_folders(
+    folder: str, layout: str = "", ignored: int = 255, test_split: str = ""
+) -> Source:
     """Lists `masks:PATH`; no image is read.
 
     Args:
       folder: path; `~` is the home directory.
       layout: of `LAYOUTS`, or '' to tell it by the names of folders.
       ignored: value of pixels that count nowhere.
+      test_split: of the layout 'folders', 'test' or 'val' to evaluate on that one.
 
     Raises:
       UserError: a folder, a list or a mask is missing, or the layout is not known.
@@ -103,9 +106,18 @@ def open_mask_folders(folder: str, layout: str = "", ignored: int = 255) -> Sour
         missing = [LAYOUTS[name]] if name else LAYOUTS.values()
         raise UserError(f"{root}: has no {', '.join(folders.sign for folders in missing)}/ in it")
     known = LAYOUTS[name]
-    pairs = {train: known.pairs(root, train) for train in (True, False)}
-    names, table = known.classes(root, pairs[True][0][1], ignored)
-    train, test = (_split(root, pairs[train], table) for train in (True, False))
+    if test_split and name != "folders":
+        raise UserError(
+            f"config.data.test_split={test_split!r} is of the layout folders; {root} is laid out "
+            f"as {name} is, and evaluated on its validation images; leave it at ''"
+        )
+    trained = known.pairs(root, True)
+    if test_split:
+        evaluated = _matched(root, f"{test_split}/images", f"{test_split}/masks")
+    else:
+        evaluated = known.pairs(root, False)
+    names, table = known.classes(root, trained[0][1], ignored)
+    train, test = (_split(root, pairs, table) for pairs in (trained, evaluated))
     return Source(root.absolute().name, train, test, names)
 
 

@@ -16,7 +16,7 @@ from kdjax.errors import UserError
 from kdjax.registry import Registry
 
 # Settings of `config.data` that only some kinds of sources read, with the values that unset them.
-_OPTIONAL_SETTINGS = {"dir": "", "layout": "", "ignored": 255}
+_OPTIONAL_SETTINGS = {"dir": "", "layout": "", "ignored": 255, "test_split": ""}
 
 
 class SourceKind(NamedTuple):
@@ -26,7 +26,7 @@ class SourceKind(NamedTuple):
       open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
       place: what follows it, for messages, such as 'PATH'; '' for a source without one.
       settings: which of the settings that only some kinds read this one does: 'dir', 'layout',
-        'ignored'.
+        'ignored', 'test_split'.
     """
 
     open: Callable[[str, Any], Source]
@@ -50,7 +50,8 @@ def register_source(
       kind: without colon.
       open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
       place: what is to follow the colon, for messages; '' for sources without it.
-      settings: which of 'dir', 'layout' and 'ignored' `open_kind` reads; others are refused.
+      settings: which of 'dir', 'layout', 'ignored' and 'test_split' `open_kind` reads; others are
+        refused.
 
     Raises:
       ValueError: the kind is registered already, has a colon, or a setting is unknown.
@@ -65,7 +66,7 @@ def open_source(data) -> Source:
     """Opens `data.source`.
 
     Args:
-      data: `config.data`: source, dir, layout, ignored.
+      data: `config.data`: source, dir, layout, ignored, test_split, class_names.
 
     Raises:
       UserError: unknown kind, a setting that has no effect on this kind, or data that are missing,
@@ -83,13 +84,26 @@ def open_source(data) -> Source:
                 f"config.data.{setting}={value!r} has no effect on config.data.source="
                 f"{data.source!r}; leave it at {unset!r}"
             )
-    source = kind.open(place, data)
+    source = _named(kind.open(place, data), data)
     for split_name, split in (("train", source.train), ("test", source.test)):
         where = f"config.data.source={data.source!r} ({split_name})"
         check_labels(split.labels, len(source.class_names), where)
         if len(split[0]) != len(split.labels):
             raise UserError(f"{where}: {len(split[0])} images but {len(split.labels)} labels")
     return source
+
+
+def _named(source: Source, data) -> Source:
+    """The source with the names of `data.class_names`, if there are any."""
+    names, count = tuple(data.class_names), len(source.class_names)
+    if not names:
+        return source
+    if len(set(names)) != count or len(names) != count:
+        raise UserError(
+            f"config.data.class_names has {len(names)} names, {len(set(names))} of them different; "
+            f"{data.source} has {count} classes; give each a name, or () for the source's names"
+        )
+    return source._replace(class_names=names)
 
 
 # Modules are imported when a source of their kind is opened: readers are heavy.
@@ -109,26 +123,26 @@ def _open_tfds(place: str, data) -> Source:
 
 
 def _open_folder(place: str, data) -> Source:
-    del data
     from kdjax.data import folder
 
-    return folder.open_folder(place)
+    return folder.open_folder(place, data.test_split)
 
 
 def _open_arrays(place: str, data) -> Source:
     from kdjax.data import arrays
 
-    return arrays.open_arrays(place, data.layout, data.ignored)
+    return arrays.open_arrays(place, data.layout, data.ignored, data.test_split)
 
 
 def _open_masks(place: str, data) -> Source:
     from kdjax.data import mask_folders
 
-    return mask_folders.open_mask_folders(place, data.layout, data.ignored)
+    return mask_folders.open_mask_folders(place, data.layout, data.ignored, data.test_split)
 
 
 register_source("digits", _open_digits)
 register_source("tfds", _open_tfds, place="NAME", settings=("dir",))
-register_source("folder", _open_folder, place="PATH")
-register_source("arrays", _open_arrays, place="FILE.npz", settings=("layout", "ignored"))
-register_source("masks", _open_masks, place="PATH", settings=("layout", "ignored"))
+register_source("folder", _open_folder, place="PATH", settings=("test_split",))
+_LAID_OUT = ("layout", "ignored", "test_split")
+register_source("arrays", _open_arrays, place="FILE.npz", settings=_LAID_OUT)
+register_source("masks", _open_masks, place="PATH", settings=_LAID_OUT)

@@ -1,5 +1,6 @@
 """Small data sets of every kind, made on the spot."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from kdjax.config.sections import Data
 from kdjax.data.sources import open_source
 from kdjax.errors import UserError
 
@@ -18,24 +20,7 @@ def make_config():
     """config with the defaults of `config.data`, and the given changes."""
 
     def make(**changes):
-        data = {
-            "source": "digits",
-            "dir": "",
-            "layout": "",
-            "canvas": (),
-            "ignored": 255,
-            "train_fraction": 1.0,
-            "subset_seed": 0,
-            "first_class": 0,
-            "classes": 0,
-            "image_size": 0,
-            "mean": (),
-            "std": (),
-            "augmentation": "none",
-            "placement": "auto",
-            "workers": 0,
-            "images_per_class": 0,
-        }
+        data = dataclasses.asdict(Data(source="digits", augmentation="none"))
         return ConfigDict({"seed": 0, "data": {**data, **changes}})
 
     return make
@@ -134,8 +119,7 @@ def edited_tfds(prepared_tfds, tmp_path):
 
 def opened(source, dir="", layout=""):
     """The source of these settings."""
-    data = {"source": source, "dir": str(dir), "layout": layout, "ignored": 255}
-    return open_source(ConfigDict(data))
+    return open_source(Data(source=source, dir=str(dir), layout=layout))
 
 
 def fails(source, data_dir=""):

@@ -50,6 +50,34 @@ def test_pairs_of_files_and_another_ignored_value(tmp_path):
     assert data.load(configured(source)).num_classes == 4
 
 
+def test_the_split_that_is_evaluated_and_names_of_classes(tmp_path):
+    for seed, split in enumerate(("train", "val", "test")):
+        images, masks = tiny.images_and_masks(4, seed=seed)
+        np.savez(tmp_path / f"it_{split}.npz", image=images, mask=masks)
+    source = f"arrays:{tmp_path / 'it_train.npz'}"
+    for test_split, seed in (("", 2), ("test", 2), ("val", 1)):
+        dataset = data.load(configured(source, test_split=test_split, class_names=("a", "b", "c")))
+        np.testing.assert_array_equal(dataset.test.masks, tiny.images_and_masks(4, seed=seed)[1])
+        assert dataset.class_names == ("a", "b", "c")
+    assert "has 2 names, 2 of them different; " in refused(source, class_names=("a", "b"))
+    assert "has 3 names, 2 of them different; " in refused(source, class_names=("a", "b", "b"))
+    (tmp_path / "it_val.npz").unlink()
+    assert "no it_val.npz beside it" in refused(source, test_split="val")
+    both = tiny.write_arrays(tmp_path / "both.npz")
+    assert "both.npz holds both splits" in refused(both, test_split="val")
+    assert "config.data.test_split='val' has no effect" in refused("digits", test_split="val")
+
+    write_layout(tmp_path / "folders", "folders")
+    source = f"masks:{tmp_path / 'folders'}"
+    assert f"{tmp_path / 'folders' / 'val' / 'images'}: no such" in refused(
+        source, test_split="val"
+    )
+    (tmp_path / "folders" / "test").rename(tmp_path / "folders" / "val")
+    assert len(data.load(configured(source, test_split="val")).test.masks) == 2
+    write_layout(tmp_path / "voc", "voc")
+    assert "is laid out as voc is" in refused(f"masks:{tmp_path / 'voc'}", test_split="val")
+
+
 def test_larger_images_are_scaled_down_to_the_canvas_and_padded(tmp_path):
     source = tiny.write_arrays(tmp_path / "it.npz")
     dataset = data.load(configured(source, canvas=(8, 6)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import textwrap
 
 from absl import flags
 
-from kdjax.cli import config_names
+from kdjax import config_names
 from kdjax.cli.flags import COMMON, CONFIG, Flag
 from kdjax.cli.jobs import JOBS
 from kdjax.data.regular_files import expanded
@@ -31,7 +32,7 @@ def define(values: flags.FlagValues, argv: list[str]) -> None:
             flag.define(values)
 
 
-_PATHS = ("workdir", "output", "torch_file")
+_PATHS = ("workdir", "output", "torch_file", "images")
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -53,6 +54,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         rest = values(argv)
         if values.config is not None:
             values.config.lock()  # a file that could not be read fails at its first use only
+            _split_names(values)
     except Stopped:
         raise
     except SystemExit as error:
@@ -61,7 +63,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         ) from error
     except Exception as error:  # a config file is a program: it may raise anything
         raise UserError(_message(error)) from error
-    if values.help:
+    if values.help or values.version:
         return values
     if len(rest) > 1:
         raise UserError(f"unexpected arguments: {' '.join(rest[1:])}; all settings are flags")
@@ -72,6 +74,18 @@ def parse(argv: list[str]) -> flags.FlagValues:
         if name in values and values[name].value:
             values[name].value = str(expanded(values[name].value, f"--{name}"))
     return values
+
+
+def _split_names(values: flags.FlagValues) -> None:
+    """Splits names that were given as `--config.KEY=a,b`, for settings that are tuples of names."""
+    prefix = f"{CONFIG.name}."
+    for name in values:
+        if name.startswith(prefix) and values[name].present:
+            path = name.removeprefix(prefix)
+            value = functools.reduce(lambda node, key: node[key], path.split("."), values.config)
+            if isinstance(value, tuple) and any(isinstance(x, str) and "," in x for x in value):
+                names = tuple(part.strip() for text in value for part in str(text).split(","))
+                values.config.update_from_flattened_dict({path: names})
 
 
 def _is_text(argument: str) -> bool:
@@ -126,7 +140,7 @@ def _lines(declared: tuple[Flag, ...]) -> list[str]:
 def _message(error: BaseException) -> str:
     """One line about a command line or config file that cannot be used."""
     cause = error
-    while cause.__cause__ or cause.__context__:
+    while not isinstance(cause, UserError) and (cause.__cause__ or cause.__context__):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, UserError):
         return str(cause)

@@ -90,6 +90,9 @@ LAYERS = Flag(
 )
 PICTURES = Flag("pictures", "The most that are drawn.", 72, int, at_least=1)
 OUTPUT = Flag("output", "Directory that is written to.")
+FORMAT = Flag(
+    "format", "Of results: text, json, or csv for predictions.", choices=("text", "json", "csv")
+)
 
 # Of every job.
 COMMON = (
@@ -122,5 +125,6 @@ COMMON = (
         bool,
     ),
     Flag("debug", "Show tracebacks of errors.", False, bool),
-    Flag("help", "Show this.", False, bool),
+    Flag("version", "Show the version.", False, bool),
+    Flag("help", "Show this, and with --config its settings.", False, bool),
 )

@@ -7,7 +7,8 @@ import sys
 
 from absl import flags
 
-from kdjax.cli import compiled
+import kdjax
+from kdjax.cli import compiled, setting_help
 from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
@@ -62,6 +63,10 @@ def main(argv: list[str]) -> int:
             values = parse(argv)
             if values.help:
                 print_line(f"{__doc__}\n\n{help_text()}")
+                if values.config is not None:
+                    print_line(f"\n{setting_help.text(values.config)}")
+            elif values.version:
+                print_line(f"kdjax {kdjax.__version__}")
             else:
                 run(values)
     except signals.Stopped as error:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from kdjax.config.defaults import check_values
 from kdjax.config.saved import completed
+from kdjax.config_names import located_value
 from kdjax.data.regular_files import expanded, is_regular
 from kdjax.errors import UserError
 from kdjax.runs import schema
@@ -18,14 +19,15 @@ from kdjax.runs import schema
 def read(text: str) -> ConfigDict:
     """The config that `--config=TEXT` names on the command line, to be changed and trained.
 
-        config = kdjax.config.read("configs/mcl.py:digits")
+        config = kdjax.config.read("mcl:digits")
         config.epochs = 3
         again = kdjax.config.read("runs/digits/config.json")
 
     A config file is a program: it is executed, with what it registers.
 
     Args:
-      text: 'FILE.py', 'FILE.py:ARGUMENTS' or the 'config.json' of a run.
+      text: 'NAME' or 'NAME:ARGUMENTS' of an installed config, 'FILE.py' or 'FILE.py:ARGUMENTS', or
+        the 'config.json' of a run.
 
     Returns:
       The config, without a lock on its values.
@@ -33,14 +35,10 @@ def read(text: str) -> ConfigDict:
     Raises:
       UserError: there is no such file, it gives no config, or its settings cannot be used.
     """
-    name, colon, arguments = text.partition(":")
+    name, colon, arguments = located_value(text).partition(":")
     path = expanded(name, "config")
     if not is_regular(path):
-        raise UserError(f"config={text!r}: no such file; name one such as configs/mcl.py:digits")
-    if path.suffix == ".json":
-        if colon:
-            raise UserError(f"config={text!r}: the config of a run takes no arguments")
-        return from_json(path)
+        raise UserError(f"config={text!r}: no such file; name one, or a config such as mcl:digits")
     function = getattr(_module(path, text), "get_config", None)
     if not callable(function):
         raise UserError(f"config={text!r}: the file defines no function get_config")

@@ -24,8 +24,13 @@ _CONFIG_WAY_OUT = "restore it from a copy, or train in another --workdir"
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
+def claimed(workdir: Path, config: ConfigDict, *, finished: bool = False) -> Iterator[None]:
     """Locks a workdir for a run while the block runs, and writes its config: `claim`.
+
+    Args:
+      workdir: the directory of the run.
+      config: of the run.
+      finished: whether nothing is left to train: what is written then stays as it is.
 
     Raises:
       UserError: another process writes to the workdir, it has other content or a run of another
@@ -33,7 +38,8 @@ def claimed(workdir: Path, config: ConfigDict) -> Iterator[None]:
     """
     with contents.claimed(workdir, contents.RUN):
         check(workdir, config)
-        claim(workdir, config)
+        if not finished:
+            claim(workdir, config)
         yield
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdjax.errors import UserError
 from kdjax.networks import metadata
+from kdjax.runs import metrics as metric_files
 from kdjax.runs.checkpoints import Checkpoints, saved
 from kdjax.runs.console import say
 from kdjax.training.program import Program
@@ -39,30 +40,51 @@ def start(
     return program, step, state
 
 
-def check_length(program: Program, workdir: Path) -> None:
+def check_length(program: Program, workdir: Path) -> bool:
     """Checks the number of steps of a run.
 
     Args:
       program: the program of the run.
       workdir: the directory of the run.
 
+    Returns:
+      Whether all of them have been made: there is nothing to train.
+
     Raises:
       UserError: there are more steps than 32-bit integers count, or the run has been trained for
         more epochs than its config asks for.
     """
-    directory, epochs = workdir / "checkpoints", program.config.epochs
-    if epochs * program.steps_per_epoch >= 2**31:
+    epochs, per_epoch = program.config.epochs, program.steps_per_epoch
+    if epochs * per_epoch >= 2**31:
         raise UserError(
-            f"config.epochs={epochs} of {program.steps_per_epoch} steps are more than 2147483647 "
-            "steps; use fewer epochs"
+            f"config.epochs={epochs} of {per_epoch} steps are more than 2147483647 steps; use "
+            "fewer epochs"
         )
-    if not saved(directory):
-        return
-    checkpoints = Checkpoints(directory, program.config.evaluation.best, read_only=True)
-    step = checkpoints.latest_step() or 0
-    checkpoints.close()
-    if step > epochs * program.steps_per_epoch:
+    step = latest_step(workdir, program.config.evaluation.best)
+    row = metric_files.last(workdir / "metrics.jsonl") if step else None
+    trained = max(step, row["step"] if row else 0)  # of a run that was killed, rows may be ahead
+    if trained > epochs * per_epoch:
         raise UserError(
             f"config.epochs={epochs}: the run in --workdir={workdir} has been trained for "
-            f"{step / program.steps_per_epoch:.4g} already; give as many, or use another --workdir"
+            f"{trained / per_epoch:.4g} already; give as many, or use another --workdir"
         )
+    return step == epochs * per_epoch
+
+
+def latest_step(workdir: Path, best: str) -> int:
+    """The step of a run's latest checkpoint; 0 without one.
+
+    Args:
+      workdir: the directory of the run.
+      best: the metric that makes a checkpoint the best one.
+
+    Raises:
+      UserError: the checkpoints cannot be read.
+    """
+    directory = workdir / "checkpoints"
+    if not saved(directory):
+        return 0
+    checkpoints = Checkpoints(directory, best, read_only=True)
+    step = checkpoints.latest_step() or 0
+    checkpoints.close()
+    return step

@@ -31,8 +31,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     workdirs.check(workdir, config)
     teacher, directory = teachers.config_of_teacher(config), teachers.directory(workdir)
     if teacher is None or teachers.finished(teacher, directory):
-        program, hooks = _checked(config, workdir)  # before anything is written
-        with workdirs.claimed(workdir, config), logged(workdir / "log.txt"):
+        program, hooks, finished = _checked(config, workdir)  # before anything is written
+        with workdirs.claimed(workdir, config, finished=finished), logged(workdir / "log.txt"):
             return loop.run(program, workdir, hooks)
     teachers.check(config)
     claimed = workdirs.claimed(workdir, config)  # before hours of the teacher's training
@@ -40,19 +40,19 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         say(f"teacher {teacher.networks[0]}: {directory}")
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")
-        program, hooks = _checked(config, workdir)
+        program, hooks, _ = _checked(config, workdir)
         return loop.run(program, workdir, hooks)
 
 
-def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ...]]:
-    """The program and the hooks of a run, after all checks that precede training."""
+def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ...], bool]:
+    """The program and the hooks of a run, after all checks, and whether all steps are made."""
     trained = store.latest_normalization(workdir)
     program, hooks = build(config, workdir, normalization=trained), hooks_of(config)
     program.check_best()
-    resumption.check_length(program, workdir)
+    finished = resumption.check_length(program, workdir)
     for hook in hooks:
         hook.check(program)
-    return program, hooks
+    return program, hooks, finished
 
 
 def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 from absl.flags import FlagValues
+from ml_collections import ConfigDict
 
-from kdjax.cli.flags import CHECKPOINT, CONFIG, SPLIT, WORKDIR
+from kdjax.cli.flags import CHECKPOINT, CONFIG, FORMAT, SPLIT, WORKDIR
 from kdjax.cli.jobs.base import JOBS, Job, show_accuracies
 from kdjax.errors import UserError
 from kdjax.runs.console import say
@@ -23,6 +26,8 @@ def evaluate(values: FlagValues) -> None:
     from kdjax.networks import store
     from kdjax.training import evaluation
 
+    if values.format not in (None, "text", "json"):
+        raise UserError(f"--format={values.format}: --job=evaluate prints text or json")
     workdir = Path(values.workdir)
     if not store.is_run(workdir):
         network = networks.load(workdir)
@@ -31,14 +36,27 @@ def evaluate(values: FlagValues) -> None:
                 f"{workdir} holds a network and no data: add --config, for instance "
                 "--config configs/cross_entropy.py:cifar100"
             )
-        show_accuracies(evaluation.evaluate_network(values.config, network, split=values.split))
+        metrics = evaluation.evaluate_network(values.config, network, split=values.split)
+        if values.format == "json":
+            _print_json(values, values.config, metrics)
+        else:
+            show_accuracies(metrics)
         return
     run = evaluation.load_run(workdir)
     if values.config is not None:  # the data or the devices may differ from those of training
         run = dataclasses.replace(run, config=values.config)
     metrics = evaluation.evaluate(run, split=values.split, checkpoint=values.checkpoint)
+    if values.format == "json":
+        _print_json(values, run.config, {"checkpoint": values.checkpoint} | metrics)
+        return
     say(f"{values.checkpoint} checkpoint: step {metrics['step']}, epoch {metrics['epoch']}")
     show_accuracies(metrics)
+
+
+def _print_json(values: FlagValues, config: ConfigDict, metrics: dict[str, Any]) -> None:
+    """Prints metrics, and of what they are, as one JSON object."""
+    source = {"workdir": values.workdir, "source": config.data.source, "split": values.split}
+    say(json.dumps(source | metrics, indent=2))
 
 
 JOBS.add(
@@ -46,8 +64,9 @@ JOBS.add(
     Job(
         evaluate,
         "Evaluate a run's checkpoint, or a network without a run, on a whole split. --config is "
-        "for data that lies elsewhere than in training, and for networks without a run.",
-        flags=(CONFIG, WORKDIR, CHECKPOINT, SPLIT),
+        "for data that lies elsewhere than in training, and for networks without a run. "
+        "--format=json prints all metrics as one object.",
+        flags=(CONFIG, WORKDIR, CHECKPOINT, SPLIT, FORMAT),
         required=(WORKDIR,),
     ),
 )

@@ -2,8 +2,7 @@
 
 import pytest
 
-from kdjax import configs
-from kdjax.cli import config_names
+from kdjax import config_names, configs
 from kdjax.cli.command_line import parse
 from kdjax.configs import mcl
 from kdjax.errors import UserError

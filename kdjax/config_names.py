@@ -1,4 +1,4 @@
-"""The installed configs by name: `--config mcl:digits` is `--config configs/mcl.py:digits`."""
+"""Configs by name: `mcl:digits` is `configs/mcl.py:digits`, a run's config.json is a config too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kdjax.errors import UserError
 
 _FLAGS = ("--config", "-config")
 _NAME = re.compile(r"\w+")
+_OF_RUNS = Path(__file__).parent / "config" / "of_run.py"
 
 
 def names() -> list[str]:
@@ -21,7 +22,8 @@ def located(argv: list[str]) -> list[str]:
     """The command line with the file in place of a config's name.
 
     A value that is not a plain name (`NAME` or `NAME:ARGUMENTS`) is left as it is; so is one that
-    names a file of the working directory.
+    names a file of the working directory. The config.json of a run becomes the argument of a file
+    that reads it.
 
     Raises:
       UserError: no config has this name.
@@ -32,15 +34,25 @@ def located(argv: list[str]) -> list[str]:
         if flag not in _FLAGS:
             continue
         if equals:
-            replaced[place] = f"{flag}={_located(value)}"
+            replaced[place] = f"{flag}={located_value(value)}"
         elif place + 1 < len(argv):
-            replaced[place + 1] = _located(argv[place + 1])
+            replaced[place + 1] = located_value(argv[place + 1])
     return replaced
 
 
-def _located(value: str) -> str:
-    """The file of a config's name, with the arguments that follow it."""
+def located_value(value: str) -> str:
+    """The config file and its arguments that a value of `--config` stands for.
+
+    Args:
+      value: 'NAME' or 'NAME:ARGUMENTS' of an installed config, the config.json of a run, or
+        'FILE.py' or 'FILE.py:ARGUMENTS', which is returned as it is.
+
+    Raises:
+      UserError: no config has this name.
+    """
     name, colon, arguments = value.partition(":")
+    if value.endswith(".json"):
+        return f"{_OF_RUNS}:{value}"
     if not _NAME.fullmatch(name) or Path(name).is_file():
         return value
     known = names()

@@ -48,7 +48,7 @@ def write_predictions(
     if config is not None:
         run = dataclasses.replace(run, config=config)
     program, _, state = run.restore(checkpoint)
-    method, dataset = program.method, program.feed.dataset
+    method, feed, dataset = program.method, program.feed, program.feed.dataset
     if method.draw is None:
         raise UserError(
             f"--job=show-predictions: predictions of method {run.config.method!r} are classes of "
@@ -62,17 +62,19 @@ def write_predictions(
     prepare = preprocessing.test_input(dataset)
 
     @jax.jit
-    def predict(params, model_state, constants, index):
-        images, labels = prepare(constants, {"index": index})
+    def predict(params, model_state, constants, batch):
+        images, labels = prepare(constants, batch)
         return method.predict(params, model_state, images)[name], labels
 
-    constants = program.feed.constants(split)
+    constants = feed.constants(split)
     arrays = getattr(dataset, split)
     pictures, captions = [], []
     for index in range(min(limit, len(arrays.labels))):
-        results = predict(state.params, state.model_state, constants, np.array([index]))
+        batch = feed.single(split, index)
+        results = predict(state.params, state.model_state, constants, batch)
         prediction, label = jax.tree.map(lambda x: x[0], fetch(results))
-        picture, caption = method.draw(arrays.images[index], prediction, label, dataset.class_names)
+        image = arrays.images[index] if feed.resident else batch["image"][0]
+        picture, caption = method.draw(image, prediction, label, dataset.class_names)
         pictures.append(picture)
         captions.append(caption)
     path = workdir / "predictions.png"

@@ -54,7 +54,8 @@ def load(config) -> Dataset:
 
     Images are placed on the device if they all have one size (or `image_size` is set), train and
     test together take at most 1 GiB, and the augmentation crops no image where it is decoded; else
-    they are streamed.
+    they are streamed. Images with masks lie on a canvas of one size; they are streamed if train and
+    test take more than 1 GiB.
     `config.data.placement` overrides the rule.
 
     Args:
@@ -69,7 +70,7 @@ def load(config) -> Dataset:
     _check_settings(data)
     source = subset(open_source(data), data)
     if source.train.masks is not None:
-        return _held_with_masks(source, data)
+        return _with_masks(source, data)
     if data.canvas:
         raise UserError(
             f"config.data.canvas={tuple(data.canvas)} is for images with masks, which "
@@ -88,11 +89,16 @@ def load(config) -> Dataset:
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
-def _held_with_masks(source: Source, data) -> Dataset:
-    """A data set of images with masks, on a canvas of one size, held in memory."""
-    shape = masks.canvas(source, data)
-    train, test = (masks.held(split, shape) for split in (source.train, source.test))
-    mean, std = _given_statistics(data, shape[-1]) if data.mean else masks.statistics(train)
+def _with_masks(source: Source, data) -> Dataset:
+    """A data set of images with masks, on a canvas of one size."""
+    shape, splits = masks.canvas(source, data), (source.train, source.test)
+    size = sum(len(split.labels) for split in splits) * masks.pair_bytes(shape)
+    if data.placement == "device" or (data.placement == "auto" and size <= DEVICE_BYTES):
+        train, test = (masks.held(split, shape) for split in splits)
+        masks.check_counted(train, test, data.source)
+    else:
+        train, test = map(_as_records, splits)
+    mean, std = _given_statistics(data, shape[-1]) if data.mean else masks.statistics(train, shape)
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
@@ -200,7 +206,9 @@ def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> 
 
 
 def _as_records(split: ArraySplit | RecordSplit) -> RecordSplit:
-    return split if isinstance(split, RecordSplit) else RecordSplit(split.images, split.labels)
+    if isinstance(split, RecordSplit):
+        return split
+    return RecordSplit(split.images, split.labels, split.masks)
 
 
 def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:

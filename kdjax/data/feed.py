@@ -12,6 +12,7 @@ from kdjax.data import order, preprocessing, stream
 from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
 from kdjax.data.dataset import Dataset
+from kdjax.data.masks import pair_bytes
 from kdjax.data.splits import ArraySplit
 from kdjax.errors import UserError
 from kdjax.parallel import Parallel
@@ -56,7 +57,12 @@ def _batch_bytes(dataset: Dataset, config: ConfigDict) -> int:
     """Bytes of a global batch of decoded images."""
     data = config.data
     crops = data.views if AUGMENTATIONS[data.augmentation].crop else 1
-    return images_per_step(config) * crops * math.prod(dataset.image_shape)
+    per_image = (
+        pair_bytes(dataset.image_shape)
+        if dataset.has_masks
+        else crops * math.prod(dataset.image_shape)
+    )
+    return images_per_step(config) * per_image
 
 
 def _check_memory(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
@@ -137,23 +143,33 @@ class Feed:
                 batches = {"index": self.parallel.split(rows[start:stop])}
                 yield stop - start, self.parallel.shard(batches)
             return
-        reader = stream.train_batches(
-            self.dataset.train,
-            rows,
-            epoch=epoch,
-            seed=config.seed,
-            image_size=self.dataset.image_shape[0],
-            crop=AUGMENTATIONS[config.data.augmentation].crop,
-            views=config.data.views,
-            first_step=first_step,
-            columns=self.parallel.columns(self.images_per_step),
-            workers=config.data.workers,
-        )
+        reader = self._train_reader(rows, epoch, first_step)
         try:
             for start, stop in self._dispatches(first_step):
                 yield stop - start, self._stack([next(reader) for _ in range(start, stop)])
         finally:
             reader.close()
+
+    def _train_reader(self, rows: np.ndarray, epoch: int, first_step: int) -> Iterator[Arrays]:
+        """The batches of a streamed epoch on the host."""
+        config, shape = self.config, self.dataset.image_shape
+        common = {
+            "first_step": first_step,
+            "columns": self.parallel.columns(self.images_per_step),
+            "workers": config.data.workers,
+        }
+        if self.dataset.has_masks:
+            return stream.pair_batches(self.dataset.train, rows, shape=shape, **common)
+        return stream.train_batches(
+            self.dataset.train,
+            rows,
+            epoch=epoch,
+            seed=config.seed,
+            image_size=shape[0],
+            crop=AUGMENTATIONS[config.data.augmentation].crop,
+            views=config.data.views,
+            **common,
+        )
 
     def _dispatches(self, first_step: int) -> Iterator[tuple[int, int]]:
         """(start, stop) of the remaining dispatches, the same as in an uninterrupted epoch."""
@@ -175,20 +191,32 @@ class Feed:
                 batches = {"index": indices[rows], "mask": mask[rows]}
                 yield self.parallel.shard(jax.tree.map(self.parallel.split, batches))
             return
-        reader = stream.evaluation_batches(
-            images,
-            indices,
-            mask,
-            image_size=self.dataset.image_shape[0],
-            columns=self.parallel.columns(batch_size),
-            workers=self.config.data.workers,
-            crop_fraction=AUGMENTATIONS[self.config.data.augmentation].evaluation_crop,
-        )
+        reader = self._evaluation_reader(images, indices, mask, self.parallel.columns(batch_size))
         try:
             for batch in reader:
                 yield self._stack([batch])
         finally:
             reader.close()
+
+    def single(self, split: str, index: int) -> Arrays:
+        """A batch of one image, as `evaluation` gives it, on the host and without 'mask'."""
+        indices = np.array([[index]], np.int32)
+        if self.resident:
+            return {"index": indices[0]}
+        images, mask = getattr(self.dataset, split), np.ones((1, 1), np.float32)
+        (batch,) = self._evaluation_reader(images, indices, mask, slice(None))
+        return {name: value for name, value in batch.items() if name != "mask"}
+
+    def _evaluation_reader(self, images, indices, mask, columns: slice) -> Iterator[Arrays]:
+        """The batches of a streamed split on the host."""
+        common = {"columns": columns, "workers": self.config.data.workers}
+        shape = self.dataset.image_shape
+        if self.dataset.has_masks:
+            return stream.pair_batches(images, indices, mask=mask, shape=shape, **common)
+        crop = AUGMENTATIONS[self.config.data.augmentation].evaluation_crop
+        return stream.evaluation_batches(
+            images, indices, mask, image_size=shape[0], crop_fraction=crop, **common
+        )
 
     def _stack(self, batches: list[Arrays]) -> Arrays:
         """K host batches -> `[local devices, K, batch per device, ...]` on the devices."""

@@ -135,7 +135,11 @@ def _matched(root: Path, of_images: str, of_masks: str, old: str = "", new: str 
         raise UserError(f"{root / of_images}: no such folder; images belong there")
     if not is_directory(root / of_masks):
         raise UserError(f"{root / of_masks}: no such folder; masks belong there")
-    masks = {path.stem.removesuffix(new): path.name for path in sorted_entries(root / of_masks)}
+    masks = {
+        path.stem.removesuffix(new): path.name
+        for path in sorted_entries(root / of_masks)
+        if path.suffix.lower() in EXTENSIONS
+    }
     pairs = []
     for path in sorted_entries(root / of_images):
         if path.suffix.lower() not in EXTENSIONS:

@@ -1,4 +1,4 @@
-"""Images with masks, the class of every pixel: on a canvas of one size, held in memory."""
+"""Images with masks, the class of every pixel: on a canvas of one size."""
 
 import math
 
@@ -8,7 +8,7 @@ from PIL import Image
 from kdjax.data import decoding
 from kdjax.data.available_memory import check_fits
 from kdjax.data.splits import IGNORED, ArraySplit, RecordSplit, Source
-from kdjax.data.statistics import channel_statistics
+from kdjax.data.statistics import statistics_of_parts
 from kdjax.errors import UserError
 
 _STATISTICS_IMAGES = 500
@@ -67,11 +67,6 @@ def canvas(source: Source, data) -> tuple[int, int, int]:
                 f"config.data.{setting}={data[setting]}: images of {data.source} have masks; "
                 f"{way_out}"
             )
-    if data.placement == "stream":
-        raise UserError(
-            "config.data.placement='stream': images with masks are held in memory; use 'auto', "
-            "and a smaller config.data.canvas where memory is short"
-        )
     if data.canvas and len(data.canvas) != 2:
         raise UserError(f"config.data.canvas={tuple(data.canvas)}: give height and width")
     splits = (source.train, source.test)
@@ -94,47 +89,101 @@ def _sizes(split: ArraySplit | RecordSplit) -> list[tuple[int, int]]:
     return [split.records.size(index) for index in range(len(split.labels))]
 
 
-def held(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
-    """A split on a canvas: what is larger is scaled down, what is smaller is padded.
+class CanvasPairs:
+    """Images and masks of a split, each pair on a canvas of one size, made when asked for.
 
-    Padding is at the bottom and to the right, black and `IGNORED`. Images are scaled bilinearly
-    with antialiasing, masks by the nearest pixel; nothing is enlarged.
+    What is larger is scaled down, what is smaller is padded at the bottom and to the right, black
+    and `IGNORED`. Images are scaled bilinearly with antialiasing, masks by the nearest pixel;
+    nothing is enlarged.
+
+    Args:
+      split: with masks.
+      shape: (H, W, C) of the canvas.
+    """
+
+    def __init__(self, split: ArraySplit | RecordSplit, shape: tuple[int, int, int]):
+        self.split = split
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """'image' uint8 [H, W, C], 'masks' uint8 [H, W], 'sizes' int32 [2], 'label', 'index'.
+
+        Raises:
+          UserError: a file is unreadable, or a mask has another size than its image.
+        """
+        index = int(index)
+        pixels, mask = self.split[0][index], self.split.masks[index]
+        if pixels.shape[:2] != mask.shape:
+            raise UserError(
+                f"{self.split.masks.where(index)}: the mask has {mask.shape[0]}x{mask.shape[1]} "
+                f"pixels, its image {pixels.shape[0]}x{pixels.shape[1]}; make one as large as the "
+                "other"
+            )
+        pixels, mask = _fitted(pixels, mask, *self.shape[:2])
+        (rows, columns), image = mask.shape, np.zeros(self.shape, np.uint8)
+        masks = np.full(self.shape[:2], IGNORED, np.uint8)
+        image[:rows, :columns], masks[:rows, :columns] = pixels, mask
+        return {
+            "image": image,
+            "masks": masks,
+            "sizes": np.array([rows, columns], np.int32),
+            "label": np.int32(0),
+            "index": np.int32(index),
+        }
+
+
+def pair_bytes(shape: tuple[int, int, int]) -> int:
+    """Bytes of an image and its mask on a canvas (H, W, C)."""
+    return math.prod((*shape[:2], shape[-1] + 1))
+
+
+def held(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
+    """A split as `CanvasPairs` gives it, in arrays.
 
     Args:
       split: with masks.
       shape: (H, W, C) of the canvas.
 
     Raises:
-      UserError: the memory does not hold it, or a mask has another size than its image.
+      UserError: the memory does not hold it, or as `CanvasPairs`.
     """
-    count, (height, width, _) = len(split.labels), shape
+    count, pairs = len(split.labels), CanvasPairs(split, shape)
     if isinstance(split, ArraySplit) and split.images.shape[1:] == shape:
-        sizes = np.tile(np.array([[height, width]], np.int32), (count, 1))
+        sizes = np.tile(np.array([shape[:2]], np.int32), (count, 1))
         return split._replace(sizes=sizes)
     check_fits(
-        count * math.prod((height, width, shape[-1] + 1)),
+        count * pair_bytes(shape),
         f"config.data.canvas: {count} images {list(shape)} with masks held in memory",
-        "set a smaller config.data.canvas, or a config.data.train_fraction",
+        "set config.data.placement='stream', or a smaller config.data.canvas",
     )
     images = np.zeros((count, *shape), np.uint8)
-    masks = np.full((count, height, width), IGNORED, np.uint8)
+    masks = np.zeros((count, *shape[:2]), np.uint8)
     sizes = np.zeros((count, 2), np.int32)
-    of_images = split.images if isinstance(split, ArraySplit) else split.records
 
     def fill(index: int) -> None:
-        pixels, mask = of_images[index], split.masks[index]
-        if pixels.shape[:2] != mask.shape:
-            raise UserError(
-                f"{split.masks.where(index)}: the mask has {mask.shape[0]}x{mask.shape[1]} pixels, "
-                f"its image {pixels.shape[0]}x{pixels.shape[1]}; make one as large as the other"
-            )
-        pixels, mask = _fitted(pixels, mask, height, width)
-        rows, columns = sizes[index] = mask.shape
-        images[index, :rows, :columns], masks[index, :rows, :columns] = pixels, mask
+        pair = pairs(index)
+        images[index], masks[index], sizes[index] = pair["image"], pair["masks"], pair["sizes"]
 
     with decoding.threads() as threads:
         list(threads.map(fill, range(count)))
     return ArraySplit(images, split.labels, masks, sizes)
+
+
+def check_counted(train: ArraySplit, test: ArraySplit, source: str) -> None:
+    """Checks that pixels of both splits have classes.
+
+    Raises:
+      UserError: all pixels of a split are ignored.
+    """
+    for name, split in (("training", train), ("test", test)):
+        if (split.masks == IGNORED).all():
+            raise UserError(
+                f"{source}: no pixel of the {name} masks has a class, all are ignored; check "
+                "config.data.ignored and the masks"
+            )
 
 
 def _fitted(pixels: np.ndarray, mask: np.ndarray, height: int, width: int):
@@ -153,13 +202,25 @@ def _fitted(pixels: np.ndarray, mask: np.ndarray, height: int, width: int):
     return np.stack(planes, axis=-1), mask
 
 
-def statistics(split: ArraySplit) -> tuple[np.ndarray, np.ndarray]:
-    """`channel_statistics` of at most 500 images, evenly spaced, without their padding."""
-    count = len(split.labels)
+def statistics(
+    split: ArraySplit | RecordSplit, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`channel_statistics` of at most 500 images, evenly spaced, without their padding.
+
+    Args:
+      split: `held`, or one of `CanvasPairs`.
+      shape: (H, W, C) of the canvas.
+    """
+    count, pairs = len(split.labels), CanvasPairs(split, shape)
     chosen = np.linspace(0, count - 1, min(count, _STATISTICS_IMAGES)).astype(int)
-    channels = split.images.shape[-1]
-    parts = [
-        split.images[index, : split.sizes[index, 0], : split.sizes[index, 1]].reshape(-1, channels)
-        for index in chosen
-    ]
-    return channel_statistics(np.concatenate(parts)[:, None, None])
+
+    def shown(index: int) -> np.ndarray:
+        if isinstance(split, ArraySplit):
+            image, (rows, columns) = split.images[index], split.sizes[index]
+        else:
+            pair = pairs(index)
+            image, (rows, columns) = pair["image"], pair["sizes"]
+        return image[:rows, :columns]
+
+    with decoding.threads() as threads:
+        return statistics_of_parts(threads.map(shown, chosen))

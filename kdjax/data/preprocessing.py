@@ -87,18 +87,19 @@ def masked_train_input(dataset: Dataset, augment_pairs: Callable) -> Callable[..
     """`train_input` of images with masks, which are augmented together.
 
     Args:
-      dataset: held in memory, with masks.
+      dataset: with masks, held on the device or streamed.
       augment_pairs: of `Method.augment`.
     """
     fill = 255 * np.asarray(dataset.mean, np.float32)
 
     def prepare(constants, batch, key, positions):
         index, keys = batch["index"], _image_keys(key, positions, 1)[:, 0]
-        pairs = (constants[name][index] for name in ("image", "masks", "sizes"))
-        images, masks = augment_pairs(keys, *pairs, fill)
+        if constants:
+            batch = {name: array[index] for name, array in constants.items()}
+        images, masks = augment_pairs(keys, batch["image"], batch["masks"], batch["sizes"], fill)
         return {
             "image": augment.normalize(images, dataset.mean, dataset.std),
-            "label": constants["label"][index],
+            "label": batch["label"],
             "masks": masks.astype(jnp.int32),
             "index": index,
         }
@@ -115,7 +116,8 @@ def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
     def prepare(constants, batch):
         images, labels = _look_up(constants, batch)
         if dataset.has_masks:
-            labels = constants["masks"][batch["index"]].astype(jnp.int32)
+            masks = constants["masks"][batch["index"]] if constants else batch["masks"]
+            labels = masks.astype(jnp.int32)
         return augment.normalize(images, dataset.mean, dataset.std), labels
 
     return prepare

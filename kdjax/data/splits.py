@@ -47,7 +47,7 @@ class RecordSplit(NamedTuple):
     Attributes:
       records: N images.
       labels: int32 [N], zeros where there are masks.
-      masks: N masks, uint8 [h, w, 1], or None.
+      masks: N masks, uint8 [h, w], or None.
     """
 
     records: Records
@@ -80,6 +80,14 @@ class SubsetRecords:
     def common_shape(self) -> tuple[int, int, int] | None:
         """The common shape of all the records, or None, also for a subset of equal images."""
         return self.records.common_shape()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a record, where the records tell it without decoding."""
+        return self.records.size(int(self.indices[index]))
+
+    def where(self, index: int) -> str:
+        """The file of a record, where the records have one."""
+        return self.records.where(int(self.indices[index]))
 
 
 def select(split: ArraySplit | RecordSplit, indices: np.ndarray) -> ArraySplit | RecordSplit:

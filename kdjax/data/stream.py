@@ -6,12 +6,13 @@ workers, not on the part of a batch that is read, and not on the step at which r
 image that comes twice in an epoch is cropped twice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
 from kdjax.data import images
 from kdjax.data.decoding import load_batches
+from kdjax.data.masks import CanvasPairs
 from kdjax.data.splits import RecordSplit
 
 Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -149,9 +150,43 @@ def evaluation_batches(
       UserError: `workers` is negative, or an image is unreadable.
     """
     load_image = _EvaluationImage(split, image_size, crop_fraction)
-    batches = load_batches(order[:, columns], load_image, workers)
+    return _masked(load_batches(order[:, columns], load_image, workers), mask[:, columns])
+
+
+def _masked(batches: Generator, mask: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     try:
-        for row, batch in zip(mask[:, columns], batches, strict=True):
+        for row, batch in zip(mask, batches, strict=True):
             yield {**batch, "mask": row}
     finally:
         batches.close()
+
+
+def pair_batches(
+    split: RecordSplit,
+    order: np.ndarray,
+    *,
+    shape: tuple[int, int, int],
+    mask: np.ndarray | None = None,
+    first_step: int = 0,
+    columns: slice = slice(None),
+    workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of images with masks, which are augmented on the device, from `first_step` on.
+
+    Args:
+      split: with masks.
+      order: int [steps, B], of `order.epoch_order` or `order.evaluation_order`.
+      shape: (H, W, C) of the canvas.
+      mask: of `order.evaluation_order`; None in training.
+      first_step, columns, workers: of `train_batches`.
+
+    Yields:
+      What `masks.CanvasPairs` makes, [b, ...], and 'mask': float32 [b] if there is one. Close the
+      iterator if it is not read to its end.
+
+    Raises:
+      UserError: `workers` is negative, an image or a mask is unreadable, or they do not fit.
+    """
+    rows = slice(first_step, None)
+    batches = load_batches(order[rows, columns], CanvasPairs(split, shape), workers)
+    return batches if mask is None else _masked(batches, mask[rows, columns])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kdjax import config as configs
 from kdjax import data
 from kdjax.errors import UserError
 from tests.tiny_runs import masks as tiny
+from tests.tiny_runs.masks import write, write_layout
 
 
 def configured(source: str, **changes):
@@ -91,51 +91,6 @@ def test_larger_images_are_scaled_down_to_the_canvas_and_padded(tmp_path):
         assert "every pixel has a class" in refused(source, **changes)
 
 
-def write(path, pixels, palette: bool = False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if palette:
-        image.putpalette([value for color in range(256) for value in (color, 255 - color, 7)])
-    image.save(path)
-
-
-def write_layout(root, layout: str, size: int = 12):
-    """Two images of each split in a layout, the second one lower; returns the values of a mask."""
-    random = np.random.default_rng(0)
-    for train in (True, False):
-        names = []
-        for number in range(2):
-            shape, name = (size - 3 * number, size), f"{'train' if train else 'held'}_{number}"
-            pixels = random.integers(0, 255, (*shape, 3)).astype(np.uint8)
-            values = {"cityscapes": [7, 8, 0], "ade20k": [0, 1, 150]}.get(layout, [0, 1, 255])
-            mask = np.asarray(values, np.uint8)[random.integers(0, 3, shape)]
-            names.append(name)
-            image, of_mask = {
-                "folders": (
-                    f"{'train' if train else 'test'}/images/{name}.jpg",
-                    f"{'train' if train else 'test'}/masks/{name}.png",
-                ),
-                "voc": (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"),
-                "cityscapes": (
-                    f"leftImg8bit/{'train' if train else 'val'}/town/{name}_leftImg8bit.png",
-                    f"gtFine/{'train' if train else 'val'}/town/{name}_gtFine_labelIds.png",
-                ),
-                "ade20k": (
-                    f"images/{'training' if train else 'validation'}/{name}.jpg",
-                    f"annotations/{'training' if train else 'validation'}/{name}.png",
-                ),
-            }[layout]
-            write(root / image, pixels)
-            write(root / of_mask, mask, palette=layout == "voc")
-        if layout == "voc":
-            lists = root / "ImageSets" / "Segmentation"
-            lists.mkdir(parents=True, exist_ok=True)
-            (lists / f"{'train' if train else 'val'}.txt").write_text("\n".join(names))
-    if layout == "folders":
-        (root / "classes.txt").write_text("ground\nsquare\n")
-    return mask
-
-
 @pytest.mark.parametrize(
     ("layout", "classes", "present"),
     [
@@ -172,12 +127,26 @@ def test_bad_masks_are_refused_in_a_line(tmp_path):
     mask.write_bytes(good[:60])
     assert "train_0.png: unreadable image" in refused(source)
     mask.unlink()
+    (mask.parent / "train_0.txt").write_text("notes")
     assert "no mask train_0.png" in refused(source)
     (tmp_path / "classes.txt").unlink()
     mask.write_bytes(good)
     assert "classes.txt: missing; write the names" in refused(source)
     assert "has no JPEGImages/ in it" in refused(source, layout="voc")
     assert "no such folder" in refused(f"masks:{tmp_path / 'nowhere'}")
+
+
+def test_files_that_a_list_names_and_are_missing(tmp_path):
+    write_layout(tmp_path, "voc")
+    source = f"masks:{tmp_path}"
+    mask = tmp_path / "SegmentationClass" / "held_1.png"
+    content = mask.read_bytes()
+    mask.unlink()
+    assert str(mask) in refused(source)
+    mask.write_bytes(content)
+    image = tmp_path / "JPEGImages" / "train_0.jpg"
+    image.unlink()
+    assert str(image) in refused(source)
 
 
 def test_bad_arrays_and_settings_are_refused_in_a_line(tmp_path):
@@ -199,12 +168,12 @@ def test_bad_arrays_and_settings_are_refused_in_a_line(tmp_path):
     assert "4 images in train_images but 3 labels" in refused(saved(train_masks=masks[:3]))
     assert "train_masks is int64" in refused(saved(train_masks=masks.astype(np.int64)))
     assert "(test): value 9 is no class" in refused(saved(test_masks=np.full_like(masks, 9)))
+    for split, name in (("train", "training"), ("test", "test")):
+        changed = {"class_names": np.array(["a", "b", "c"]), f"{split}_masks": masks * 0 + 255}
+        assert f"no pixel of the {name} masks has a class" in refused(saved(**changed))
     saved()
     assert "needs train_images, train_masks" in refused(_without(file, "test_masks"))
     saved()
-    assert "config.data.placement='stream': images with masks" in refused(
-        source, placement="stream"
-    )
     assert "set config.data.canvas=(height, width)" in refused(source, image_size=8)
     assert "config.data.classes=2: images" in refused(source, classes=2)
     assert "config.data.canvas=(8,): give height and width" in refused(source, canvas=(8,))

@@ -1,7 +1,11 @@
-"""Precision and lengths: what losses, pruning and methods share. Imports jax alone."""
+"""Precision, lengths and sums: what losses, pruning and methods share. Imports jax alone."""
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -58,3 +62,13 @@ def unit(x: jax.Array, *, axis: int = -1, epsilon: float = 0.0) -> jax.Array:
     has_direction = squares > SHORTEST**2
     norm = jnp.sqrt(jnp.where(has_direction, squares, 1.0))
     return jnp.where(has_direction, x / (norm + epsilon), 0.0)
+
+
+def total(terms: Iterable[jax.Array]) -> jax.Array:
+    """The sum of one array or more, from first to last."""
+    return functools.reduce(operator.add, terms)
+
+
+def flattened(x: jax.Array) -> jax.Array:
+    """`[B, ...] -> [B, D]`, also of an empty batch."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))

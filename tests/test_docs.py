@@ -9,6 +9,7 @@ import pytest
 
 from kdjax import models
 from kdjax.interop.names.constructors import CONSTRUCTORS
+from kdjax.losses import loss_table
 from kdjax.methods import method_table as table
 from tests import tiny_runs as runs
 
@@ -45,6 +46,11 @@ def test_tables_of_methods_are_up_to_date():
     readme = (RECIPES.parent.parent / "README.md").read_text()
     between = readme.split("<!-- methods -->\n")[1]
     assert between == table.families(), "put kdjax.methods.method_table.families() into README.md"
+
+
+def test_tables_of_losses_are_up_to_date():
+    page = (RECIPES.parent / "losses.md").read_text()
+    assert page.endswith(loss_table.markdown()), "put what --job=losses prints into docs/losses.md"
 
 
 @pytest.mark.slow

@@ -65,6 +65,21 @@ from kdjax.losses.self_distillation import CsKd, Ddgsd, bake, bake_targets, cs_k
 from kdjax.losses.singular_vectors import kdsvd
 from kdjax.losses.stage_ensembles import StageEnsembles, stage_ensembles
 
+# The names of papers and of `kdjax.methods`, where the functions have longer ones.
+ab = activation_boundary
+at = attention_transfer
+cc = correlation_congruence
+dml = mutual_learning
+fitnet = hint
+ft = factor_transfer
+lmcl = layer_contrast
+max_entropy = confidence_penalty
+mcl = mutual_contrast
+mcl_memory = memory_contrast
+mcl_okd = mutual_nce
+moco = queue_contrast
+sp = similarity_preserving
+
 __all__ = [
     "Byot",
     "CrdMemory",
@@ -81,11 +96,14 @@ __all__ = [
     "MutualContrast",
     "Okddip",
     "StageEnsembles",
+    "ab",
     "activation_boundary",
+    "at",
     "attention_transfer",
     "bake",
     "bake_targets",
     "byot",
+    "cc",
     "cl_ilr",
     "class_scores",
     "confidence_penalty",
@@ -101,13 +119,16 @@ __all__ = [
     "distill_from_mean",
     "dkd",
     "dks",
+    "dml",
     "draw_box",
     "draw_mixture",
     "enqueue",
     "factor_transfer",
+    "fitnet",
     "focal",
     "frskd",
     "fsp",
+    "ft",
     "hint",
     "hssakd_online",
     "hssakd_student",
@@ -119,12 +140,18 @@ __all__ = [
     "layer_contrast",
     "layer_memory_contrast",
     "layer_weights",
+    "lmcl",
     "match_resolution",
+    "max_entropy",
+    "mcl",
+    "mcl_memory",
+    "mcl_okd",
     "memory_contrast",
     "mix",
     "mixed_cross_entropy",
     "mixed_pair",
     "mixskd",
+    "moco",
     "momentum_update",
     "mutual_contrast",
     "mutual_learning",
@@ -142,6 +169,7 @@ __all__ = [
     "rkd_distance",
     "sad",
     "similarity_preserving",
+    "sp",
     "stage_ensembles",
     "standardize",
     "tf_kd",

@@ -13,7 +13,7 @@ from kdjax.losses.feature_maps import (
     match_resolution,
     same_channels,
 )
-from kdjax.numerics import unit
+from kdjax.numerics import total, unit
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -48,7 +48,7 @@ def fsp(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array
     for i in range(len(pairs) - 1):
         difference = _flow(*students[i : i + 2]) - _flow(*teachers[i : i + 2])
         terms.append(example_mean(jnp.square(difference)))
-    return sum(terms)
+    return total(terms)
 
 
 def _flow(below: jax.Array, above: jax.Array) -> jax.Array:
@@ -86,11 +86,11 @@ def nst(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array
         constant = jax.lax.stop_gradient(teachers)
         within = _kernel(constant, constant) + _kernel(students, students)
         terms.append(within - 2 * _kernel(students, teachers))
-    return sum(terms)
+    return total(terms)
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x.reshape(len(x), x.shape[1] * x.shape[2], x.shape[-1])
 
 
 def _kernel(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Mutual contrastive learning (MCL), supervised, with the other images of the batch as contrast."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -127,10 +127,17 @@ def _check(embeddings: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
 class Contrast:
     """The batch's anchors (rows), the images they are compared with (columns), and who is who."""
 
-    def __init__(self, embeddings, labels, axis_name, gather_gradient):
+    def __init__(
+        self,
+        embeddings: Sequence[jax.Array],
+        labels: jax.Array,
+        axis_name: str | None,
+        gather_gradient: bool,
+    ) -> None:
         self.rows = embeddings
         self.axis_name = axis_name
-        offset, column_labels = 0, labels
+        offset: jax.Array | int = 0
+        column_labels = labels
         self.columns = embeddings
         if axis_name is not None:
             self.columns = [_gather(x, axis_name, gather_gradient) for x in embeddings]
@@ -144,10 +151,12 @@ class Contrast:
         """`[B, columns]` inner products of anchors in network a and images in network b."""
         return jnp.matmul(self.rows[a], self.columns[b].T, precision=jax.lax.Precision.HIGHEST)
 
-    def cross_similarities(self, pairs, temperature) -> dict[tuple[int, int], jax.Array]:
+    def cross_similarities(
+        self, pairs: Iterable[tuple[int, int]], temperature: float
+    ) -> dict[tuple[int, int], jax.Array]:
         """The similarities of all ordered pairs, over the temperature; on one device the matrix of
         (b, a) is the transpose of that of (a, b) and is not computed again."""
-        across = {}
+        across: dict[tuple[int, int], jax.Array] = {}
         for a, b in pairs:
             if self.axis_name is None and (b, a) in across:
                 across[a, b] = across[b, a].T

@@ -81,14 +81,16 @@ def crd(
             f"{teacher.shape} and {jnp.shape(contrast)}"
         )
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
-    images, total, normalizers = banks[0].shape[0], 0.0, []
+    images, normalizers = banks[0].shape[0], []
+    sides = []
     pairs = ((student, banks[1]), (teacher, banks[0]))
     for (embedding, bank), known in zip(pairs, memory.normalizers, strict=True):
         scores = remembered_products(embedding, bank, contrast) / temperature
         normalizers.append(jnp.where(known > 0, known, normalizer(scores, images, axis_name)))
         scores -= jnp.log(normalizers[-1])
-        total += nce(scores, images=images)
+        sides.append(nce(scores, images=images))
     moved = updated_memories(
         banks, index, (student, teacher), momentum=momentum, axis_name=axis_name
     )
-    return total, CrdMemory(*moved, jnp.stack(normalizers).astype(memory.normalizers.dtype))
+    constants = jnp.stack(normalizers).astype(memory.normalizers.dtype)
+    return sides[0] + sides[1], CrdMemory(moved[0], moved[1], constants)

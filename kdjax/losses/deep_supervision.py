@@ -8,6 +8,7 @@ import jax
 from kdjax.losses.classes import labels_of
 from kdjax.losses.distillation import cross_entropy, kd, mutual_learning
 from kdjax.losses.features import hint
+from kdjax.numerics import total
 
 
 class Dks(NamedTuple):
@@ -36,14 +37,14 @@ def dks(logits: Sequence[jax.Array], labels: jax.Array, *, temperature: float) -
       temperature: T > 0.
 
     Returns:
-      `cross_entropy` and `distillation`, `[...]`, in nats.
+      `cross_entropy` and `distillation`, `[...]` each, in nats.
 
     Raises:
       ValueError: fewer than two arrays of logits, or shapes that do not fit together.
     """
     # Mutual learning divides by the number of others; the sum is over them here.
     pairs = mutual_learning(logits, temperature=temperature) * (len(logits) - 1)
-    return Dks(sum(cross_entropy(x, labels_of(x, labels)) for x in logits), pairs)
+    return Dks(total(cross_entropy(x, labels_of(x, labels)) for x in logits), pairs)
 
 
 class Byot(NamedTuple):
@@ -81,7 +82,7 @@ def byot(
       temperature: T > 0.
 
     Returns:
-      `cross_entropy`, `distillation` and `features`.
+      `cross_entropy`, `distillation` and `features`, `[B]` each.
 
     Raises:
       ValueError: there are no heads, or the maps differ in number or shape.
@@ -94,7 +95,7 @@ def byot(
     backbone, *heads = logits
     last_map, *maps = features
     return Byot(
-        sum(cross_entropy(x, labels_of(x, labels)) for x in logits),
-        sum(kd(head, backbone, temperature=temperature) for head in heads),
+        total(cross_entropy(x, labels_of(x, labels)) for x in logits),
+        total(kd(head, backbone, temperature=temperature) for head in heads),
         hint(maps, [last_map] * len(maps)),
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import expectation, kl_divergence, labels_of, same_logits
-from kdjax.numerics import at_least_float32
+from kdjax.numerics import at_least_float32, total
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def mutual_learning(logits: Sequence[jax.Array], *, temperature: float) -> jax.A
         for n in range(count)
         if n != m
     ]
-    return sum(terms) / (count - 1)
+    return total(terms) / (count - 1)
 
 
 def distill_from_mean(
@@ -150,8 +150,8 @@ def distill_from_mean(
         raise ValueError(f"nothing to distill: {len(logits)} networks, students {students}")
     for member in logits[1:]:
         same_logits(member, logits[0])
-    mean = sum(at_least_float32(member) for member in logits) / len(logits)
+    mean = total(at_least_float32(member) for member in logits) / len(logits)
     terms = [
         kd(logits[m], mean, temperature=temperature, stop_teacher=stop_teacher) for m in students
     ]
-    return sum(terms)
+    return total(terms)

@@ -20,18 +20,21 @@ def match_resolution(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array,
       teacher: `[B, H_t, W_t, C_t]`.
 
     Returns:
-      Both at `min(H_s, H_t) x min(W_s, W_t)`.
+      `[B, H, W, C_s]` and `[B, H, W, C_t]`, where H is the smaller of H_s and H_t, W likewise.
 
     Raises:
       ValueError: arrays that are not `[B, H, W, C]`.
 
-    Source: as RepDistiller's losses do it, by `adaptive_average_pool` where it calls
-    `torch.nn.functional.adaptive_avg_pool2d`.
+    Source: RepDistiller (Tian et al., ICLR 2020, arXiv 1910.10699), whose losses call
+    `torch.nn.functional.adaptive_avg_pool2d`; here it is `adaptive_average_pool`.
     """
     for maps in (student, teacher):
         if jnp.ndim(maps) != 4:
             raise ValueError(f"feature maps are [B, H, W, C], got {jnp.shape(maps)}")
-    size = tuple(min(sides) for sides in zip(student.shape[1:3], teacher.shape[1:3], strict=True))
+    size = (
+        min(student.shape[1], teacher.shape[1]),
+        min(student.shape[2], teacher.shape[2]),
+    )
     return adaptive_average_pool(student, size), adaptive_average_pool(teacher, size)
 
 

@@ -14,7 +14,7 @@ from kdjax.losses.feature_maps import (
     match_resolution,
     same_shape,
 )
-from kdjax.numerics import unit
+from kdjax.numerics import flattened, total, unit
 
 
 def hint(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Array:
@@ -42,7 +42,7 @@ def hint(student: Maps, teacher: Maps, *, stop_teacher: bool = True) -> jax.Arra
     for regressed, target in by_layer(student, teacher, stop_teacher=stop_teacher):
         same_shape(regressed, target)
         terms.append(example_mean(jnp.square(regressed - target)))
-    return sum(terms)
+    return total(terms)
 
 
 def attention_transfer(
@@ -79,7 +79,7 @@ def attention_transfer(
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
         students, teachers = (_attention(jnp.abs(x), p) for x in match_resolution(*pair))
         terms.append(example_mean(jnp.square(students - teachers)))
-    return sum(terms)
+    return total(terms)
 
 
 def vid(
@@ -122,13 +122,21 @@ def vid(
         variance = jax.nn.softplus(scale) + epsilon
         squares = jnp.square(predicted - actual)
         terms.append(0.5 * example_mean(squares / variance + jnp.log(variance)))
-    return sum(terms)
+    return total(terms)
 
 
 def vid_log_scale(*, variance: float = 5.0, epsilon: float = 1e-5) -> float:
-    """The start of `log_scale` of `vid`, a number: it makes all variances `variance` (> epsilon).
+    """The initial value of `log_scale` in `vid`, which makes all variances `variance`.
 
-    Source: `distiller_zoo/VID.py` of RepDistiller, `VIDLoss`, whose `init_pred_var` is 5.
+    Source: Ahn et al., CVPR 2019, arXiv 1904.05835; `distiller_zoo/VID.py` of RepDistiller,
+    `VIDLoss`, whose `init_pred_var` is 5.
+
+    Args:
+      variance: the variance of every channel, larger than epsilon.
+      epsilon: that of `vid`.
+
+    Returns:
+      A number, `[]`.
     """
     excess = variance - epsilon
     return excess + math.log(-math.expm1(-excess))
@@ -171,7 +179,7 @@ def activation_boundary(
         shortfall = jnp.square(jnp.maximum(margin - side * connected, 0.0))
         weight = 2.0 ** (i - len(pairs) + 1)
         terms.append(scale * weight * shortfall.sum(tuple(range(1, shortfall.ndim))))
-    return sum(terms)
+    return total(terms)
 
 
 def factor_transfer(
@@ -209,7 +217,7 @@ def factor_transfer(
     pair = match_resolution(*pair)
     if p1 is None:
         same_shape(*pair)
-        students, teachers = (unit(x.reshape(len(x), -1)) for x in pair)
+        students, teachers = (unit(flattened(x)) for x in pair)
     else:
         students, teachers = (_attention(x, p1) for x in pair)
     return example_mean(jnp.abs(students - teachers) ** p2)
@@ -217,4 +225,4 @@ def factor_transfer(
 
 def _attention(x: jax.Array, power: int) -> jax.Array:
     """`[B, H, W, C] -> [B, H * W]`: unit vectors of the channels' mean power."""
-    return unit((x**power).mean(-1).reshape(len(x), -1))
+    return unit(flattened((x**power).mean(-1)))

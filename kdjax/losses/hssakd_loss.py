@@ -17,6 +17,7 @@ repository. With p a network's class distribution, q_l that of its head l, views
 The temperature T is in the last two only. Each loss is the plain sum of its terms.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import cross_entropy, kd
-from kdjax.numerics import at_least_float32
+from kdjax.numerics import at_least_float32, total
 
 
 class HssakdTeacher(NamedTuple):
@@ -55,6 +56,9 @@ class HssakdOnline(NamedTuple):
 def joint_labels(labels: jax.Array, count: int) -> jax.Array:
     """Labels of all views: `count * class + transformation`.
 
+    Source: Yang et al., IJCAI 2021, arXiv 2107.13715, section 3; as `train_teacher_cifar.py` of the
+    HSAKD repository.
+
     Args:
       labels: `[B]` integer classes.
       count: M, the number of transformations.
@@ -72,7 +76,8 @@ def joint_labels(labels: jax.Array, count: int) -> jax.Array:
 def class_scores(joint_logits: jax.Array, num_classes: int) -> jax.Array:
     """Class scores of joint logits: their sum over the transformations.
 
-    Source: `train_teacher_cifar.py` of the HSAKD repository, which evaluates heads so.
+    Source: Yang et al., IJCAI 2021, arXiv 2107.13715; `train_teacher_cifar.py` of the HSAKD
+    repository, which evaluates heads so.
 
     Args:
       joint_logits: `[..., N * M]`.
@@ -102,14 +107,14 @@ def hssakd_teacher(logits: jax.Array, head_logits: Any, labels: jax.Array) -> Hs
       labels: `[B]` integer classes.
 
     Returns:
-      `cross_entropy` and `joint_cross_entropy`.
+      `cross_entropy` and `joint_cross_entropy`, `[B]` each, in nats.
 
     Raises:
       ValueError: shapes that do not fit together.
     """
     count = _count_views(logits, head_logits, labels)
     joint = joint_labels(labels, count)
-    heads = sum(cross_entropy(head, joint) for head in jax.tree.leaves(head_logits))
+    heads = total(cross_entropy(head, joint) for head in jax.tree.leaves(head_logits))
     return HssakdTeacher(
         cross_entropy(_first_views(logits, count), labels), _mean_over_views(heads, count)
     )
@@ -136,12 +141,12 @@ def hssakd_student(
       head_logits: pytree of its `[B * M, N * M]` joint logits, one array per head.
       labels: `[B]` integer classes.
       teacher_logits: `[B * M, N]` class logits of the teacher.
-      teacher_head_logits: its joint logits, a pytree as `head_logits`; heads in the same place are
-        compared.
+      teacher_head_logits: pytree of its `[B * M, N * M]` joint logits, as `head_logits`; heads in
+        the same place are compared.
       temperature: T > 0. Paper: 3.
 
     Returns:
-      `cross_entropy`, `kl` and `joint_kl`.
+      `cross_entropy`, `kl` and `joint_kl`, `[B]` each, in nats.
 
     Raises:
       ValueError: shapes or trees that do not fit together.
@@ -180,7 +185,8 @@ def hssakd_online(
       temperature: T > 0. Official code: 3.
 
     Returns:
-      `cross_entropy`, `joint_cross_entropy`, `kl` and `joint_kl`, summed over networks.
+      `cross_entropy`, `joint_cross_entropy`, `kl` and `joint_kl`, `[B]` each, in nats, summed over
+      networks.
 
     Raises:
       ValueError: fewer than two networks, or shapes or trees that do not fit together.
@@ -197,21 +203,20 @@ def hssakd_online(
     ]
     count = logits[0].shape[0] // jnp.shape(labels)[0]
     return HssakdOnline(
-        sum(terms.cross_entropy for terms in supervised),
-        sum(terms.joint_cross_entropy for terms in supervised),
-        _mean_over_views(sum(classes for classes, _ in pairs), count),
-        _mean_over_views(sum(joint for _, joint in pairs), count),
+        total(terms.cross_entropy for terms in supervised),
+        total(terms.joint_cross_entropy for terms in supervised),
+        _mean_over_views(total(classes for classes, _ in pairs), count),
+        _mean_over_views(total(joint for _, joint in pairs), count),
     )
 
 
-def _divergences(student, teacher, temperature: float) -> tuple[jax.Array, jax.Array]:
+def _divergences(
+    student: tuple[jax.Array, Any], teacher: tuple[jax.Array, Any], temperature: float
+) -> tuple[jax.Array, jax.Array]:
     """`[B * M]` each: from the class distribution, and from those of the heads together."""
-
-    def divergence(student_logits, teacher_logits):
-        return kd(student_logits, teacher_logits, temperature=temperature)
-
+    divergence = functools.partial(kd, temperature=temperature)
     heads = jax.tree.leaves(jax.tree.map(divergence, student[1], teacher[1]))
-    return divergence(student[0], teacher[0]), sum(heads)
+    return divergence(student[0], teacher[0]), total(heads)
 
 
 def _count_views(logits: jax.Array, head_logits: Any, labels: jax.Array) -> int:

@@ -6,14 +6,15 @@ networks, `weights[a, b]` `[stages of a, stages of b, B]`.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
-from kdjax.losses.contrastive import Contrast, MutualContrast
+from kdjax.losses.contrastive import Contrast, Likelihood, MutualContrast
 from kdjax.losses.distillation import kd
-from kdjax.numerics import at_least_float32, unit
+from kdjax.numerics import at_least_float32, total, unit
 
 Weights = Mapping[tuple[int, int], jax.Array]
 
@@ -86,7 +87,7 @@ def layer_contrast(
         _products("kbd,knd->kbn", rows, own) / temperature
         for rows, own in zip(stacked, columns, strict=True)
     ]
-    total = _nothing(labels, within[0].dtype)
+    sums = _nothing(labels, within[0].dtype)
     for a, b in itertools.combinations(range(len(stacked)), 2):
         across = _products("kbd,znd->kzbn", stacked[a], columns[b]) / temperature
         if axis_name is None:
@@ -101,8 +102,8 @@ def layer_contrast(
             kd_temperature,
         )
         weight = weights[a, b] + weights[b, a].swapaxes(0, 1)
-        total = _added(total, terms, weight)
-    return total
+        sums = _added(sums, terms, weight)
+    return sums
 
 
 def layer_memory_contrast(
@@ -153,10 +154,10 @@ def layer_memory_contrast(
         for memory, rows in zip(memories, stacked, strict=True)
     ]
 
-    def scores(a, b):
+    def scores(a: int, b: int) -> jax.Array:
         return _products("kbd,bnd->kbn", stacked[a], remembered[b]) / temperature
 
-    total = _nothing(positives[:, 0], stacked[0].dtype)
+    sums = _nothing(positives[:, 0], stacked[0].dtype)
     orders = itertools.permutations if shared_negatives else itertools.combinations
     for a, b in orders(range(len(stacked)), 2):
         within = [scores(a, a), scores(b, a if shared_negatives else b)]
@@ -173,8 +174,8 @@ def layer_memory_contrast(
         weight = weights[a, b]
         if not shared_negatives:  # both orders at once
             weight = weight + weights[b, a].swapaxes(0, 1)
-        total = _added(total, terms, weight)
-    return total
+        sums = _added(sums, terms, weight)
+    return sums
 
 
 def _stacked(embeddings: Sequence[Sequence[jax.Array]], weights: Weights) -> list[jax.Array]:
@@ -201,7 +202,13 @@ def _products(formula: str, first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.einsum(formula, first, second, precision=jax.lax.Precision.HIGHEST)
 
 
-def _pair(within, across, likelihood_within, likelihood_across, temperature) -> MutualContrast:
+def _pair(
+    within: Sequence[jax.Array],
+    across: Sequence[jax.Array],
+    likelihood_within: Likelihood,
+    likelihood_across: Likelihood,
+    temperature: float,
+) -> MutualContrast:
     """The terms `[stages of a, stages of b, B]` of two networks.
 
     Args:
@@ -215,8 +222,8 @@ def _pair(within, across, likelihood_within, likelihood_across, temperature) -> 
     return MutualContrast(
         vcl=alone[0][:, None] + alone[1][None],
         soft_vcl=_both_ways(first, second, temperature),
-        icl=sum(map(likelihood_across, across)),
-        soft_icl=_both_ways(*across, temperature),
+        icl=total(map(likelihood_across, across)),
+        soft_icl=_both_ways(across[0], across[1], temperature),
     )
 
 
@@ -229,10 +236,10 @@ def _remembered_likelihood(logits: jax.Array, positives: int) -> jax.Array:
     return -jnp.mean(jax.nn.log_softmax(logits)[..., :positives], axis=-1)
 
 
-def _nothing(rows: jax.Array, dtype) -> MutualContrast:
+def _nothing(rows: jax.Array, dtype: Any) -> MutualContrast:
     return MutualContrast(*(jnp.zeros(rows.shape, dtype) for _ in MutualContrast._fields))
 
 
-def _added(total: MutualContrast, terms: MutualContrast, weight: jax.Array) -> MutualContrast:
-    """`total`, plus the weighted terms summed over pairs of stages."""
-    return jax.tree.map(lambda sum_, term: sum_ + jnp.sum(weight * term, (0, 1)), total, terms)
+def _added(sums: MutualContrast, terms: MutualContrast, weight: jax.Array) -> MutualContrast:
+    """`sums`, plus the weighted terms summed over pairs of stages."""
+    return jax.tree.map(lambda sum_, term: sum_ + jnp.sum(weight * term, (0, 1)), sums, terms)

@@ -134,7 +134,7 @@ def dist(
     teacher = jax.nn.softmax(at_least_float32(teacher_logits) / temperature, axis=-1)
     teacher = jax.lax.stop_gradient(teacher)
 
-    def mean_over_images(x):
+    def mean_over_images(x: jax.Array) -> jax.Array:
         mean = jnp.mean(x, axis=0)
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 

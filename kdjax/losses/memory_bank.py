@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
-from kdjax.losses.contrastive import MutualContrast, contrast_terms
+from kdjax.losses.contrastive import Likelihood, MutualContrast, contrast_terms
 from kdjax.numerics import at_least_float32, unit
 
 # Numbers of the rows that are gathered at once.
@@ -72,7 +72,7 @@ def memory_contrast(
     within = [scores[a][a][:, 1:] for a in range(count)]
     across = {(a, b): scores[b][a] for a in range(count) for b in range(count) if a != b}
 
-    def likelihood(number):
+    def likelihood(number: int) -> Likelihood:
         return lambda s: jax.nn.logsumexp(s, axis=1) - jnp.mean(s[:, :number], axis=1)
 
     return contrast_terms(
@@ -80,7 +80,12 @@ def memory_contrast(
     )
 
 
-def _check(anchors, banks, contrast, positives) -> None:
+def _check(
+    anchors: Sequence[jax.Array],
+    banks: Sequence[jax.Array],
+    contrast: jax.Array,
+    positives: int,
+) -> None:
     if not anchors or len(anchors) != len(banks):
         raise ValueError(f"{len(anchors)} embeddings and {len(banks)} banks: give as many of both")
     shapes = [{jnp.shape(each) for each in arrays} for arrays in (anchors, banks)]
@@ -103,12 +108,12 @@ def _similarities(anchors: jax.Array, bank: jax.Array, contrast: jax.Array) -> j
     at_once = max(1, min(size, _GATHERED // (columns * bank.shape[1])))
 
     @jax.checkpoint  # rows are gathered again rather than kept for the backward pass
-    def of_some(bank, anchors, index):
+    def of_some(bank: jax.Array, anchors: jax.Array, index: jax.Array) -> jax.Array:
         rows = jax.lax.stop_gradient(bank)[index].astype(anchors.dtype)
         precision = jax.lax.Precision.HIGHEST
         return jnp.einsum("bmd,bkd->bmk", anchors, rows, precision=precision)
 
-    def of_one(one):
+    def of_one(one: tuple[jax.Array, jax.Array]) -> jax.Array:
         return of_some(bank, one[0][None], one[1][None])[0]
 
     anchors = jnp.swapaxes(anchors, 0, 1)
@@ -132,7 +137,8 @@ def remember_embeddings(
     Every image of the global batch moves its row once; of an image that comes several times the
     first place counts.
 
-    Source: as `memory_contrast`.
+    Source: Yang et al., AAAI 2022, arXiv 2104.12565; checked against `ContrastMemory` of
+    `losses/imagenet_sup_mcl_loss.py` of the MCL repository.
 
     Args:
       bank: `[images, D]`.

@@ -33,7 +33,7 @@ from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import cross_entropy, kd
 from kdjax.losses.feature_maps import example_mean
 from kdjax.losses.mixup import Mixture, mix, mixed_cross_entropy
-from kdjax.numerics import at_least_float32
+from kdjax.numerics import at_least_float32, total
 
 
 class MixedPair(NamedTuple):
@@ -60,6 +60,8 @@ class Mixskd(NamedTuple):
 
 def mixed_pair(x: jax.Array, mixture: Mixture) -> MixedPair:
     """Logits, feature maps or vectors `[2B, ...]` of B images and of their mixtures, as a pair.
+
+    Source: Yang et al., ECCV 2022, arXiv 2208.05768, section 3.
 
     The interpolation of a linear function's results is its result for interpolated arguments:
     averaged maps, and the logits of a `models.SelfTeacher`, may be interpolated after the fact.
@@ -124,22 +126,22 @@ def mixskd(
     count = class_labels(labels, jnp.shape(mixture.order), of="mixture").shape[0]
     pairs = [mixed_pair(x, mixture) for x in logits]
     *branches, backbone = pairs
-    mutual = sum(
+    mutual = [
         kd(pair.interpolated, pair.mixed, temperature=temperature)
         + kd(pair.mixed, pair.interpolated, temperature=temperature)
         for pair in branches
-    )
+    ]
     # Crosswise: what is learned from the mixed image is taught where its logits are interpolated.
     taught = kd(backbone.interpolated, self_teacher.mixed, temperature=temperature)
     taught += kd(backbone.mixed, self_teacher.interpolated, temperature=temperature)
     mixed_logits = [pair.mixed for pair in pairs] + list(self_teacher)
     maps = [mixed_pair(x, mixture) for x in feature_maps]
     return Mixskd(
-        cross_entropy=sum(cross_entropy(x[:count], labels) for x in logits),
-        mixed_cross_entropy=sum(mixed_cross_entropy(z, labels, mixture) for z in mixed_logits),
-        distillation=mutual + taught,
-        feature=sum(example_mean(jnp.square(pair.interpolated - pair.mixed)) for pair in maps),
-        discrimination=sum(_discrimination(pair) for pair in discriminator_logits),
+        cross_entropy=total(cross_entropy(x[:count], labels) for x in logits),
+        mixed_cross_entropy=total(mixed_cross_entropy(z, labels, mixture) for z in mixed_logits),
+        distillation=total([*mutual, taught]),
+        feature=total(example_mean(jnp.square(pair.interpolated - pair.mixed)) for pair in maps),
+        discrimination=total(_discrimination(pair) for pair in discriminator_logits),
     )
 
 

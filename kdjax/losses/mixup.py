@@ -33,6 +33,8 @@ class Mixture(NamedTuple):
 def draw_mixture(key: jax.Array, count: int, *, alpha: float) -> Mixture:
     """Draws `lambda ~ Beta(alpha, alpha)` and partners.
 
+    Source: Zhang et al., ICLR 2018, arXiv 1710.09412, section 2; as `mixup_data` of Self-KD-Lib.
+
     Args:
       key: a random key.
       count: B, the number of images.
@@ -53,6 +55,9 @@ def draw_mixture(key: jax.Array, count: int, *, alpha: float) -> Mixture:
 def mix(x: jax.Array, mixture: Mixture) -> jax.Array:
     """`lam * x[b] + (1 - lam) * x[order[b]]`: images, feature maps, logits.
 
+    Source: Zhang et al., ICLR 2018, arXiv 1710.09412, equation 1; of feature maps, Verma et al.,
+    ICML 2019, arXiv 1806.05236, equation 1.
+
     Args:
       x: `[B, ...]`.
       mixture: of B images.
@@ -66,7 +71,9 @@ def mix(x: jax.Array, mixture: Mixture) -> jax.Array:
     wide = at_least_float32(x)
     _check(mixture, wide.shape[0])
 
-    def share(weight, values):  # infinite logits of which there is nothing count 0
+    def share(
+        weight: jax.Array, values: jax.Array
+    ) -> jax.Array:  # infinite logits of which there is nothing count 0
         return weight * jnp.where((weight == 0) & jnp.isinf(values), 0.0, values)
 
     mixed = share(mixture.lam, wide) + share(1 - mixture.lam, wide[mixture.order])
@@ -75,6 +82,8 @@ def mix(x: jax.Array, mixture: Mixture) -> jax.Array:
 
 def draw_box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
     """`cutmix_box` around a pixel drawn uniformly.
+
+    Source: Yun et al., ICCV 2019, arXiv 1905.04899, equation 2.
 
     Args:
       key: a random key.
@@ -91,7 +100,8 @@ def cutmix_box(center: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.
     """The box of an image that its partner fills: about `1 - lam` of it, cut off at the borders.
 
     Its sides are `2 * (floor(side * sqrt(1 - lam)) // 2)` pixels before it is cut off. Source:
-    CutMix, equation 2; `rand_bbox` of the official code, and in Self-KD-Lib.
+    Yun et al., ICCV 2019, arXiv 1905.04899, equation 2; `rand_bbox` of the official code and of
+    Self-KD-Lib.
 
     Args:
       center: `[2]` integers, row and column of a pixel.

@@ -73,7 +73,9 @@ def _likelihood(similarities: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(similarities, axis=1) - similarities[:, 0]
 
 
-def _check(queries, keys, queues) -> None:
+def _check(
+    queries: Sequence[jax.Array], keys: Sequence[jax.Array], queues: Sequence[jax.Array]
+) -> None:
     shapes = [jnp.shape(each) for each in (*queries, *keys)]
     counted = len(queries) == len(keys) == len(queues) > 0
     if not counted or len(set(shapes)) > 1 or len(shapes[0]) != 2:
@@ -127,7 +129,7 @@ def momentum_update(keys: Any, queries: Any, momentum: float | jax.Array) -> Any
       momentum: m. Paper: 0.999.
 
     Returns:
-      A tree like `keys`, through which no gradient flows.
+      A tree like `keys`, `[...]` each, through which no gradient flows.
     """
     return jax.tree.map(
         lambda key, query: jax.lax.stop_gradient(

@@ -136,7 +136,8 @@ def updated_memories(
 ) -> tuple[jax.Array, ...]:
     """Memories whose rows of a batch's images are moved: `remember_embeddings` of each of them.
 
-    Source: `ContrastMemory` of the RepDistiller, MCL and MCL-OKD repositories.
+    Source: Tian et al., ICLR 2020, arXiv 1910.10699, section 3.4; `ContrastMemory` of the
+    RepDistiller, MCL and MCL-OKD repositories.
 
     Args:
       memories: arrays `[images, D]`.
@@ -146,7 +147,7 @@ def updated_memories(
       axis_name: name of the mapped device axis, over whose images rows are moved.
 
     Returns:
-      The memories; rows that were moved are of unit length.
+      The memories `[images, D]`; rows that were moved are of unit length.
     """
     return tuple(
         remember_embeddings(memory, index, embedding, momentum=momentum, axis_name=axis_name)

@@ -1,13 +1,15 @@
 """Online distillation among the branches of one network: ONE, CL-ILR and OKDDip."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses.classes import same_logits
 from kdjax.losses.distillation import kd
-from kdjax.numerics import at_least_float32
+from kdjax.numerics import at_least_float32, total
 
 
 def one(
@@ -33,7 +35,7 @@ def one(
     """
     if not len(branch_logits):
         raise ValueError("ONE needs the logits of at least one branch")
-    return sum(kd(logits, ensemble_logits, temperature=temperature) for logits in branch_logits)
+    return total(kd(logits, ensemble_logits, temperature=temperature) for logits in branch_logits)
 
 
 def cl_ilr(logits: Sequence[jax.Array], *, temperature: float) -> jax.Array:
@@ -57,13 +59,15 @@ def cl_ilr(logits: Sequence[jax.Array], *, temperature: float) -> jax.Array:
     """
     if len(logits) < 2:
         raise ValueError(f"CL-ILR needs at least two heads, got {len(logits)}")
+    for head in logits[1:]:
+        same_logits(head, logits[0])
     wide = [at_least_float32(head) for head in logits]
     terms = []
     for index, head in enumerate(wide):
         others = [other for other in range(len(wide)) if other != index]
-        mean = sum(wide[other] for other in others) / len(others)
+        mean = total(wide[other] for other in others) / len(others)
         terms.append(kd(head, mean, temperature=temperature))
-    return sum(terms)
+    return total(terms)
 
 
 class Okddip(NamedTuple):
@@ -107,13 +111,11 @@ def okddip(
             f"OKDDip needs a target for every peer, got {len(peer_logits)} peers and "
             f"{len(attended_logits)} targets"
         )
-    options = {"temperature": temperature, "stop_teacher": False}
-    mean = sum(at_least_float32(peer) for peer in peer_logits) / len(peer_logits)
-    pairs = zip(peer_logits, attended_logits, strict=True)
-    return Okddip(
-        sum(kd(peer, target, **options) for peer, target in pairs),
-        kd(leader_logits, mean, **options),
-    )
+    for peer in peer_logits[1:]:
+        same_logits(peer, peer_logits[0])
+    distill = functools.partial(kd, temperature=temperature, stop_teacher=False)
+    mean = total(at_least_float32(peer) for peer in peer_logits) / len(peer_logits)
+    return Okddip(total(map(distill, peer_logits, attended_logits)), distill(leader_logits, mean))
 
 
 def consistency_weight(epoch: int | jax.Array, *, epochs: int) -> jax.Array:

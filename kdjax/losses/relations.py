@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.feature_maps import Maps, by_layer, same_shape
-from kdjax.numerics import SHORTEST, at_least_float32, unit
+from kdjax.numerics import SHORTEST, at_least_float32, flattened, total, unit
 
 
 def similarity_preserving(
@@ -47,7 +47,7 @@ def similarity_preserving(
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
         students, teachers = (unit(_products(*_rows_and_columns(x, axis_name))) for x in pair)
         terms.append(jnp.square(students - teachers).mean(1))
-    return sum(terms)
+    return total(terms)
 
 
 def correlation_congruence(
@@ -85,7 +85,7 @@ def correlation_congruence(
     count = len(columns)
     number = _first_number(rows, axis_name) + jnp.arange(len(rows))
     before = jnp.where(number[:, None] > 0, columns[number - 1], 0.0)
-    after = jnp.where(number[:, None] < count - 1, columns[(number + 1) % count], 0.0)
+    after = jnp.where(number[:, None] < count - 1, columns[(number + 1) % max(count, 1)], 0.0)
     share = count / (2 * max(count - 1, 1))
     return share * jnp.sum(rows * (before + after), axis=1)
 
@@ -211,7 +211,7 @@ def pkt(
     [pair] = by_layer(student, teacher, stop_teacher=stop_teacher)
     probabilities = []
     for x in pair:
-        directions = unit(x.reshape(len(x), -1), epsilon=epsilon)
+        directions = unit(flattened(x), epsilon=epsilon)
         similarities = (_products(*_rows_and_columns(directions, axis_name)) + 1) / 2
         probabilities.append(similarities / similarities.sum(1, keepdims=True))
     students, teachers = probabilities
@@ -220,7 +220,7 @@ def pkt(
 
 def _rows_and_columns(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
     """This device's images `[B, D]`, and the images they are related to: those of all devices."""
-    x = at_least_float32(x).reshape(len(x), -1)
+    x = flattened(at_least_float32(x))
     return x, x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
@@ -246,12 +246,12 @@ def _distances(x: jax.Array, axis_name: str | None) -> jax.Array:
     itself = number[:, None] == jnp.arange(squares.shape[1])[None, :]
     # As in the official code, images that coincide are 1e-6 apart (and get no gradient from it).
     distances = jnp.where(itself, 0.0, jnp.sqrt(jnp.maximum(squares, SHORTEST)))
-    total = distances.sum()
+    sum_of_all = distances.sum()
     if axis_name is not None:
-        total = jax.lax.psum(total, axis_name)
+        sum_of_all = jax.lax.psum(sum_of_all, axis_name)
     count = squares.shape[1]
     # A single image has no distances.
-    return distances / jnp.maximum(total / max(count * (count - 1), 1), SHORTEST)
+    return distances / jnp.maximum(sum_of_all / max(count * (count - 1), 1), SHORTEST)
 
 
 def _cosines(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -11,7 +11,7 @@ from kdjax.losses.distillation import cross_entropy, kd
 from kdjax.losses.feature_maps import Maps, example_mean
 from kdjax.losses.features import attention_transfer
 from kdjax.losses.forms import is_paper
-from kdjax.numerics import at_least_float32
+from kdjax.numerics import at_least_float32, flattened, total
 
 
 def sad(features: Sequence[jax.Array]) -> jax.Array:
@@ -41,12 +41,12 @@ def sad(features: Sequence[jax.Array]) -> jax.Array:
         constant = jax.lax.stop_gradient(following)
         enlarged = jax.image.resize(constant, shape, "bilinear", antialias=False)
         terms.append(example_mean(jnp.square(_attention(stage) - _attention(enlarged))))
-    return sum(terms)
+    return total(terms)
 
 
 def _attention(x: jax.Array) -> jax.Array:
     """`[B, H, W, C] -> [B, H * W]`, which sum to 1."""
-    return jax.nn.softmax(jnp.square(x).mean(-1).reshape(len(x), -1), axis=-1)
+    return jax.nn.softmax(flattened(jnp.square(x).mean(-1)), axis=-1)
 
 
 class Frskd(NamedTuple):
@@ -84,7 +84,8 @@ def frskd(
       logits: `[B, N]` of the network.
       teacher_logits: `[B, N]` of the self-teacher, the pyramid.
       features: the network's maps `[B, H, W, C]`, by position or name.
-      teacher_features: the pyramid's of the same stages. Numbers of channels may differ.
+      teacher_features: the pyramid's maps `[B, H, W, C]` of the same stages. Numbers of channels
+        may differ.
       labels: `[B]` integer classes.
       temperature: T > 0.
       form: 'paper': the self-teacher learns from labels only, and maps are compared behind a ReLU,
@@ -92,7 +93,7 @@ def frskd(
         self-teacher too, and maps are compared as they are given.
 
     Returns:
-      `cross_entropy`, `distillation` and `attention`.
+      `cross_entropy`, `distillation` and `attention`, `[B]` each.
 
     Raises:
       ValueError: unknown form, maps that do not pair up, or logits or labels of other shapes.

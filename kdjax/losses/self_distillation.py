@@ -54,7 +54,7 @@ def cs_kd(
       temperature: T > 0. Paper: 1 or 4.
 
     Returns:
-      `cross_entropy` and `distillation`.
+      `cross_entropy` and `distillation`, `[B]` each, in nats.
 
     Raises:
       ValueError: shapes that do not fit together.
@@ -108,7 +108,7 @@ def ddgsd(
         all devices. None means one device.
 
     Returns:
-      `cross_entropy`, `distillation` and `discrepancy`.
+      `cross_entropy`, `distillation` and `discrepancy`, `[B]` each.
 
     Raises:
       ValueError: unknown form, or labels of another shape.
@@ -161,11 +161,19 @@ def bake_targets(
 
     Returns:
       `[B, N]` probabilities, constants.
+
+    Raises:
+      ValueError: logits or embeddings of other shapes.
     """
+    if jnp.ndim(logits) != 2 or jnp.ndim(embedding) != 2 or len(logits) != len(embedding):
+        raise ValueError(
+            "BAKE needs logits [B, N] and embeddings [B, D] of the same images, got "
+            f"{jnp.shape(logits)} and {jnp.shape(embedding)}"
+        )
     logits, embedding = jax.lax.stop_gradient((logits, embedding))
     vectors = unit(at_least_float32(embedding))
     probabilities = jax.nn.softmax(at_least_float32(logits) / temperature, axis=-1)
-    start = 0
+    start: jax.Array | int = 0
     if axis_name is not None:
         start = jax.lax.axis_index(axis_name) * len(logits)
         vectors, probabilities = jax.lax.all_gather((vectors, probabilities), axis_name, tiled=True)
@@ -190,8 +198,9 @@ def bake(
 
     It is added to the cross entropy of all images.
 
-    Source: as `bake_targets`; the paper's form is
-    also that of the authors' code (small_scale/train.py of yxgeee/BAKE).
+    Source: Ge et al., 2021, arXiv 2104.13298, section 3; checked against `methods/bake.py` of
+    Self-KD-Lib. The paper's form is also that of the authors' code, `small_scale/train.py` of
+    yxgeee/BAKE.
 
     Args:
       logits: `[B, N]`.
@@ -205,7 +214,7 @@ def bake(
       `[B]`.
 
     Raises:
-      ValueError: unknown form.
+      ValueError: unknown form, or logits or embeddings of other shapes.
     """
     paper = is_paper(form)
     targets = bake_targets(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.feature_maps import in_order, same_channels
-from kdjax.numerics import unit
+from kdjax.numerics import total, unit
 
 einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -61,18 +61,22 @@ def kdsvd(
     if len(pairs) < 2:
         raise ValueError(f"KDSVD relates consecutive layers: give two or more, not {len(pairs)}")
     signs = [None] * len(pairs) if teacher_signs is None else teacher_signs
-    vectors = [_vectors(*pair, k, like) for pair, like in zip(pairs, signs, strict=True)]
+    vectors = [_vectors(s, t, k, like) for (s, t), like in zip(pairs, signs, strict=True)]
     terms = []
     for below, above in itertools.pairwise(vectors):
         difference = _relation(below[0], above[0]) - _relation(below[1], above[1])
         terms.append(jnp.sum(jnp.square(difference), axis=(1, 2, 3)))
-    return sum(terms)
+    return total(terms)
 
 
-def _vectors(student, teacher, k, like) -> tuple[jax.Array, jax.Array]:
+def _vectors(
+    student: jax.Array, teacher: jax.Array, k: int, like: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """`[B, C, k]` of the student and of the teacher: paired, turned and scaled."""
     same_channels(student, teacher)
-    student, teacher = (x.reshape(len(x), -1, x.shape[-1]) for x in (student, teacher))
+    student, teacher = (
+        x.reshape(len(x), x.shape[1] * x.shape[2], x.shape[3]) for x in (student, teacher)
+    )
     if not 1 <= k <= min(teacher.shape[1:]):
         raise ValueError(
             f"maps of {teacher.shape[1]} positions and {teacher.shape[2]} channels "
@@ -111,7 +115,9 @@ def right_singular_vectors(x: jax.Array, count: int) -> jax.Array:
 
 
 @right_singular_vectors.defjvp
-def _right_singular_vectors_jvp(count, primals, tangents):
+def _right_singular_vectors_jvp(
+    count: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """First-order perturbation of the eigenvectors of `x^T x`."""
     (x,), (dx,) = primals, tangents
     values, rows = _svd(x)
@@ -139,11 +145,11 @@ def _svd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     occupies one, so that several batches at a time can wait for one another forever (jaxlib 0.10).
     """
 
-    def batched(x):
+    def batched(x: jax.Array) -> tuple[jax.Array, ...]:
         _, values, rows = jnp.linalg.svd(x, full_matrices=False)
         return values, rows
 
-    def one_by_one(x):
+    def one_by_one(x: jax.Array) -> tuple[jax.Array, ...]:
         flat = jax.lax.map(batched, x.reshape(-1, *x.shape[-2:]))
         return tuple(part.reshape(*x.shape[:-2], *part.shape[1:]) for part in flat)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from kdjax.losses.distillation import cross_entropy, kd
+from kdjax.numerics import total
 
 
 class StageEnsembles(NamedTuple):
@@ -44,12 +45,12 @@ def stage_ensembles(
     Raises:
       ValueError: other numbers of networks, or shapes that differ.
     """
-    if len(stage_logits) != len(ensembles):
+    if not len(stage_logits) or len(stage_logits) != len(ensembles):
         raise ValueError(f"{len(stage_logits)} networks need as many ensembles: {len(ensembles)}")
     classified = [logits for stages in stage_logits for logits in stages] + list(ensembles)
     return StageEnsembles(
-        sum(cross_entropy(logits, labels) for logits in classified),
-        sum(
+        total(cross_entropy(logits, labels) for logits in classified),
+        total(
             kd(stages[-1], ensemble, temperature=temperature)
             for stages in stage_logits
             for ensemble in ensembles

@@ -171,13 +171,77 @@ def test_mixtures_with_a_lambda_of_one():
         losses.mix(x, losses.Mixture(jnp.ones((BATCH, 1)), MIXTURE.order))
 
 
-@pytest.mark.parametrize(
-    "name", ["ps_kd", "dkd", "kd", "mutual_learning", "distill_from_mean", "cs_kd", "frskd"]
+# Losses that compare two or more arrays of logits.
+COMPARED = (DENSE | UNLABELED | BATCHED) | {
+    "dist": lambda z, t, y: losses.dist(z, t, beta=1.0, gamma=1.0, temperature=1.0),
+    "one": lambda z, t, y: losses.one([z, z], t, temperature=2.0),
+    "cl_ilr": lambda z, t, y: losses.cl_ilr([z, t, z], temperature=2.0),
+    "cl_ilr, the last": lambda z, t, y: losses.cl_ilr([z, z, t], temperature=2.0),
+    "okddip": lambda z, t, y: losses.okddip([z, t], [z, z], z, temperature=2.0),
+    "okddip, targets": lambda z, t, y: losses.okddip([z, z], [z, t], z, temperature=2.0),
+    "okddip, leader": lambda z, t, y: losses.okddip([z, z], [z, z], t, temperature=2.0),
+    "stage_ensembles": lambda z, t, y: losses.stage_ensembles([[z, z]], [t], y, temperature=2.0),
+    "hssakd_student": lambda z, t, y: losses.hssakd_student(z, z, y, t, t, temperature=2.0),
+}
+OF_ONE_ARRAY = (
+    "cross_entropy",
+    "focal",
+    "label_smoothing",
+    "label_smoothing, library",
+    "tf_kd",
+    "tf_kd, library",
+    "confidence_penalty",
+    "mixed_cross_entropy",
+    "virtual_softmax",
+    "ddgsd",  # one array of both views
+    "kd, both ways",
+    "standardized",
+    "mixskd",  # whose call joins both arrays
 )
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPARED) - set(OF_ONE_ARRAY)))
 def test_other_classes_of_the_teacher_are_refused(name):
     wide = np.concatenate([OTHER, OTHER[:, :1]], axis=1)
     with pytest.raises(ValueError, match=r"classes|past predictions|partner_logits"):
-        (DENSE | UNLABELED | BATCHED)[name](LOGITS, wide, LABELS)
+        jax.eval_shape(COMPARED[name], LOGITS, wide, LABELS)
+
+
+def test_other_classes_of_the_self_teacher_are_refused():
+    wide = losses.MixedPair(*(np.concatenate([x, x[:, :1]], axis=1) for x in PAIR))
+    both, heads = [np.concatenate(PAIR)], [losses.MixedPair(LOGITS[:, :2], OTHER[:, :2])]
+    with pytest.raises(ValueError, match="classes"):
+        losses.mixskd(both, [np.concatenate(MAPS)], wide, heads, LABELS, MIXTURE, temperature=3.0)
+
+
+# Of an empty batch, losses are empty.
+EMPTY_MAPS = jax.ShapeDtypeStruct((0, 2, 2, 3), jnp.float32)
+OF_MAPS = {
+    "fitnet": losses.fitnet,
+    "at": losses.at,
+    "sp": losses.sp,
+    "rkd": losses.rkd,
+    "pkt": losses.pkt,
+    "nst": losses.nst,
+    "fsp": lambda s, t: losses.fsp([s, s], [t, t]),
+    "ab": losses.ab,
+    "ft": losses.ft,
+    "ft of the paper": lambda s, t: losses.ft(s, t, p1=None),
+    "sad": lambda s, t: losses.sad([s, t]),
+    "cc": lambda s, t: losses.cc(s[:, 0, 0], t[:, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_losses_of_no_images_are_empty(name):
+    assert jax.eval_shape(OF_MAPS[name], EMPTY_MAPS, EMPTY_MAPS).shape == (0,)
+
+
+@pytest.mark.parametrize("name", DENSE | UNLABELED)
+def test_losses_of_no_logits_are_empty(name):
+    logits = jax.ShapeDtypeStruct((0, CLASSES), jnp.float32)
+    labels = jax.ShapeDtypeStruct((0,), jnp.int32)
+    assert jax.eval_shape((DENSE | UNLABELED)[name], logits, logits, labels).shape == (0,)
 
 
 def test_student_and_teacher_of_other_classes():

@@ -4,8 +4,8 @@
 is chosen by the mIoU of the 101 validation images; its mIoU on the 233 test images is reported.
 """
 
-from experiments import rows as rows_file
-from experiments import summaries
+from kdjax.sweep import rows as rows_file
+from kdjax.sweep import summaries
 
 TITLE = "CamVid at 90x120 by DeepLabV3 on ResNet-20, from backbones trained on CIFAR-100"
 SEEDS = (0, 1, 2)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import rows as rows_file
 from experiments import sweep
+from kdjax.sweep import rows as rows_file
 
 
 def points(runs: list[list[dict[str, float]]]) -> np.ndarray:

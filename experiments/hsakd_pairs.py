@@ -1,7 +1,7 @@
 """HSAKD on CIFAR-100 at full size: the pairs of the paper, without a teacher, by KD and HSAKD."""
 
-from experiments import summaries
 from kdjax import models
+from kdjax.sweep import summaries
 
 TITLE = "HSAKD on CIFAR-100: the paper's pairs"
 SEEDS = (0, 1, 2)

@@ -5,9 +5,11 @@
 
 Everything behind `--runs` goes to each `python -m kdjax.main` as it is. A sweep that was stopped
 goes on where it stopped: the run under way resumes; runs that have rows are not run again, which
-the sweep says (`--again` runs them and replaces their rows). Rows of another config than the
-command's are refused. The rows of finished runs land in experiments/results/NAME/rows.csv, NAME
-being the experiment's last part, and the table of them between the markers of README.md beside it.
+the sweep says (`--again` runs them and replaces their rows). A run that fails is reported, the
+others go on, and the exit status is 1. Several processes with the same command share the runs
+(`kdjax.sweep.claims`). Rows of another config than the command's are refused. The rows of finished
+runs land in experiments/results/NAME/rows.csv, NAME being the experiment's last part, and the table
+of them between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
 each method's label to its own flags, in which `{runs}` is the directory of the workdirs, `{data}`
@@ -20,19 +22,19 @@ to the lines of the table, in place of one row per label.
 
 import argparse
 import importlib
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import kdjax
-from experiments import rows as rows_file
-from experiments import summaries
 from kdjax import config as configs
 from kdjax.cli.command_line import parse
 from kdjax.errors import UserError
+from kdjax.runs import signals
 from kdjax.runs.files import write_atomically
+from kdjax.sweep import claims, summaries, worker
+from kdjax.sweep import rows as rows_file
 
 RESULTS = Path(__file__).parent / "results"
 BEGIN = "<!-- made by experiments.sweep: what stands between the markers is replaced -->"
@@ -54,15 +56,17 @@ def main(argv: list[str]) -> int:
     labels = chosen(parser, experiment, arguments.only)
     if arguments.data is None and not arguments.table_only and uses_data(experiment):
         parser.error(f"--data: name the directory of prepared data, for {arguments.experiment}")
+    failed: list[str] = []
     if not arguments.table_only:
         try:
-            status = run_all(experiment, labels, arguments, results, extra)
+            with signals.handled(signals.stop):
+                failed = run_all(experiment, labels, arguments, results, extra)
         except UserError as error:
             parser.exit(2, f"{error}\n")
-        if status:
-            return status
     write_page(experiment, arguments.experiment, results)
-    return 0
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)
+    return int(bool(failed))
 
 
 def chosen(parser: argparse.ArgumentParser, experiment, only: str | None) -> list[str]:
@@ -78,8 +82,8 @@ def uses_data(experiment) -> bool:
     return any("{data}" in flag for flags in experiment.RUNS.values() for flag in flags)
 
 
-def run_all(experiment, labels: list[str], arguments, results: Path, extra: list[str]) -> int:
-    """Runs what has no rows yet, seed by seed; returns the first exit status that is not 0.
+def run_all(experiment, labels: list[str], arguments, results: Path, extra: list[str]) -> list[str]:
+    """Runs what has no rows yet, seed by seed; returns the names of the runs that failed.
 
     Raises:
       UserError: the rows of a run are of another config.
@@ -105,13 +109,22 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
             f"not run ({unknown} of them without a config hash to compare); --again runs them",
             flush=True,
         )
+    failed, folder = [], arguments.runs / "claims"
     for run in runs:
+        name = f"{run[0]}_seed{run[1]}"
         if done.get(run):
             continue
-        test = getattr(experiment, "TEST", {}).get(run[0])
-        if status := run_one(*run, flags[run], arguments.runs, results, test):
-            return status
-    return 0
+        if (claim := claims.take(folder, name)) is None:
+            print(f"{name} is under way elsewhere ({claims.holder(folder, name)})", flush=True)
+            continue
+        with claims.kept(claim):
+            if not arguments.again and rows_file.of_run(rows_file.read(results), *run):
+                continue  # another process was faster
+            test = getattr(experiment, "TEST", {}).get(run[0])
+            if status := run_one(*run, flags[run], arguments.runs, results, claim, test):
+                print(f"{name} failed with status {status}; the sweep goes on", flush=True)
+                failed.append(name)
+    return failed
 
 
 def flags_of(
@@ -147,21 +160,23 @@ def run_one(
     flags: list[str],
     runs: Path,
     results: Path,
+    claim: claims.Claim,
     test: Mapping[str, Any] | None = None,
 ) -> int:
     """Runs one command line and keeps its rows, tested if asked for; returns its exit status."""
     name = f"{label}_seed{seed}"
     print(name, flush=True)
-    command = [sys.executable, "-m", "kdjax.main", *flags]
-    status = subprocess.run(command, check=False).returncode
+    status = worker.train(flags, claim)
     if status == 0:
-        others = [
-            row
-            for row in rows_file.read(results)
-            if (row["label"], row["seed"]) != (label, str(seed))
-        ]
         tested = None if test is None else evaluated(runs / name, test)
-        rows_file.write(results, [*others, *rows_file.of_workdir(runs / name, label, seed, tested)])
+        with claims.exclusive(runs / "claims", "rows"):  # other processes write them, too
+            others = [
+                row
+                for row in rows_file.read(results)
+                if (row["label"], row["seed"]) != (label, str(seed))
+            ]
+            mine = rows_file.of_workdir(runs / name, label, seed, tested)
+            rows_file.write(results, [*others, *mine])
     return status
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import camvid, curves, fit, pruning_plots, returning, rows, summaries, sweep
+from experiments import camvid, curves, fit, pruning_plots, returning, sweep
 from kdjax import config as configs
 from kdjax import pruning
 from kdjax.cli.command_line import parse
+from kdjax.sweep import claims, rows, summaries, worker
 from kdjax.training import stages
 from kdjax.training.step import TrainState
 from tests.tiny_runs import pruning as pruning_runs
@@ -144,17 +145,20 @@ class Sweep:
 
     def __init__(self, tmp_path, monkeypatch, capsys):
         self.runs, self.capsys, self.started = tmp_path / "runs", capsys, []
-        monkeypatch.setattr(sweep, "subprocess", types.SimpleNamespace(run=self.train))
+        monkeypatch.setattr(worker, "train", self.train)
+        self.failing = ()
 
-    def train(self, command, check):
-        values = parse(["kdjax", *command[3:]])
+    def train(self, flags, claim):
+        values = parse(["kdjax", *flags])
         workdir = Path(values.workdir)
         self.started.append(workdir.name)
+        if workdir.name in self.failing:
+            return 2
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / "config.json").write_text(json.dumps(configs.plain(values.config)))
         (workdir / "versions.json").write_text(json.dumps({"jax": "1.2", "device": "card"}))
         write(workdir / "metrics.jsonl", row(1, 0.125))
-        return types.SimpleNamespace(returncode=0)
+        return 0
 
     def __call__(self, *flags):
         self.started.clear()
@@ -178,6 +182,18 @@ def test_a_sweep_runs_what_has_no_rows_and_says_what_has(run_sweep, results):
     assert len(kept["config_hash"]) == 16
     status, output = run_sweep("--only", "third")
     assert (status, run_sweep.started) == (0, []) and "2 of 2 runs have rows" in output
+
+
+def test_a_failing_run_does_not_end_the_sweep(run_sweep, results):
+    run_sweep.failing = ("third_seed0",)
+    held = claims.take(run_sweep.runs / "claims", "second_seed1")
+    status, output = run_sweep()
+    assert status == 1 and run_sweep.started == ["third_seed0", "third_seed1"]
+    assert "third_seed0 failed with status 2; the sweep goes on" in output
+    assert "second_seed1 is under way elsewhere" in output
+    held.release()
+    run_sweep.failing = ()
+    assert run_sweep()[0] == 0 and run_sweep.started == ["third_seed0", "second_seed1"]
 
 
 def test_rows_of_another_config_are_refused(run_sweep, results, capsys):

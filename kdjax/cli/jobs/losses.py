@@ -16,4 +16,4 @@ def losses(values: FlagValues) -> None:
     say(loss_table.markdown().rstrip())
 
 
-JOBS.add("losses", Job(losses, "List all losses, with shapes, settings and sources."))
+JOBS.add("losses", Job(losses, "List all losses, with shapes, settings and sources.", flags=()))

@@ -1,8 +1,7 @@
-"""Evaluated rows of an experiment's runs: `experiments/results/NAME/rows.csv`.
+"""The evaluated rows of runs, and the CSV files that hold them.
 
 One line for every epoch of a run that was evaluated: the run's label and seed, the hash of its
-config, the machine and the versions, then the metrics. An empty field is not known: the first rows
-here were made of logs without hash, machine and versions.
+config, the machine and the versions, then the metrics. An empty field is not known.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def _flat(config: dict, prefix: str = "") -> dict:
 
 
 def read(results: Path) -> list[Row]:
-    """All rows of an experiment, in the file's order; none where there is no file."""
+    """All rows of a directory, in the file's order; none where there is no file."""
     file = results / FILE
     if not file.exists():
         return []
@@ -67,13 +66,18 @@ def read(results: Path) -> list[Row]:
 
 def write(results: Path, rows: Sequence[Row]) -> None:
     """Writes the file, with the columns that some row has."""
-    columns = [*_FIRST, *sorted({name for row in rows for name in row} - set(_FIRST))]
+    write_atomically(results / FILE, text(rows))
+
+
+def text(rows: Sequence[Row], first: Sequence[str] = _FIRST) -> str:
+    """The CSV of rows: the columns `first`, then the others that some row has, sorted."""
+    columns = [*first, *sorted({name for row in rows for name in row} - set(first))]
     lines = [",".join(columns)]
     lines += [",".join(_field(row.get(name, "")) for name in columns) for row in rows]
-    write_atomically(results / FILE, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
-def _field(value) -> str:
+def _field(value: str | None) -> str:
     text = "" if value is None else str(value)
     if any(character in text for character in ',"\n'):
         text = '"' + text.replace('"', '""') + '"'

@@ -1,12 +1,12 @@
-"""Means over seeds of an experiment's rows, as the cells of tables."""
+"""Means over seeds of rows, as the cells of tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-from experiments import rows as rows_file
-from experiments.rows import Row
+from kdjax.sweep import rows as rows_file
+from kdjax.sweep.rows import Row
 
 
 def cell(rows: Sequence[Row], label: str) -> str:
@@ -40,9 +40,12 @@ def tested(runs: list[list[dict[str, float]]], name: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation in %."""
+def spread(values: Sequence[float], *, percent: bool = True) -> str:
+    """Mean and standard deviation, in % or with four digits; empty without values."""
     if not values:
         return ""
-    deviation = f" +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{deviation}"
+    factor, digits = (100, ".2f") if percent else (1, ".4g")
+    shown = f"{factor * statistics.mean(values):{digits}}"
+    if len(values) > 1:
+        shown += f" +- {factor * statistics.stdev(values):{digits}}"
+    return shown

@@ -13,9 +13,11 @@ ImageNet, ResNet-50, over 40 % fewer FLOPs: top-5 falls by 0.14 (abstract). Ours
 experiments/results/pruning_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar10"):
+def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
     return configs.pruning_run("asfp", argument).lock()

@@ -13,9 +13,11 @@ networks of the same rate, it seems). Ours, cut to fit a CPU:
 experiments/results/pruning_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar10"):
+def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
     return configs.pruning_run("asrfp", argument).lock()

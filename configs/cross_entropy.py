@@ -9,10 +9,12 @@ schedule is MCL's. Paper (arXiv 2104.12565), CIFAR-100, ResNet-32: 70.91 +- 0.14
 Ours: experiments/results/mcl_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.cifar_run("cross_entropy", argument, count=1)
     return config.lock()

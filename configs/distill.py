@@ -20,6 +20,8 @@ RepDistiller leaves out. Weights are the same for all data: no paper's on ImageN
 The papers' numbers stand in docs/methods.md. Ours: not run.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 # Beta of DKD where it is not 8 (mdistiller configs/cifar100/dkd).
@@ -33,7 +35,7 @@ _DKD_BETA = {
 }
 
 
-def get_config(argument: str = "kd"):
+def get_config(argument: str = "kd") -> ConfigDict:
     """The run of `method[,data[,teacher[,student]]]`."""
     method, data, teacher, student = configs.fields(argument, "method[,data[,teacher[,student]]]")
     data = data or "cifar100"

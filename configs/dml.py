@@ -8,10 +8,12 @@ Arguments as in configs/mcl.py; networks share nothing. The schedule is MCL's, s
 Ours: experiments/results/mcl_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.cifar_run("dml", argument, count=2)
     return config.lock()

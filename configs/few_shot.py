@@ -18,13 +18,15 @@ of which there are more. Cosine similarity to the mean of the labeled images' un
 Paper (MCL, arXiv 2104.12565 v1): numbers not at hand. Ours: not run.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 from kdjax.errors import UserError
 
 _FIRST = {"cifar100": 80, "cifar10": 5, "digits": 5}
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The episodes of `data[,first_class]`.
 
     Raises:

@@ -16,9 +16,11 @@ ResNet-56 93.59 -> 92.93, 92.89; ResNet-110 93.68 -> 93.73, 93.85. ImageNet at 3
 experiments/results/pruning_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar10"):
+def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
     return configs.pruning_run("fpgm", argument).lock()

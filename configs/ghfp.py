@@ -17,9 +17,11 @@ Tables of the paper: not found. Ours, cut to fit a CPU:
 experiments/results/pruning_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar10"):
+def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
     return configs.pruning_run("ghfp", argument).lock()

@@ -34,10 +34,12 @@ ImageNet, ResNet-34 -> ResNet-18: 69.75, 72.16, 72.39. Ours: none of these; smal
 pictures in experiments/results/hsakd_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,teacher[,student]]`."""
     data, teacher, student = configs.fields(argument, "data[,teacher[,student]]")
     teacher, student = configs.pair(data, teacher, student)

@@ -13,10 +13,12 @@ nothing there.
 Paper: as configs/hsakd.py, with rotations. Ours: not run.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,teacher[,student[,transformations]]]`."""
     form = "data[,teacher[,student[,transformations]]]"
     data, teacher, student, transformations = configs.fields(argument, form)

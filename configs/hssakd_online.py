@@ -21,11 +21,13 @@ ImageNet, ResNet-18: 69.75, 71.49. Ours: none of these; smaller networks and pic
 experiments/results/hsakd_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 from kdjax.errors import UserError
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count or second network]]`.
 
     Raises:

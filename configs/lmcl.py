@@ -19,10 +19,12 @@ ResNet-32 and ResNet-110 together: 75.82, 79.71. Its numbers are the best epoch'
 on the test set. Ours: none of these.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count or second network]]`."""
     data, network, more = configs.fields(argument, "data[,network[,count or second network]]")
     pair = bool(more) and not more.isdigit()

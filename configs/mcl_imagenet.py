@@ -11,10 +11,12 @@ official code; other numbers share nothing.
 Paper, ImageNet, ResNet-18: baseline 69.76, two networks 70.32, four 70.77.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "imagenet"):
+def get_config(argument: str = "imagenet") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.memory_run(argument)
     return config.lock()

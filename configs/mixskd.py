@@ -26,10 +26,12 @@ Official code, best epoch on the test set, the best of network and branches: CIF
 of these; a smaller network, pictures and set in experiments/results/mixskd_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar100"):
+def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network]`."""
     data, network = configs.fields(argument, "data[,network]")
     if data in ("cifar100", "cifar10"):

@@ -13,10 +13,12 @@ Paper, ImageNet, ResNet-18, linear classifier on frozen features: MoCo 47.45, tw
 While it trains, a run reports the accuracy of nearest neighbors (`config.evaluation.neighbors`).
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "imagenet"):
+def get_config(argument: str = "imagenet") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.self_supervised_run("moco", argument)
     optimizer = config.optimizer

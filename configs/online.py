@@ -17,6 +17,8 @@ MCL-OKD's numbers, CIFAR-100, ResNet-32, four networks, accuracy of one (of the 
 epoch on the test set. Ours: none of these.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 # Stages that all networks share.
@@ -24,7 +26,7 @@ SHARED = {"one": 2, "okddip": 2, "cl_ilr": 1, "mcl_okd": 1}
 SHARED_OF_VGG = 3
 
 
-def get_config(argument: str = "one"):
+def get_config(argument: str = "one") -> ConfigDict:
     """The run of `method[,data[,network[,count]]]`."""
     method, _, rest = argument.partition(",")
     method = configs.method_of(method, "online")

@@ -19,6 +19,8 @@ values 0..11, of which 11 counts nowhere. The epoch is chosen on camvid_val.npz;
 camvid_test.npz, are evaluated by --job=evaluate with --config.data.test_split=test.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 from kdjax.errors import UserError
 from kdjax.methods import use
@@ -46,7 +48,7 @@ _CAMVID = (
 )
 
 
-def get_config(argument: str = "camvid"):
+def get_config(argument: str = "camvid") -> ConfigDict:
     """The run of `data[,network[,checkpoint]]`.
 
     Raises:

@@ -21,10 +21,12 @@ auto_augment 77.97, rand_augment 76.86, augmix 76.22, trivial_augment 76.03. Our
 five of the methods, cut to fit a CPU, in experiments/results/mixskd_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "ps_kd"):
+def get_config(argument: str = "ps_kd") -> ConfigDict:
     """The run of `method[,data[,network]]`."""
     method, data, network = configs.fields(argument, "method[,data[,network]]")
     method = configs.method_of(method, "self_distill", "cross_entropy")

@@ -19,9 +19,11 @@ CIFAR-10, ResNet-20 at 30 %: 92.20 -> 90.83, 42.2 % fewer multiply-adds; ResNet-
 experiments/results/pruning_cifar100/README.md.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "cifar10"):
+def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
     return configs.pruning_run("sfp", argument).lock()

@@ -12,10 +12,12 @@ B.9).
 While it trains, a run reports the accuracy of nearest neighbors (`config.evaluation.neighbors`).
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 
 
-def get_config(argument: str = "imagenet"):
+def get_config(argument: str = "imagenet") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.self_supervised_run("simclr", argument)
     optimizer = config.optimizer

@@ -224,7 +224,8 @@ def table(experiment, module: str, results: Path) -> list[str]:
     lines += ["", f"Made by `{command}`; flags of all runs:", "", flags, ""]
     for label, own in experiment.RUNS.items():
         lines.append(f"- {label}: `{' '.join(own)}`")
-    return ["", *lines, "", f"Rows: [{rows_file.FILE}]({rows_file.FILE}).", ""]
+    where = f"Rows: [{rows_file.FILE}]({rows_file.FILE})." if rows else "No rows yet."
+    return ["", *lines, "", where, ""]
 
 
 def metric(experiment) -> str:

@@ -1,6 +1,7 @@
 """kdjax: small vision networks, better than their size, in JAX and Flax."""
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -15,7 +16,7 @@ _ROOMS = ("compaction", "config", "data", "losses", "methods", "models", "networ
 __all__ = ["__version__", "evaluate", "load_run", "train", *_ROOMS]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"kdjax.{name}")
     if name not in _LAZY:

@@ -6,7 +6,7 @@ import difflib
 import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from kdjax.errors import UserError
@@ -130,6 +130,6 @@ def _origin(definition: Any) -> Origin:
     return Origin(name, place, frame.f_lineno if is_file else 0, frame.f_globals)
 
 
-def joined(names) -> str:
+def joined(names: Iterable[object]) -> str:
     """Names as a sentence has them: `'a' or 'b'`."""
     return " or ".join(repr(name) for name in names)

@@ -5,6 +5,7 @@ no need of jax.
 """
 
 import importlib
+from typing import Any
 
 _MODULES = {
     "ArraySplit": "splits",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from kdjax.data import contrastive_views
 from kdjax.data.images import contrastive_crop, random_resized_crop
@@ -86,7 +87,9 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flip, images[:, :, ::-1], images)
 
 
-def normalize(images: jax.Array, mean, std, dtype=jnp.float32) -> jax.Array:
+def normalize(
+    images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
     """(images / 255 - mean) / std, computed in float32.
 
     As one subtraction and one multiplication, which compilers cannot fuse and round once: the same

@@ -5,6 +5,7 @@ import numbers
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kdjax.data import decoding, images, masks
 from kdjax.data.augment import AUGMENTATIONS
@@ -49,7 +50,7 @@ class Dataset(NamedTuple):
         return self.train.masks is not None
 
 
-def load(config) -> Dataset:
+def load(config: ConfigDict) -> Dataset:
     """Opens `config.data.source` and applies the rest of `config.data`.
 
     Images are placed on the device if they all have one size (or `image_size` is set), train and

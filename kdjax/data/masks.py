@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from kdjax.data import decoding
@@ -51,7 +52,7 @@ def translated(mask: np.ndarray, table: np.ndarray, where: str) -> np.ndarray:
     return classes.astype(np.uint8)
 
 
-def canvas(source: Source, data) -> tuple[int, int, int]:
+def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
     """(H, W, C) of the arrays that images are held in, `config.data.canvas` if it is given.
 
     Raises:

@@ -10,6 +10,8 @@ arrays:FILE.npz   plain arrays (see `arrays`)
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from kdjax.data.labels import check_labels
 from kdjax.data.splits import Source
 from kdjax.errors import UserError
@@ -62,7 +64,7 @@ def register_source(
     SOURCES.add(kind, SourceKind(open_kind, place, tuple(settings)), open_kind)
 
 
-def open_source(data) -> Source:
+def open_source(data: ConfigDict) -> Source:
     """Opens `data.source`.
 
     Args:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
 from kdjax.errors import UserError
 
 
-def subset(source: Source, data) -> Source:
+def subset(source: Source, data: ConfigDict) -> Source:
     """The classes that `data` selects, numbered from 0, and a part of their training images.
 
     Images with masks have no classes to select, and keep theirs.

@@ -45,7 +45,9 @@ class Detected(NamedTuple):
     score: np.ndarray
 
 
-def overlaps(detected: np.ndarray, objects: np.ndarray, crowd: np.ndarray, one: float = 0):
+def overlaps(
+    detected: np.ndarray, objects: np.ndarray, crowd: np.ndarray, one: float = 0
+) -> np.ndarray:
     """Intersection over union `[D, G]`; over the detection alone where the object is a crowd.
 
     Args:

@@ -17,10 +17,10 @@ def class_labels(labels: jax.Array, shape: tuple[int, ...], *, of: str = "logits
     Args:
       labels: integers of `shape`.
       shape: one label each: the shape of the logits without their last axis.
-      of: what the shape is that of, for the message.
+      of: the name of the array that has this shape, for the message.
 
     Raises:
-      ValueError: labels of another shape (`[B, 1]` for `[B, N]` logits, say), or not integers.
+      ValueError: labels of another shape, such as `[B, 1]` for logits `[B, N]`, or not integers.
     """
     labels = jnp.asarray(labels)
     if labels.shape != tuple(shape):
@@ -51,7 +51,7 @@ def same_logits(student: jax.Array, teacher: jax.Array) -> None:
     """Checks that a student's and a teacher's logits have one shape, `[..., N]`.
 
     Raises:
-      ValueError: they have not.
+      ValueError: their shapes differ.
     """
     students, teachers = jnp.shape(student), jnp.shape(teacher)
     if students == teachers and students:

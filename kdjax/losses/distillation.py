@@ -24,7 +24,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       `[...]`, in nats: infinite where a target's class is excluded.
 
     Raises:
-      ValueError: labels of another shape, `[B, 1]` say, or of `[...]` that are not integers.
+      ValueError: labels of another shape, such as `[B, 1]`, or of `[...]` that are not integers.
 
     >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
     >>> print(cross_entropy(logits, jnp.array([0])))

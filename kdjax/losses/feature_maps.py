@@ -116,7 +116,7 @@ def same_channels(student: jax.Array, teacher: jax.Array) -> None:
     """Checks that two maps, `[..., C]`, have the same number of channels.
 
     Raises:
-      ValueError: they have not.
+      ValueError: the numbers differ.
     """
     if student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
@@ -129,7 +129,7 @@ def same_shape(student: jax.Array, teacher: jax.Array) -> None:
     """Checks that two arrays have the same shape.
 
     Raises:
-      ValueError: they have not.
+      ValueError: the shapes differ.
     """
     if student.shape != teacher.shape:
         raise ValueError(

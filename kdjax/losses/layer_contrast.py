@@ -84,8 +84,8 @@ def layer_contrast(
         for end, each in zip(ends, stacked, strict=True)
     ]
     within = [
-        _products("kbd,knd->kbn", rows, own) / temperature
-        for rows, own in zip(stacked, columns, strict=True)
+        _products("kbd,knd->kbn", rows, others) / temperature
+        for rows, others in zip(stacked, columns, strict=True)
     ]
     sums = _nothing(labels, within[0].dtype)
     for a, b in itertools.combinations(range(len(stacked)), 2):
@@ -189,10 +189,10 @@ def _stacked(embeddings: Sequence[Sequence[jax.Array]], weights: Weights) -> lis
     stacked = [jnp.stack([at_least_float32(stage) for stage in each]) for each in embeddings]
     for a, b in itertools.permutations(range(len(stacked)), 2):
         wanted = (len(stacked[a]), *stacked[b].shape[:2])
-        found = jnp.shape(weights[a, b]) if (a, b) in weights else None
-        if found != wanted:
+        given = jnp.shape(weights[a, b]) if (a, b) in weights else None
+        if given != wanted:
             raise ValueError(
-                f"L-MCL needs weights of shape {wanted} for networks {a}, {b}: {found}"
+                f"L-MCL needs weights of shape {wanted} for networks {a}, {b}, got {given}"
             )
     return stacked
 

@@ -168,9 +168,9 @@ def tf_kd(
     other one, and is never wrong. p^d_T is `softmax(p^d / T)`, and p_T is `softmax(logits / T)`.
 
     Source: Yuan et al., CVPR 2020, arXiv 1909.11723, equations 8 and 9, where the loss of a network
-    is `(1 - alpha) CE + alpha KL(p^d_T || p_T)` and a = 1 - smoothing is 0.99. What it is that T
-    softens, and the factor T squared, the equations do not say: the first is as in the authors'
-    `loss_kd_regularization`, the second as in their other losses (my_loss_function.py of
+    is `(1 - alpha) CE + alpha KL(p^d_T || p_T)` and a = 1 - smoothing is 0.99. The equations
+    leave open what T softens and whether there is a factor T squared: the first is as in the
+    authors' `loss_kd_regularization`, the second as in their other losses (my_loss_function.py of
     yuanli2333/Teacher-free-Knowledge-Distillation; `loss_kd_regularization` itself leaves the
     network at temperature 1). The library's form is checked against methods/tf_kd_reg.py of
     Self-KD-Lib.

@@ -83,20 +83,22 @@ def _vectors(
             f"do not have k={k} singular vectors"
         )
     values, rows = _svd(teacher)
-    theirs = rows[:, :k].swapaxes(1, 2)
-    along = theirs.sum(1) if like is None else jnp.sum(theirs * like, axis=1)
-    theirs = theirs * jnp.where(along < 0, -1.0, 1.0).astype(theirs.dtype)[:, None, :]
-    ours = right_singular_vectors(student, min(k + SPARE_VECTORS, *student.shape[1:]))
+    teacher_vectors = rows[:, :k].swapaxes(1, 2)
+    along = teacher_vectors.sum(1) if like is None else jnp.sum(teacher_vectors * like, axis=1)
+    teacher_vectors = (
+        teacher_vectors * jnp.where(along < 0, -1.0, 1.0).astype(teacher_vectors.dtype)[:, None, :]
+    )
+    student_vectors = right_singular_vectors(student, min(k + SPARE_VECTORS, *student.shape[1:]))
     scale = unit(values[:, :k])[:, None, :]
-    return _counterparts(ours, theirs) * scale, theirs * scale
+    return _counterparts(student_vectors, teacher_vectors) * scale, teacher_vectors * scale
 
 
-def _counterparts(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-    """Those of `ours` `[B, C, n]` that are most parallel to each of `theirs` `[B, C, k]`."""
-    cosines = einsum("bcn,bck->bnk", ours, theirs)
+def _counterparts(student_vectors: jax.Array, teacher_vectors: jax.Array) -> jax.Array:
+    """Of the student's `[B, C, n]`, the vectors most parallel to the teacher's `[B, C, k]`."""
+    cosines = einsum("bcn,bck->bnk", student_vectors, teacher_vectors)
     best = jnp.argmax(jnp.abs(cosines), axis=1)[:, None, :]
     sign = jnp.where(jnp.take_along_axis(cosines, best, axis=1) < 0, -1.0, 1.0)
-    return jnp.take_along_axis(ours, best, axis=2) * sign.astype(ours.dtype)
+    return jnp.take_along_axis(student_vectors, best, axis=2) * sign.astype(student_vectors.dtype)
 
 
 def _relation(below: jax.Array, above: jax.Array) -> jax.Array:

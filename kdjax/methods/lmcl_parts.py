@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -88,7 +88,11 @@ class Parts:
         ]
 
     def contrast(
-        self, params: base.Params, outputs: Sequence[BranchedOutputs], weights, labels
+        self,
+        params: base.Params,
+        outputs: Sequence[BranchedOutputs],
+        weights: Mapping[tuple[int, int], jax.Array],
+        labels: jax.Array,
     ) -> losses.MutualContrast:
         """The four terms, means over this device's images."""
         projected = [
@@ -113,7 +117,13 @@ class Parts:
         hard = own.alpha * terms.vcl + own.beta * terms.icl
         return hard + own.gamma * terms.soft_vcl + own.lam * terms.soft_icl
 
-    def meta_step(self, params, model_state, batch, learning_rate) -> dict[str, Any]:
+    def meta_step(
+        self,
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        learning_rate: jax.Array,
+    ) -> dict[str, Any]:
         """The meta network's parameters and momentum after a step."""
         meta, labels, own = model_state[META], batch["label"], self.settings
         trained = {"cohort": params["cohort"], "heads": params["heads"]}

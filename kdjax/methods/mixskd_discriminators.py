@@ -7,6 +7,7 @@ Source: Yang et al., ECCV 2022, arXiv 2208.05768, equation of the adversarial te
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,7 +42,9 @@ def stages(outputs: SelfTaughtOutputs) -> dict[str, Outputs]:
     return {**outputs.branches, "backbone": outputs.backbone}
 
 
-def init_discriminators(cohort: Cohort, key, params, model_state, images) -> dict:
+def init_discriminators(
+    cohort: Cohort, key: jax.Array, params: Any, model_state: Any, images: jax.Array
+) -> dict[str, Any]:
     """Parameters of a discriminator for every stage of every network, by their names."""
     shapes = jax.eval_shape(
         functools.partial(cohort.apply, train=False),

@@ -177,7 +177,9 @@ class MethodEntry:
 METHODS: Registry[MethodEntry] = Registry("method", "config.method")
 
 
-def register(name: str, *, settings: type = NoSettings, **fields: Any):
+def register(
+    name: str, *, settings: type = NoSettings, **fields: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a method: a decorator of `(cohort, settings, **context) -> Method`.
 
     What it decorates may have keyword parameters named as the fields of `Context`. What comes out

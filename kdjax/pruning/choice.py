@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax.pruning import plan as plans
 from kdjax.pruning.criteria import ranks
@@ -104,7 +105,7 @@ def _pools(plan: Plan, units: Sequence[Unit]) -> list[Sequence[Unit]]:
     return [units] if plan.scope == "global" else [[unit] for unit in units]
 
 
-def _numbers(plan: Plan, pool: Sequence[Unit]):
+def _numbers(plan: Plan, pool: Sequence[Unit]) -> tuple[np.ndarray, ...]:
     name = pool[0].name if len(pool) == 1 else "the network"
     size, removed = sum(unit.size for unit in pool), sum(unit.removed for unit in pool)
     return plans.numbers(plan, name, size, removed, keep=len(pool))

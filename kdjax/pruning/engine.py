@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,7 +49,7 @@ def transformation(
         scored = {path: arrays[path] for unit in units for path in unit.scored}
 
         @jax.jit
-        def first(scored):
+        def first(scored: Mapping[str, jax.Array]) -> tuple[Masks, Masks]:
             return choose(plan, units, _turned(scored, units, filters_last), nothing, 0)
 
         masks, hard = first(scored)
@@ -57,7 +57,7 @@ def transformation(
 
     def update(
         updates: Any, state: PruningState, params: Any = None, *, settle: bool = True, **others: Any
-    ):
+    ) -> tuple[Any, PruningState]:
         del others
         if params is None:
             raise ValueError("pruning needs the parameters: tx.update(updates, state, params)")

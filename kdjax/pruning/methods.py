@@ -20,7 +20,7 @@ its transformation: the last element of an optax chain.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 
@@ -95,7 +95,7 @@ def method_schedules(
 
 
 def sfp(
-    select: Selection, rate: float, *, epochs: int, every: int, **options
+    select: Selection, rate: float, *, epochs: int, every: int, **options: Any
 ) -> optax.GradientTransformation:
     """Soft filter pruning: zeroed after every epoch, and free to return in the next."""
     return _create("sfp", select, rate, epochs, every, options)
@@ -108,7 +108,7 @@ def asfp(
     epochs: int,
     every: int,
     rising: Schedule | None = None,
-    **options,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Asymptotic SFP: the rate rises to P along `rising`."""
     return _create("asfp", select, rate, epochs, every, options, rising=rising)
@@ -121,7 +121,7 @@ def srfp(
     epochs: int,
     every: int,
     decay: Schedule | None = None,
-    **options,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Softer pruning: multiplied by `decay`, which falls from 1 to 0, instead of zeroed."""
     return _create("srfp", select, rate, epochs, every, options, decay=decay)
@@ -135,14 +135,14 @@ def asrfp(
     every: int,
     rising: Schedule | None = None,
     decay: Schedule | None = None,
-    **options,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Asymptotic softer pruning: both schedules."""
     return _create("asrfp", select, rate, epochs, every, options, rising=rising, decay=decay)
 
 
 def hfp(
-    select: Selection, rate: float, *, epochs: int, every: int, **options
+    select: Selection, rate: float, *, epochs: int, every: int, **options: Any
 ) -> optax.GradientTransformation:
     """Hard filter pruning: chosen before training (see `initial`), zero ever after."""
     return _create("hfp", select, rate, epochs, every, options)
@@ -158,7 +158,7 @@ def ghfp(
     rising: Schedule | None = None,
     decay: Schedule | None = None,
     hard_fraction: Schedule | None = None,
-    **options,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Gradually hard filter pruning: from `base` (sfp) to hfp, as `hard_fraction` rises to 1."""
     return _create(
@@ -183,7 +183,7 @@ def fpgm(
     every: int,
     norm_rate: float = 0.0,
     distance: str = "l2",
-    **options,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Filter pruning by the geometric median: Algorithm 1 of the paper, anew after every epoch.
 
@@ -202,6 +202,14 @@ def fpgm(
     return _create("fpgm", select, rate, epochs, every, options)
 
 
-def _create(method, select, rate, epochs, every, options, **schedule_options):
+def _create(
+    method: str,
+    select: Selection,
+    rate: float,
+    epochs: int,
+    every: int,
+    options: dict[str, Any],
+    **schedule_options: Any,
+) -> optax.GradientTransformation:
     chosen = method_schedules(method, rate, epochs=epochs, **schedule_options)
     return filter_pruning(select, **chosen._asdict(), epochs=epochs, every=every, **options)

@@ -57,15 +57,15 @@ def make(
     Raises:
       ValueError: a setting out of its range, or a schedule without `epochs`.
     """
-    for name, value, known in (
+    for name, choice, known in (
         ("counting", counting, counts.COUNTINGS),
         ("scope", scope, SCOPES),
     ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(known)}")
-    for name, value in (("every", every), ("epochs", epochs)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be positive")
+        if choice not in known:
+            raise ValueError(f"{name}={choice!r} is unknown; use one of {', '.join(known)}")
+    for name, number in (("every", every), ("epochs", epochs)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name}={number} must be positive")
     tables = {
         name: _tabulate(name, value, epochs)
         for name, value in (("rate", rate), ("decay", decay), ("hard_fraction", hard_fraction))

@@ -26,7 +26,7 @@ FORMS = ("three_points", "closed")
 def constant(value: float) -> Schedule:
     """The same value in every epoch."""
 
-    def at(t):
+    def at(t: Any) -> Any:
         xp = _module(t)
         return xp.full(xp.shape(t), value)[()]
 
@@ -70,7 +70,7 @@ def asymptotic(
         raise ValueError(f"form={form!r} is unknown; use one of {', '.join(FORMS)}")
     end = _first_epoch(exact_from, epochs)
 
-    def at(t):
+    def at(t: Any) -> Any:
         xp = _module(t)
         return xp.where(t >= end, rate, -rate * scale * xp.expm1(-exponent * t / epochs))[()]
 
@@ -91,7 +91,7 @@ def cubic(final: float, epochs: int, *, exact_from: float = 1.0) -> Schedule:
     _fraction("exact_from", exact_from)
     end = _first_epoch(exact_from, epochs)
 
-    def at(t):
+    def at(t: Any) -> Any:
         remaining = 1 - (t + 1) / epochs
         return _module(t).where(t >= end, final, final * (1 - remaining**3))[()]
 
@@ -132,7 +132,7 @@ def exponential_decay(
     slope = -math.log(end / (start + 0.01 * end)) / epochs
     last = _first_epoch(zero_from, epochs)
 
-    def at(t):
+    def at(t: Any) -> Any:
         xp = _module(t)
         return xp.where(t >= last, 0.0, start * xp.exp(-slope * t))[()]
 
@@ -144,7 +144,7 @@ def linear_decay(epochs: int, *, zero_from: float = 0.9) -> Schedule:
     _fraction("zero_from", zero_from)
     last = _first_epoch(zero_from, epochs)
 
-    def at(t):
+    def at(t: Any) -> Any:
         return _module(t).where(t >= last, 0.0, 1 - t / max(epochs - 1, 1))[()]
 
     return at
@@ -157,7 +157,7 @@ def cosine_decay(epochs: int, *, zero_from: float = 0.9) -> Schedule:
         return constant(0.0)
     last = _first_epoch(zero_from, epochs)
 
-    def at(t):
+    def at(t: Any) -> Any:
         xp = _module(t)
         falling = (1 + xp.cos(math.pi * t / (zero_from * epochs))) / 2
         return xp.where(t >= last, 0.0, falling)[()]
@@ -165,7 +165,7 @@ def cosine_decay(epochs: int, *, zero_from: float = 0.9) -> Schedule:
     return at
 
 
-def _module(t):
+def _module(t: Any) -> Any:
     return jnp if isinstance(t, jax.Array) else np
 
 

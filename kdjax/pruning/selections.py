@@ -45,8 +45,8 @@ def by_pattern(
         nothing left; or a BatchNorm that is missing.
     """
     if filter_axis is not None:
-        chosen = functools.partial(by_pattern, patterns=patterns, skip=skip, norms=norms)
-        return selected(chosen, params, filter_axis)
+        again = functools.partial(by_pattern, patterns=patterns, skip=skip, norms=norms)
+        return selected(again, params, filter_axis)
     arrays = leaves(params)
     kernels = [path for path, leaf in arrays.items() if _is_kernel(leaf)]
     matching(kernels, patterns, "pattern")

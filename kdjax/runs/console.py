@@ -19,7 +19,7 @@ _LOGS: list[Path] = []  # the innermost comes last
 class OutputClosed(SystemExit):
     """Ends the process with the exit status of SIGPIPE: nothing reads its output any more."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(128 + signal.SIGPIPE)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import html
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdjax.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class History(Sequence):
@@ -54,7 +57,7 @@ class History(Sequence):
         """The names of all metrics, in the order in which they first occur."""
         return tuple(dict.fromkeys(name for row in self._rows for name in row))
 
-    def to_pandas(self):
+    def to_pandas(self) -> pandas.DataFrame:
         """The table as a `pandas.DataFrame`.
 
         Raises:

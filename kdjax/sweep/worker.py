@@ -110,6 +110,9 @@ def train(flags: Sequence[str], claim: Claim, command: Sequence[str] = COMMAND) 
 
     It is in a process group of its own; a signal that ends this process is passed on to it, and it
     is ended when the claim is lost.
+
+    Raises:
+      Stopped: a signal ends this process.
     """
     process = subprocess.Popen([*command, *flags], start_new_session=True)
     try:

@@ -28,7 +28,7 @@ class Preemption:
     signals are forwarded as SIGTERM.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._number: int | None = None
         self._single_process = jax.process_count() == 1
         self._handled = contextlib.ExitStack()

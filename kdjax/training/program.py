@@ -143,7 +143,9 @@ class Program:
                 f"use one of {', '.join(names)}"
             )
 
-    def evaluate(self, state: TrainState, constants, *, split: str = "test") -> dict[str, float]:
+    def evaluate(
+        self, state: TrainState, constants: Any, *, split: str = "test"
+    ) -> dict[str, float]:
         """Evaluates a state on a split; methods without classifiers by nearest neighbors.
 
         Args:

@@ -1,5 +1,6 @@
 """The training state, and the pure training and evaluation steps."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
 
-def step_batch(prepare, seed: int):
+def step_batch(prepare: Callable[..., Any], seed: int) -> Callable[..., Any]:
     """The function `(constants, batch, step, device) -> batch, key` of one device.
 
     It returns the batch and the key that the `loss` of a method takes at a step. Augmentation is a
@@ -50,7 +51,9 @@ def step_batch(prepare, seed: int):
     return one_batch
 
 
-def train_step(method: Method, tx: optax.GradientTransformation, prepare, seed: int):
+def train_step(
+    method: Method, tx: optax.GradientTransformation, prepare: Callable[..., Any], seed: int
+) -> Callable[..., Any]:
     """The per-device function `(state, constants, batches) -> state, metrics`.
 
     `batches` has a leading axis of K steps, as have the metrics, `[K]` per name. Gradients, batch
@@ -92,7 +95,9 @@ def _averaged(grads: Any, model_state: Any, metrics: Any) -> tuple[Any, Any, Any
     return grads, jax.tree.unflatten(jax.tree.structure(model_state), merged), metrics
 
 
-def evaluation_step(method: Method, prepare, num_classes: int):
+def evaluation_step(
+    method: Method, prepare: Callable[..., Any], num_classes: int
+) -> Callable[..., Any]:
     """The per-device function `((params, model_state), constants, batches) -> sums`.
 
     The sums run over all images of the batches and all devices: 'count', and for each name that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def _nearest(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, ja
 
 
 def knn_accuracy(
-    queries: jax.Array, query_labels: jax.Array, bank: jax.Array, labels: jax.Array, **settings
+    queries: jax.Array, query_labels: jax.Array, bank: jax.Array, labels: jax.Array, **settings: Any
 ) -> jax.Array:
     """The part of the queries whose most probable class is their own.
 

@@ -96,7 +96,7 @@ def sweep(tmp_path, monkeypatch, capsys):
 def test_rows_and_table(sweep):
     status, output = sweep("--grid", AXIS, "--config.batch_size=20")
     assert status == 0 and len(sweep.started) == 8
-    rows = list(csv.DictReader((sweep.folder / "rows.csv").open(newline="")))
+    rows = list(csv.DictReader((sweep.folder / "rows.csv").read_text().splitlines()))
     (row,) = (r for r in rows if r["run"] == "dml_digits_learning_rate=0.05_seed1")
     assert (row["config"], row["config.optimizer.learning_rate"]) == ("dml:digits", "0.05")
     assert (row["seed"], row["jax"], row["device"], row["epoch"]) == ("1", "1.2", "card", "2")
@@ -194,5 +194,5 @@ def test_two_processes_share_a_sweep_and_one_that_is_stopped_goes_on(tmp_path):
     tiny_runs.finish(start(), start())
     finished = worker.read(tmp_path / "runs")
     assert len(finished) == 4
-    rows = list(csv.DictReader((tmp_path / "runs" / "rows.csv").open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "runs" / "rows.csv").read_text().splitlines()))
     assert {row["run"] for row in rows} == set(finished)

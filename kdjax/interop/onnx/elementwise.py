@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from kdjax.interop.onnx.graph import Graph, Operand, Operation, Value, is_free, refuse, shape_of
 
 
-def alike(graph: Graph, equation, operands: list[Operand]) -> tuple[list[str], tuple[int, ...]]:
+def alike(
+    graph: Graph, equation: JaxprEqn, operands: list[Operand]
+) -> tuple[list[str], tuple[int, ...]]:
     """Names of arrays stored in one order, and the order: that of the largest of them."""
 
     def size(value: Value) -> int:

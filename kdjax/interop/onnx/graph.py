@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 OPSET = 17
 BATCH = "batch"  # the name of the free axis
@@ -42,7 +43,7 @@ def is_free(size: Any) -> bool:
 class Graph:
     """The nodes and constants of a file, in the making."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         import onnx
 
         self._onnx = onnx
@@ -57,7 +58,9 @@ class Graph:
         )
         return name
 
-    def node(self, operation: str, *inputs: str, output: str | None = None, **attributes) -> str:
+    def node(
+        self, operation: str, *inputs: str, output: str | None = None, **attributes: Any
+    ) -> str:
         """Adds a node; returns the name of its output."""
         name = output or f"{operation.lower()}_{len(self._nodes)}"
         made = self._onnx.helper.make_node(operation, inputs, [name], name, **attributes)
@@ -111,7 +114,7 @@ class Graph:
 Operation = Callable[[Graph, Any, list[Operand]], Operand]  # the second is a `JaxprEqn`
 
 
-def shape_of(equation) -> tuple:
+def shape_of(equation: JaxprEqn) -> tuple:
     """The shape of what an operation makes."""
     return tuple(equation.outvars[0].aval.shape)
 
@@ -121,7 +124,7 @@ def plain(name: str, shape: tuple) -> Value:
     return Value(name, shape, tuple(range(len(shape))))
 
 
-def refuse(equation, *conditions: bool) -> None:
+def refuse(equation: JaxprEqn, *conditions: bool) -> None:
     """Refuses an operation of which any condition holds.
 
     Raises:
@@ -131,7 +134,7 @@ def refuse(equation, *conditions: bool) -> None:
         raise Unsupported(f"{equation.primitive.name} in this form has no counterpart")
 
 
-def value_of(equation, operand: Operand) -> Value:
+def value_of(equation: JaxprEqn, operand: Operand) -> Value:
     """An operand that must not be a constant: those may lack the free axis (`axes`)."""
     refuse(equation, not isinstance(operand, Value))
     return operand

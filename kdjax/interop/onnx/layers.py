@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def _convolution(graph, equation, operands):
     return Value(name, shape_of(equation), tuple(numbers.out_spec))
 
 
-def paired(padding) -> list[int]:
+def paired(padding: Sequence[tuple[int, int]]) -> list[int]:
     """Pairs (before, after) of all axes as ONNX has them: all before, then all after."""
     return [pair[0] for pair in padding] + [pair[1] for pair in padding]
 

@@ -29,7 +29,7 @@ def register_baseline(
     source: str = "",
     paper: str = "",
     family: str = "distill",
-):
+) -> Callable[[type[Baseline]], type[Baseline]]:
     """Registers a `Baseline` as the method `name`: a decorator of its class.
 
     `config.<name>` has the class's own settings, and the weights of `distill`.

@@ -34,7 +34,7 @@ def register_loss(
     label_weight: Callable[[Any], float] = lambda settings: 1.0,
     family: str = "self_distill",
     **fields: Any,
-):
+) -> Callable[..., base.Method]:
     """Registers a method of one loss of a network's outputs, and returns it.
 
     The method's loss is `loss` alone or, with a `metric`, `label_weight * cross entropy + weight *

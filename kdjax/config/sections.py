@@ -17,7 +17,9 @@ class Data:
     """`config.data`."""
 
     source: str = setting(
-        "tfds:cifar100", "digits, tfds:NAME, folder:PATH, masks:PATH or arrays:FILE.npz"
+        "tfds:cifar100",
+        "digits, tfds:NAME, folder:PATH, masks:PATH, arrays:FILE.npz, coco:PATH, voc:PATH or "
+        "yolo:PATH",
     )
     layout: str = setting(
         "",
@@ -37,8 +39,8 @@ class Data:
     image_size: int = setting(0, "side in pixels; 0: as stored", at_least=0)
     canvas: tuple[int, ...] = setting(
         (),
-        "height and width on which images with masks lie; larger ones are scaled down; (): those "
-        "of the largest image",
+        "height and width on which images with masks or objects lie; larger ones are scaled down; "
+        "(): those of the largest image",
         at_least=1,
     )
     ignored: int = setting(
@@ -50,6 +52,11 @@ class Data:
         choices=("", "test", "val"),
     )
     class_names: tuple[str, ...] = setting((), "in the order of the classes; (): the source's")
+    bad_boxes: str = setting(
+        "refuse",
+        "or 'drop', what becomes of boxes that are empty or leave their image",
+        choices=("refuse", "drop"),
+    )
     mean: tuple[float, ...] = setting(
         (), "per channel, of pixels in [0, 1], that a network was trained with"
     )

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from kdjax.data import decoding, images, masks
 from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
+from kdjax.data.objects import canvas as objects_canvas
 from kdjax.data.sources import open_source
 from kdjax.data.splits import ArraySplit, RecordSplit, Source
 from kdjax.data.statistics import channel_statistics
@@ -49,6 +50,11 @@ class Dataset(NamedTuple):
         """Whether images have masks, the class of every pixel, in place of a class."""
         return self.train.masks is not None
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether images have objects, in boxes, in place of a class."""
+        return self.train.objects is not None
+
 
 def load(config: ConfigDict) -> Dataset:
     """Opens `config.data.source` and applies the rest of `config.data`.
@@ -61,7 +67,8 @@ def load(config: ConfigDict) -> Dataset:
 
     Args:
       config: ConfigDict with a section `data`: source, dir, layout, train_fraction, subset_seed,
-        first_class, classes, image_size, canvas, ignored, augmentation, placement, mean, std.
+        first_class, classes, image_size, canvas, ignored, bad_boxes, augmentation, placement,
+        mean, std.
 
     Raises:
       UserError: a setting is out of range or impossible for this source, or the data are missing
@@ -72,9 +79,11 @@ def load(config: ConfigDict) -> Dataset:
     source = subset(open_source(data), data)
     if source.train.masks is not None:
         return _with_masks(source, data)
+    if source.train.objects is not None:
+        return _streamed_with_objects(source, data)
     if data.canvas:
         raise UserError(
-            f"config.data.canvas={tuple(data.canvas)} is for images with masks, which "
+            f"config.data.canvas={tuple(data.canvas)} is for images with masks or objects, which "
             f"{data.source} does not have; leave it at ()"
         )
     shape = _stored_shape(source, data.image_size)
@@ -100,6 +109,16 @@ def _with_masks(source: Source, data) -> Dataset:
     else:
         train, test = map(_as_records, splits)
     mean, std = _given_statistics(data, shape[-1]) if data.mean else masks.statistics(train, shape)
+    return Dataset(source.name, train, test, source.class_names, shape, mean, std)
+
+
+def _streamed_with_objects(source: Source, data) -> Dataset:
+    """A data set of images with objects, which are brought to a canvas of one size as they come."""
+    shape = objects_canvas.canvas(source, data)
+    train, test = source.train, source.test
+    mean, std = (
+        _given_statistics(data, shape[-1]) if data.mean else objects_canvas.statistics(train)
+    )
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 

@@ -13,6 +13,7 @@ from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
 from kdjax.data.dataset import Dataset
 from kdjax.data.masks import pair_bytes
+from kdjax.data.objects.augmentation import Augmentation
 from kdjax.data.splits import ArraySplit
 from kdjax.errors import UserError
 from kdjax.parallel import Parallel
@@ -101,12 +102,20 @@ class Feed:
       dataset: resident (`ArraySplit`) or streamed (`RecordSplit`).
       parallel: where the batches go.
       most_steps: the most steps per dispatch.
+      augmentation: of images together with their objects, where the data set has these.
 
     Raises:
       UserError: there is no whole batch, or the memory does not hold one.
     """
 
-    def __init__(self, config: ConfigDict, dataset: Dataset, parallel: Parallel, most_steps: int):
+    def __init__(
+        self,
+        config: ConfigDict,
+        dataset: Dataset,
+        parallel: Parallel,
+        most_steps: int,
+        augmentation: Augmentation | None = None,
+    ):
         self.config = config
         self.dataset = dataset
         self.parallel = parallel
@@ -115,6 +124,7 @@ class Feed:
         self.images_per_step = images_per_step(config)
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
+        self.augmentation = augmentation
         _check_memory(config, dataset.image_shape)
 
     def constants(self, split: str) -> Arrays:
@@ -160,11 +170,14 @@ class Feed:
         }
         if self.dataset.has_masks:
             return stream.pair_batches(self.dataset.train, rows, shape=shape, **common)
+        common |= {"epoch": epoch, "seed": config.seed}
+        if self.augmentation is not None:
+            return stream.object_train_batches(
+                self.dataset.train, rows, shape=shape, augmentation=self.augmentation, **common
+            )
         return stream.train_batches(
             self.dataset.train,
             rows,
-            epoch=epoch,
-            seed=config.seed,
             image_size=shape[0],
             crop=AUGMENTATIONS[config.data.augmentation].crop,
             views=config.data.views,
@@ -213,6 +226,10 @@ class Feed:
         shape = self.dataset.image_shape
         if self.dataset.has_masks:
             return stream.pair_batches(images, indices, mask=mask, shape=shape, **common)
+        if self.augmentation is not None:
+            return stream.object_evaluation_batches(
+                images, indices, mask, shape=shape, augmentation=self.augmentation, **common
+            )
         crop = AUGMENTATIONS[self.config.data.augmentation].evaluation_crop
         return stream.evaluation_batches(
             images, indices, mask, image_size=shape[0], crop_fraction=crop, **common

@@ -1,7 +1,7 @@
 """Preprocessing of batches on the devices: gathering, augmentation, normalization."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,19 @@ from kdjax.data import augment, policies
 from kdjax.data.dataset import Dataset
 
 Arrays = dict[str, Any]
+
+
+class Canvas(NamedTuple):
+    """Images that are smaller than their arrays.
+
+    Attributes:
+      pixels: `[B, H, W, C]`, normalized, zero beyond the images.
+      sizes: int32 `[B, 2]`, height and width of every image, from the upper left corner.
+    """
+
+    pixels: jax.Array
+    sizes: jax.Array
+
 
 # What an image's key is folded with for other views than the first, and for policies. Far from 0:
 # `jax.random.split(key)[i]` is `fold_in(key, i)`, and splitting is what crops and flips do.
@@ -107,13 +120,39 @@ def masked_train_input(dataset: Dataset, augment_pairs: Callable) -> Callable[..
     return prepare
 
 
-def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def objects_train_input(dataset: Dataset) -> Callable[..., Arrays]:
+    """`train_input` of images with objects, which were augmented where they were decoded.
+
+    Args:
+      dataset: streamed, with objects.
+    """
+
+    def prepare(constants, batch, key, positions):
+        del constants, key, positions
+        return batch | {"image": _canvas(dataset, batch).pixels}
+
+    return prepare
+
+
+def _canvas(dataset: Dataset, batch: Arrays) -> Canvas:
+    pixels = augment.normalize(batch["image"], dataset.mean, dataset.std)
+    height, width = pixels.shape[1:3]
+    sizes = batch["sizes"][:, None, None]
+    inside = jnp.arange(height)[:, None] < sizes[..., 0]
+    inside &= jnp.arange(width) < sizes[..., 1]
+    return Canvas(jnp.where(inside[..., None], pixels, 0), batch["sizes"])
+
+
+def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array | Canvas, jax.Array]]:
     """`(constants, batch) -> images, labels`: gather and normalize.
 
-    The labels of images with masks are the masks, int32 `[B, H, W]`.
+    The labels of images with masks are the masks, int32 `[B, H, W]`. Images with objects are a
+    `Canvas`.
     """
 
     def prepare(constants, batch):
+        if dataset.has_objects:
+            return _canvas(dataset, batch), batch["label"]
         images, labels = _look_up(constants, batch)
         if dataset.has_masks:
             masks = constants["masks"][batch["index"]] if constants else batch["masks"]

@@ -4,6 +4,7 @@ digits            the 1,797 digits that scikit-learn carries, 32x32x3
 tfds:NAME         a TensorFlow data set prepared as array_record (see `tfds_source`)
 folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`)
 masks:PATH        images and masks (see `mask_folders`)
+coco:PATH, voc:PATH, yolo:PATH   images and objects in boxes (see `objects.folders`)
 arrays:FILE.npz   plain arrays (see `arrays`)
 """
 
@@ -18,7 +19,13 @@ from kdjax.errors import UserError
 from kdjax.registry import Registry
 
 # Settings of `config.data` that only some kinds of sources read, with the values that unset them.
-_OPTIONAL_SETTINGS = {"dir": "", "layout": "", "ignored": 255, "test_split": ""}
+_OPTIONAL_SETTINGS = {
+    "dir": "",
+    "layout": "",
+    "ignored": 255,
+    "test_split": "",
+    "bad_boxes": "refuse",
+}
 
 
 class SourceKind(NamedTuple):
@@ -28,7 +35,7 @@ class SourceKind(NamedTuple):
       open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
       place: what follows it, for messages, such as 'PATH'; '' for a source without one.
       settings: which of the settings that only some kinds read this one does: 'dir', 'layout',
-        'ignored', 'test_split'.
+        'ignored', 'test_split', 'bad_boxes'.
     """
 
     open: Callable[[str, Any], Source]
@@ -52,8 +59,8 @@ def register_source(
       kind: without colon.
       open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
       place: what is to follow the colon, for messages; '' for sources without it.
-      settings: which of 'dir', 'layout', 'ignored' and 'test_split' `open_kind` reads; others are
-        refused.
+      settings: which of 'dir', 'layout', 'ignored', 'test_split' and 'bad_boxes' `open_kind` reads;
+        others are refused.
 
     Raises:
       ValueError: the kind is registered already, has a colon, or a setting is unknown.
@@ -68,7 +75,7 @@ def open_source(data: ConfigDict) -> Source:
     """Opens `data.source`.
 
     Args:
-      data: `config.data`: source, dir, layout, ignored, test_split, class_names.
+      data: `config.data`: source, dir, layout, ignored, test_split, bad_boxes, class_names.
 
     Raises:
       UserError: unknown kind, a setting that has no effect on this kind, or data that are missing,
@@ -142,9 +149,30 @@ def _open_masks(place: str, data) -> Source:
     return mask_folders.open_mask_folders(place, data.layout, data.ignored, data.test_split)
 
 
+def _open_coco(place: str, data) -> Source:
+    from kdjax.data.objects import folders
+
+    return folders.open_coco(place, data.test_split, data.bad_boxes)
+
+
+def _open_voc(place: str, data) -> Source:
+    from kdjax.data.objects import folders
+
+    return folders.open_voc(place, data.test_split, data.bad_boxes)
+
+
+def _open_yolo(place: str, data) -> Source:
+    from kdjax.data.objects import folders
+
+    return folders.open_yolo(place, data.test_split, data.bad_boxes)
+
+
 register_source("digits", _open_digits)
 register_source("tfds", _open_tfds, place="NAME", settings=("dir",))
 register_source("folder", _open_folder, place="PATH", settings=("test_split",))
 _LAID_OUT = ("layout", "ignored", "test_split")
 register_source("arrays", _open_arrays, place="FILE.npz", settings=_LAID_OUT)
 register_source("masks", _open_masks, place="PATH", settings=_LAID_OUT)
+register_source("coco", _open_coco, place="PATH", settings=("test_split", "bad_boxes"))
+register_source("voc", _open_voc, place="PATH", settings=("test_split", "bad_boxes"))
+register_source("yolo", _open_yolo, place="PATH", settings=("test_split", "bad_boxes"))

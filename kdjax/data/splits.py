@@ -1,8 +1,13 @@
 """Data sets as sources return them: splits of arrays, or of records decoded one by one."""
 
-from typing import NamedTuple, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kdjax.data.objects.columns import SplitObjects
 
 # The class of pixels that count nowhere.
 IGNORED = 255
@@ -40,19 +45,26 @@ class ArraySplit(NamedTuple):
     masks: np.ndarray | None = None
     sizes: np.ndarray | None = None
 
+    @property
+    def objects(self) -> None:
+        """None: images with objects, in boxes, are decoded one by one."""
+
 
 class RecordSplit(NamedTuple):
     """A split whose images are decoded one by one.
 
     Attributes:
       records: N images.
-      labels: int32 [N], zeros where there are masks.
+      labels: int32 [N], zeros where there are masks or objects.
       masks: N masks, uint8 [h, w], or None.
+      objects: the objects of the images, in boxes, or None. Their records say by `where(index)`
+        which file an image is.
     """
 
     records: Records
     labels: np.ndarray
     masks: Records | None = None
+    objects: SplitObjects | None = None
 
 
 class Source(NamedTuple):
@@ -97,4 +109,5 @@ def select(split: ArraySplit | RecordSplit, indices: np.ndarray) -> ArraySplit |
         more = (None if array is None else array[indices] for array in (split.masks, split.sizes))
         return ArraySplit(split.images[indices], labels, *more)
     masks = None if split.masks is None else SubsetRecords(split.masks, indices)
-    return RecordSplit(SubsetRecords(split.records, indices), labels, masks)
+    objects = None if split.objects is None else split.objects.take(indices)
+    return RecordSplit(SubsetRecords(split.records, indices), labels, masks, objects)

@@ -13,6 +13,8 @@ import numpy as np
 from kdjax.data import images
 from kdjax.data.decoding import load_batches
 from kdjax.data.masks import CanvasPairs
+from kdjax.data.objects.augmentation import Augmentation
+from kdjax.data.objects.canvas import EvaluationElement, TrainElement
 from kdjax.data.splits import RecordSplit
 
 Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -111,12 +113,73 @@ def train_batches(
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
     """
-    rows = np.stack([order, np.arange(order.size).reshape(order.shape)], axis=-1)
     if crop is None:
         load_image = _FittedImage(split, image_size)
     else:
         load_image = _CroppedImage(split, crop, image_size, views, (seed, epoch))
-    return load_batches(rows[first_step:, columns], load_image, workers)
+    return load_batches(_numbered(order)[first_step:, columns], load_image, workers)
+
+
+def _numbered(order: np.ndarray) -> np.ndarray:
+    """Image numbers [S, B] with their places in the epoch, [S, B, 2]."""
+    return np.stack([order, np.arange(order.size).reshape(order.shape)], axis=-1)
+
+
+def object_train_batches(
+    split: RecordSplit,
+    order: np.ndarray,
+    *,
+    epoch: int,
+    seed: int,
+    shape: tuple[int, int, int],
+    augmentation: Augmentation,
+    first_step: int = 0,
+    columns: slice = slice(None),
+    workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of one epoch of images with objects, augmented together, from `first_step` on.
+
+    Args:
+      split: the training images, with objects.
+      shape: (H, W, 3) of the canvas.
+      augmentation: of images and boxes.
+      order, epoch, seed, first_step, columns, workers: of `train_batches`.
+
+    Yields:
+      What `TrainElement` makes, `[b, ...]`. Close the iterator if it is not read to its end.
+
+    Raises:
+      UserError: `workers` is negative, or an image is unreadable or not as large as annotated.
+    """
+    load_image = TrainElement(split, shape, augmentation, (seed, epoch))
+    return load_batches(_numbered(order)[first_step:, columns], load_image, workers)
+
+
+def object_evaluation_batches(
+    split: RecordSplit,
+    order: np.ndarray,
+    mask: np.ndarray,
+    *,
+    shape: tuple[int, int, int],
+    augmentation: Augmentation,
+    columns: slice = slice(None),
+    workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of a whole split of images with objects, of which nothing is drawn.
+
+    Args:
+      split: the images, with objects.
+      shape, augmentation: of `object_train_batches`.
+      order, mask, columns, workers: of `evaluation_batches`.
+
+    Yields:
+      What `EvaluationElement` makes, `[b, ...]`, and 'mask': float32 [b].
+
+    Raises:
+      UserError: as `object_train_batches`.
+    """
+    load_image = EvaluationElement(split, shape, augmentation)
+    return _masked(load_batches(order[:, columns], load_image, workers), mask[:, columns])
 
 
 def evaluation_batches(

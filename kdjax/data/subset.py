@@ -12,7 +12,7 @@ from kdjax.errors import UserError
 def subset(source: Source, data: ConfigDict) -> Source:
     """The classes that `data` selects, numbered from 0, and a part of their training images.
 
-    Images with masks have no classes to select, and keep theirs.
+    Images with masks or objects have no classes to select, and keep theirs.
 
     Args:
       source: as it is stored.
@@ -23,7 +23,7 @@ def subset(source: Source, data: ConfigDict) -> Source:
     """
     classes = _selected_classes(len(source.class_names), data)
     train, test = source.train, source.test
-    if train.masks is None and len(classes) < len(source.class_names):
+    if _has_classes(train) and len(classes) < len(source.class_names):
         train, test = (_of_classes(split, classes) for split in (train, test))
         for name, split in (("training", train), ("test", test)):
             if not len(split.labels):
@@ -34,6 +34,10 @@ def subset(source: Source, data: ConfigDict) -> Source:
     if data.train_fraction < 1:
         train = select(train, stratified(train.labels, data.train_fraction, data.subset_seed))
     return Source(source.name, train, test, source.class_names[classes.start : classes.stop])
+
+
+def _has_classes(split: ArraySplit | RecordSplit) -> bool:
+    return split.masks is None and split.objects is None
 
 
 def _selected_classes(total: int, data) -> range:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax.detection.annotations import Object, annotated
-from kdjax.detection.coco_json import read_coco
-from kdjax.detection.voc_xml import read_voc
-from kdjax.detection.yolo_text import read_yolo
+from kdjax.data.objects.annotations import Object, annotated
+from kdjax.data.objects.coco_json import read_coco
+from kdjax.data.objects.voc_xml import read_voc
+from kdjax.data.objects.yolo_text import read_yolo
 from kdjax.errors import UserError
 
 HEIGHT, WIDTH = 30, 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdjax.detection.annotations import AnnotatedSet, Object, annotated, check_image, read_json
+from kdjax.data.objects.annotations import AnnotatedSet, Object, annotated, check_image, read_json
 from kdjax.errors import UserError
 
 _PARTS = {

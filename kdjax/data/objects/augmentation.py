@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.detection import image_transform
+from kdjax.data.objects import image_transform
 
 
 class Augmentation(NamedTuple):
@@ -27,11 +27,6 @@ class Augmentation(NamedTuple):
     flip: float
     min_sizes: Sequence[int]
     max_size: int
-
-
-# The schedule of MixSKD's detectors (mmdetection): 1333 x 800, flipped half of the time.
-COCO = Augmentation(crop=1.0, flip=0.5, min_sizes=(800,), max_size=1333)
-VOC = Augmentation(crop=1.0, flip=0.5, min_sizes=(600,), max_size=1000)
 
 
 def flip(pixels: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,11 +59,15 @@ def crop(
 
 
 def scale(
-    pixels: np.ndarray, boxes: np.ndarray, min_size: int, max_size: int
+    pixels: np.ndarray,
+    boxes: np.ndarray,
+    min_size: int,
+    max_size: int,
+    canvas: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resized to a short side of `min_size`, or a long one of `max_size` if that is less."""
+    """Resized to `image_transform.resized_shape`."""
     old = pixels.shape[:2]
-    new = image_transform.resized_shape(*old, min_size, max_size)
+    new = image_transform.resized_shape(*old, min_size, max_size, canvas)
     resized = image_transform.resize(pixels, *new)
     return resized, image_transform.scale_boxes(boxes, old, new)
 
@@ -90,8 +89,17 @@ def augment(
     boxes: np.ndarray,
     settings: Augmentation,
     rng: np.random.Generator,
+    canvas: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An image of float pixels and its boxes, augmented; and `[n]` which objects are left."""
+    """An image of float pixels and its boxes, augmented; and `[n]` which objects are left.
+
+    Args:
+      pixels: `[H, W, C]`.
+      boxes: `[n, 4]`.
+      settings: of the augmentation.
+      rng: what it is drawn with.
+      canvas: height and width that the result is to fit into; None: any.
+    """
     kept = np.ones(len(boxes), bool)
     if settings.crop < 1:
         window = random_window(rng, *pixels.shape[:2], settings.crop)
@@ -99,4 +107,4 @@ def augment(
     if rng.uniform() < settings.flip:
         pixels, boxes = flip(pixels, boxes)
     min_size = settings.min_sizes[rng.integers(len(settings.min_sizes))]
-    return *scale(pixels, boxes, min_size, settings.max_size), kept
+    return *scale(pixels, boxes, min_size, settings.max_size, canvas), kept

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kdjax.data import images as image_files
 from kdjax.data.folder import EXTENSIONS
+from kdjax.data.objects.annotations import AnnotatedSet, Object, annotated
 from kdjax.data.regular_files import exists, is_directory, read_bytes, sorted_entries
-from kdjax.detection.annotations import AnnotatedSet, Object, annotated
 from kdjax.errors import UserError
 
 

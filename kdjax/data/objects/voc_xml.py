@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from kdjax.data.objects.annotations import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Object,
+    annotated,
+    check_image,
+)
 from kdjax.data.regular_files import read_bytes
-from kdjax.detection.annotations import AnnotatedImage, AnnotatedSet, Object, annotated, check_image
 from kdjax.errors import UserError
 
 VOC_CLASSES = (

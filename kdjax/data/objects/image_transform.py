@@ -10,10 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def resized_shape(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Height and width with a short side of `min_size`, or a long one of `max_size` if less."""
+def resized_shape(
+    height: int,
+    width: int,
+    min_size: int,
+    max_size: int,
+    canvas: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Height and width with a short side of `min_size`, or a long one of `max_size` if less.
+
+    Less again where a `canvas` of this height and width does not hold that; one pixel at least.
+    """
     scale = min(min_size / min(height, width), max_size / max(height, width))
-    return int(np.floor(height * scale)), int(np.floor(width * scale))
+    if canvas is not None:
+        scale = min(scale, canvas[0] / height, canvas[1] / width)
+    return max(1, int(np.floor(height * scale))), max(1, int(np.floor(width * scale)))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

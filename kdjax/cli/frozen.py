@@ -65,10 +65,11 @@ def opened(workdir: Path, config: ConfigDict | None, checkpoint: str) -> Frozen:
     config = config or evaluation.load_run(workdir).config
     checks.check(config)
     dataset = load(config)
-    if dataset.has_masks:
+    if dataset.has_masks or dataset.has_objects:
+        targets = "masks" if dataset.has_masks else "objects"
         raise UserError(
-            f"config.data.source={config.data.source}: its images have masks and no classes; name "
-            "data with a class for every image"
+            f"config.data.source={config.data.source}: its images have {targets} and no classes; "
+            "name data with a class for every image"
         )
     return Frozen(found, config, dataset)
 

@@ -20,6 +20,7 @@ from kdjax.methods.create import (
     create,
     needs_teacher,
     networks,
+    objects_augmentation,
     starting_compactions,
     starting_normalization,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "moco",
     "needs_teacher",
     "networks",
+    "objects_augmentation",
     "okddip",
     "one",
     "online",

@@ -10,7 +10,7 @@ import optax
 
 from kdjax import losses
 from kdjax.errors import UserError
-from kdjax.methods.evaluation import CLASSIFICATION, Evaluation
+from kdjax.methods.evaluation import CLASSIFICATION, Evaluation, RowEvaluation
 from kdjax.models import PLAIN, Cohort, Form, Outputs
 
 # The part of a method's state that never changes: a frozen teacher.
@@ -96,7 +96,7 @@ class Method(NamedTuple):
         over this device's images; metrics are scalars.
       predict: `(params, model_state, images) -> {name: logits [B, N]}`, in evaluation mode. Joint
         logits of M transformed views of each image are `[B, M, N * M]`. None of a method that
-        learns without labels.
+        learns without labels. Images with objects are a `kdjax.data.preprocessing.Canvas`.
       embeddings: `(params, model_state, images) -> {name: [B, D]}`, in evaluation mode, of a method
         without `predict`: an image is given the class of its nearest training images.
       after_update: `(params, model_state, batch, key) -> model_state`, what is learned otherwise
@@ -120,9 +120,10 @@ class Method(NamedTuple):
         are `sizes` large, from the upper left corner; `fill` is what is normalized to zero. `loss`
         finds the masks as batch['masks'], int32. None for methods that read no masks.
       evaluation: how what is predicted is measured. `predict` may return anything that its `sums`
-        reads.
+        or `rows` read.
       draw: `(image, prediction, label, class_names) -> picture, caption`, of one test image, uint8
-        `[H, W, C]`, with what was predicted of it, as numpy arrays; None where nothing is drawn.
+        `[H, W, C]`, with what was predicted of it, as numpy arrays; the label is the class, the
+        mask, or (boxes `[n, 4]`, labels `[n]` from 1 on). None where nothing is drawn.
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
@@ -141,7 +142,7 @@ class Method(NamedTuple):
     form: Form = PLAIN
     variables: Callable[[Params, ModelState, int], dict[str, Any]] = network_variables
     augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None
-    evaluation: Evaluation = CLASSIFICATION
+    evaluation: Evaluation | RowEvaluation = CLASSIFICATION
     draw: Callable[[Any, Any, Any, Sequence[str]], tuple[Any, str]] | None = None
 
 

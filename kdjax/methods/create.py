@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kdjax import models
 from kdjax.data import order
+from kdjax.data.objects.augmentation import Augmentation
 from kdjax.errors import UserError
 from kdjax.methods.base import Method, Renormalize
 from kdjax.methods.pruned import pruned
@@ -43,6 +44,16 @@ class Teacher(NamedTuple):
 def needs_teacher(config: ConfigDict) -> bool:
     """Whether the method of `config` learns from a trained network, `config.teacher`."""
     return METHODS[config.method].needs_teacher(config)
+
+
+def objects_augmentation(config: ConfigDict) -> Augmentation | None:
+    """How the method of `config` augments images with objects; None if it does not read these.
+
+    Raises:
+      UserError: settings that the method cannot run with.
+    """
+    entry = METHODS[config.method]
+    return entry.objects and entry.objects(entry.check(config))
 
 
 def networks(

@@ -84,5 +84,44 @@ def _means(sums, images, class_names):
     return {name: float(total) / images for name, total in sums.items()}
 
 
+class RowEvaluation(NamedTuple):
+    """What is kept of every image of a split, and what is made of all of it.
+
+    For measures that are no function of sums, such as average precision.
+
+    Attributes:
+      rows: `prediction -> {name: [B, ...]}`, of a batch of one device.
+      metrics: `(rows, split, class_names) -> {name: number}`, of numpy arrays `[images, ...]` in
+        the order of the split. What is not defined is left out.
+      accuracy: the metric that tells networks apart, the larger the better.
+      label: its name, for people to read.
+    """
+
+    rows: Callable[[Any], dict[str, jax.Array]]
+    metrics: Callable[[Mapping[str, np.ndarray], Any, Sequence[str]], dict[str, float]]
+    accuracy: str
+    label: str
+
+    def of_split(
+        self, kept: Mapping[str, np.ndarray], split: Any, class_names: Sequence[str]
+    ) -> dict[str, float]:
+        """'NAME/METRIC' of every name.
+
+        Args:
+          kept: 'NAME/ROW' of all images of a split.
+          split: of the data set.
+          class_names: of the data.
+        """
+        by_name: dict[str, dict[str, np.ndarray]] = {}
+        for key, rows in kept.items():
+            name, _, row = key.rpartition("/")
+            by_name.setdefault(name, {})[row] = rows
+        return {
+            f"{name}/{metric}": value
+            for name, rows in by_name.items()
+            for metric, value in self.metrics(rows, split, class_names).items()
+        }
+
+
 # Of images that have one class each.
 CLASSIFICATION = Evaluation(_sums, _means, accuracy="top1", label="top-1")

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import settings as declared
+from kdjax.data.objects.augmentation import Augmentation
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
 from kdjax.registry import Registry
@@ -99,6 +100,8 @@ class MethodEntry:
         default.
       check_config: raises `UserError` where settings of other sections do not go with the method.
       masks: whether it learns from masks, the classes of pixels, in place of images' classes.
+      objects: `settings -> Augmentation` of images and their objects, where it learns from these,
+        in boxes, in place of images' classes; None where it does not.
       transfers: whether it has another head in the place of its networks' classifiers, which reads
         any number of channels: `config.start` may have other classes, and filters may be gone.
       source: paper, and equation or official file.
@@ -116,6 +119,7 @@ class MethodEntry:
     teacher_if: Callable[[Any], bool] | None = None
     check_config: Callable[[ConfigDict], None] | None = None
     masks: bool = False
+    objects: Callable[[Any], Augmentation] | None = None
     transfers: bool = False
     source: str = ""
     paper: str = ""

@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
+from kdjax.data import Dataset
 from kdjax.data.feed import check_settings
 from kdjax.errors import UserError
 from kdjax.methods import METHODS
@@ -47,17 +48,29 @@ def check_batch(batch_size: int, device_count: int) -> None:
         )
 
 
-def check_masks(config: ConfigDict, has_masks: bool) -> None:
-    """Checks that images have masks if, and only if, the method needs them.
+def check_targets(config: ConfigDict, dataset: Dataset) -> None:
+    """Checks that images have masks or objects if, and only if, the method learns from them.
 
     Args:
       config: `config.method` and `config.data.source`.
-      has_masks: whether the images of the source have masks.
+      dataset: of the source.
 
     Raises:
-      UserError: the method needs masks that the source lacks, or does not read those it has.
+      UserError: the method needs what the source lacks, or does not read what it has.
     """
     entry = METHODS[config.method]
+    has_masks, has_objects = dataset.has_masks, dataset.has_objects
+    if entry.objects and not has_objects:
+        raise UserError(
+            f"method {entry.name!r} learns from objects in boxes, and images of "
+            f"config.data.source={config.data.source!r} come without; use coco:PATH, voc:PATH or "
+            "yolo:PATH"
+        )
+    if has_objects and not entry.objects:
+        raise UserError(
+            f"images of config.data.source={config.data.source!r} have objects in place of a "
+            f"class; method {entry.name!r} does not read them: use config.method='detection'"
+        )
     if entry.masks and not has_masks:
         raise UserError(
             f"method {entry.name!r} learns the class of every pixel, and images of "

@@ -11,14 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data import Dataset, preprocessing
 from kdjax.data.feed import Feed
 from kdjax.errors import UserError
 from kdjax.methods import Method
-from kdjax.parallel import AXIS, fetch, scan
+from kdjax.methods.evaluation import RowEvaluation
+from kdjax.parallel import AXIS, scan
+from kdjax.training.rows import gathered, prediction_rows_step, rows_step
 from kdjax.training.step import evaluation_step
 from kdjax.transfer.knn import knn_probabilities
 
@@ -30,18 +31,13 @@ def embeddings_step(method: Method, prepare: Callable) -> Callable:
     devices.
     """
 
-    def one_batch(variables, constants, batch):
+    def rows_of(variables, constants, batch):
         images, labels = prepare(constants, batch)
         embedded = method.embeddings(*variables, images)
         embedded = {name: value.astype(jnp.float32) for name, value in embedded.items()}
-        rows = {**embedded, "label": labels, "mask": batch["mask"]}
-        return jax.lax.all_gather(rows, AXIS, tiled=True)
+        return {**embedded, "label": labels}
 
-    def batches_step(variables, constants, batches):
-        turn = lambda _, batch: (None, one_batch(variables, constants, batch))  # noqa: E731
-        return scan(turn, None, batches)[1]
-
-    return batches_step
+    return rows_step(rows_of)
 
 
 def neighbors_step(
@@ -101,18 +97,7 @@ def known_images(embeddings_steps: Callable, feed: Feed, variables: Any, split: 
             "split='train': without classifiers, images are told by their nearest training images, "
             "which would be themselves; use split='test'"
         )
-    constants = feed.constants("train")
-    parts = [
-        fetch(embeddings_steps(variables, constants, batches))
-        for batches in feed.evaluation("train")
-    ]
-
-    def joined(*arrays):
-        return np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
-
-    rows = jax.tree.map(joined, *parts)
-    kept = rows.pop("mask") > 0
-    return {name: array[kept] for name, array in rows.items()}
+    return gathered(embeddings_steps, feed, variables, feed.constants("train"), "train")
 
 
 def evaluation_steps(
@@ -120,6 +105,8 @@ def evaluation_steps(
 ) -> tuple[Callable, Callable | None]:
     """The evaluation step, and the one that embeds the training images that it needs, if any."""
     prepare = preprocessing.test_input(dataset)
+    if isinstance(method.evaluation, RowEvaluation):
+        return prediction_rows_step(method, prepare), None
     if method.predict is not None:
         return evaluation_step(method, prepare, dataset.num_classes), None
     evaluation = neighbors_step(

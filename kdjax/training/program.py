@@ -18,10 +18,11 @@ from kdjax.data import preprocessing
 from kdjax.data.feed import Feed, automatic_steps
 from kdjax.errors import UserError
 from kdjax.methods import Method
+from kdjax.methods.evaluation import RowEvaluation
 from kdjax.models import Compaction
 from kdjax.networks import NetworkSpec, Normalization, metadata
 from kdjax.parallel import AXIS, Parallel, fetch
-from kdjax.training import checks, neighbors, optimizers, teachers
+from kdjax.training import checks, neighbors, optimizers, rows, teachers
 from kdjax.training.input_images import input_spec, normalized
 from kdjax.training.step import TrainState, init_state, train_step
 
@@ -134,6 +135,8 @@ class Program:
         """
         _, params, model_state, _ = self.abstract_state()
         images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        if self.feed.dataset.has_objects:
+            images = preprocessing.Canvas(images, jax.ShapeDtypeStruct((1, 2), np.int32))
         predict = self.method.predict or self.method.embeddings
         predicted = jax.eval_shape(predict, params, model_state, images)
         names = [f"{name}/{self.accuracy}" for name in ("mean", *predicted)]
@@ -162,16 +165,26 @@ class Program:
         if self.embeddings_steps is not None:
             known = neighbors.known_images(self.embeddings_steps, self.feed, variables, split)
             variables = (*variables, self.parallel.replicate(known))
+        evaluation, dataset = self.method.evaluation, self.feed.dataset
+        if isinstance(evaluation, RowEvaluation):
+            kept = rows.gathered(self.evaluation_steps, self.feed, variables, constants, split)
+            metrics = evaluation.of_split(kept, getattr(dataset, split), dataset.class_names)
+        else:
+            totals = self._totals(variables, constants, split)
+            metrics = evaluation.of_split(totals, dataset.class_names)
+        single = [
+            metrics[f"{name}/{self.accuracy}"] for name in network_names(metrics, self.accuracy)
+        ]
+        return metrics | {f"mean/{self.accuracy}": float(np.mean(single))}
+
+    def _totals(self, variables, constants, split: str) -> dict[str, np.ndarray]:
+        """The sums of `evaluation_step` over a split."""
         totals = None
         for batches in self.feed.evaluation(split):
             sums = fetch(self.evaluation_steps(variables, constants, batches))
             sums = jax.tree.map(np.float64, sums)
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-        metrics = self.method.evaluation.of_split(totals, self.feed.dataset.class_names)
-        single = [
-            metrics[f"{name}/{self.accuracy}"] for name in network_names(metrics, self.accuracy)
-        ]
-        return metrics | {f"mean/{self.accuracy}": float(np.mean(single))}
+        return totals
 
     @property
     def accuracy(self) -> str:
@@ -210,9 +223,9 @@ def build(
     if normalization is None and not without_teacher:
         normalization = methods.starting_normalization(resolved)
     dataset = normalized(data.load(config), normalization, config)
-    checks.check_masks(config, dataset.has_masks)
+    checks.check_targets(config, dataset)
     max_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
-    feed = Feed(config, dataset, parallel, max_steps)
+    feed = Feed(config, dataset, parallel, max_steps, methods.objects_augmentation(config))
     stand_in = None
     if without_teacher:
         stand_in = teachers.abstract_teacher(config, dataset.num_classes)
@@ -241,7 +254,9 @@ def _compiled(
 ) -> Program:
     dataset = feed.dataset
     method = create_method(compactions)
-    if method.augment is None:
+    if dataset.has_objects:
+        prepare = preprocessing.objects_train_input(dataset)
+    elif method.augment is None:
         prepare = preprocessing.train_input(
             dataset,
             config.data.augmentation,

@@ -62,9 +62,9 @@ def coco(objects: Objects, detected: Detected, num_classes: int) -> CocoResult:
     for number in range(num_classes):
         truths = Objects(*(leaf[objects.category == number] for leaf in objects))
         ours = Detected(*(leaf[detected.category == number] for leaf in detected))
-        images = np.union1d(truths.image, ours.image)
+        groups = _by_image(truths, ours)
         for column, bounds in enumerate(AREAS.values()):
-            matched = [_match(truths, ours, image, bounds) for image in images]
+            matched = [_match(*group, bounds) for group in groups]
             count = sum(each.objects for each in matched)
             if count:
                 for last, most in enumerate(MOST):
@@ -75,22 +75,38 @@ def coco(objects: Objects, detected: Detected, num_classes: int) -> CocoResult:
     return CocoResult(stats, np.array(classes), precision[:, :, :, 0, -1], recall[..., -1])
 
 
-def _match(truths: Objects, ours: Detected, image: int, bounds: tuple[float, float]) -> _Matched:
+def _by_image(truths: Objects, ours: Detected) -> list[tuple[Objects, Detected, np.ndarray]]:
+    """The objects, the best detections by falling score and their overlaps, image by image."""
+    images = np.union1d(truths.image, ours.image)
+    by_owner = [np.argsort(each.image, kind="stable") for each in (truths, ours)]
+    places = [
+        np.searchsorted(each.image[order], [images, images + 1]).T
+        for each, order in zip((truths, ours), by_owner, strict=True)
+    ]
+    groups = []
+    for of_truths, of_ours in zip(*places, strict=True):
+        real = Objects(*(leaf[by_owner[0][slice(*of_truths)]] for leaf in truths))
+        seen = by_owner[1][slice(*of_ours)]
+        seen = seen[np.argsort(-ours.score[seen], kind="stable")[: MOST[-1]]]
+        detected = Detected(*(leaf[seen] for leaf in ours))
+        values = overlaps(detected.box, real.box, real.ignored.astype(bool))
+        groups.append((real, detected, values))
+    return groups
+
+
+def _match(
+    truths: Objects, ours: Detected, values: np.ndarray, bounds: tuple[float, float]
+) -> _Matched:
     """Gives every detection of an image the object that it overlaps the most of those left."""
-    truths = Objects(*(leaf[truths.image == image] for leaf in truths))
-    ours = Detected(*(leaf[ours.image == image] for leaf in ours))
-    order = np.argsort(-ours.score, kind="stable")[: MOST[-1]]
-    ours = Detected(*(leaf[order] for leaf in ours))
     crowd = truths.ignored.astype(bool)
     ignored = crowd | (truths.area < bounds[0]) | (truths.area > bounds[1])
-    values = overlaps(ours.box, truths.box, crowd)
     taken = np.zeros((len(OVERLAPS), len(crowd)), bool)
-    hit = np.zeros((len(OVERLAPS), len(order)), bool)
+    hit = np.zeros((len(OVERLAPS), len(ours.score)), bool)
     without = (ours.box[:, 2:] - ours.box[:, :2]).prod(-1)
     outside = (without < bounds[0]) | (without > bounds[1])
     neither = np.tile(outside, (len(OVERLAPS), 1))
     rows = np.arange(len(OVERLAPS))
-    for i in range(len(order) if len(crowd) else 0):
+    for i in range(len(ours.score) if len(crowd) else 0):
         possible = (values[i] >= OVERLAPS[:, None]) & (~taken | crowd)
         real = possible & ~ignored
         # Objects that count come first; of equal overlaps the last one.

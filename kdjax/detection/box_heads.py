@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.detection import boxes, matching, suppression
-from kdjax.detection.region_proposals import smooth_l1
+from kdjax.detection.region_proposals import BETA, smooth_l1
 from kdjax.detection.regions import Detections, LossSums, Samples, Truths
 
 
@@ -69,18 +69,21 @@ def sample_regions(
     )
 
 
-def loss_sums(logits: jax.Array, codes: jax.Array, samples: Samples) -> LossSums:
+def loss_sums(
+    logits: jax.Array, codes: jax.Array, samples: Samples, beta: float = BETA
+) -> LossSums:
     """Cross entropy, and smooth L1 of the objects, summed over one image's samples.
 
     Args:
       logits: `[S, K]`, class 0 being the background.
       codes: `[S, K, 4]`, or `[S, 1, 4]` where they are the same for all classes.
       samples: what the outputs are of.
+      beta: where the smooth L1 loss turns from a parabola to a line.
     """
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels)
     column = jnp.minimum(samples.labels, codes.shape[1] - 1)
     predicted = jnp.take_along_axis(codes, column[:, None, None], axis=1)[:, 0]
-    distances = smooth_l1(predicted, samples.targets).sum(-1)
+    distances = smooth_l1(predicted, samples.targets, beta).sum(-1)
     positive = samples.valid & (samples.labels > 0)
     return LossSums(
         jnp.where(samples.valid, entropy, 0).sum(),

@@ -72,9 +72,41 @@ def losses(
       'objectness', 'proposal_boxes', 'classification' and 'boxes'; those of the second and third
       head have their numbers behind.
     """
+    outputs = detector.apply(variables, images, method="first_stage")
+    return losses_of(
+        detector,
+        variables,
+        outputs,
+        images.shape[1:3],
+        image_sizes,
+        truths,
+        keys,
+        settings,
+        axis_name,
+    )
+
+
+def losses_of(
+    detector: Detector,
+    variables: Any,
+    outputs: tuple[Sequence[jax.Array], jax.Array, jax.Array],
+    canvas: Sequence[int],
+    image_sizes: jax.Array,
+    truths: Truths,
+    keys: jax.Array,
+    settings: Detection,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """`losses`, where the first stage has run.
+
+    Args:
+      detector, variables, image_sizes, truths, keys, settings, axis_name: of `losses`.
+      outputs: of `Detector.first_stage`.
+      canvas: height and width of the padded images.
+    """
     apply = functools.partial(detector.apply, variables)
-    maps, objectness, codes = apply(images, method="first_stage")
-    anchors, per_level = detector.anchors(images.shape[1:3], maps)
+    maps, objectness, codes = outputs
+    anchors, per_level = detector.anchors(canvas, maps)
     anchors = jnp.asarray(anchors, codes.dtype)
     keys = jax.vmap(lambda key: jax.random.split(key, 1 + detector.heads))(keys)
 
@@ -102,8 +134,9 @@ def losses(
             weights=stage.code_weights,
         )
         samples = jax.vmap(sample)(keys[:, 1 + number], regions, valid, truths)
-        logits, codes = apply(maps, samples.boxes, images.shape[1], number, method="second_stage")
-        sums = jax.vmap(box_heads.loss_sums)(logits, codes, samples)
+        logits, codes = apply(maps, samples.boxes, canvas[0], number, method="second_stage")
+        sums_of = functools.partial(box_heads.loss_sums, beta=settings.box_beta)
+        sums = jax.vmap(sums_of)(logits, codes, samples)
         ending = str(number + 1) if number else ""
         names = (f"classification{ending}", f"boxes{ending}")
         means = _means(sums, axis_name, names)

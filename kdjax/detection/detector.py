@@ -21,6 +21,7 @@ from kdjax.detection.pyramid import FeaturePyramid
 from kdjax.detection.roi_align import multi_scale_roi_align
 from kdjax.errors import UserError
 from kdjax.models import layers
+from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
 
 POOLED = 7  # bins of a region, along one side
@@ -30,8 +31,9 @@ STAGES = 4
 class Detector(nn.Module):
     """A network of four stages, a feature pyramid, a region proposal network and box heads.
 
-    BatchNorm layers use their running statistics always: batches of detectors are too small for
-    their own.
+    BatchNorm layers use their running statistics, unless `first_stage` is told to train them:
+    batches of detectors are often too small for their own. The network's variables are under
+    `backbone`, without its classifier.
 
     Attributes:
       network: whose feature maps are looked at, at strides of 4, 8, 16 and 32; whole or compact.
@@ -53,6 +55,7 @@ class Detector(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        self.backbone = self.network.clone(parent=None, name=None)
         self.pyramid = FeaturePyramid(self.features, self.dtype)
         per_cell = len(anchors.RATIOS) * len(self.sizes[0])
         self.proposals = RegionProposalHead(per_cell, self.dtype)
@@ -61,26 +64,32 @@ class Detector(nn.Module):
             for _ in range(self.heads)
         ]
 
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """All of the network, once: logits and codes of one region of every image.
 
         For `init`, and to count; detection runs the parts below one after another.
         """
-        maps, *_ = self.first_stage(images)
+        maps, *_ = self.first_stage(images, train)
         height, width = images.shape[1:3]
         whole = jnp.asarray([[0, 0, width, height]], jnp.float32)
         regions = jnp.broadcast_to(whole, (len(images), 1, 4))
         outputs = [self.second_stage(maps, regions, height, head) for head in range(self.heads)]
         return outputs[-1]
 
-    def first_stage(self, images: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
+    def first_stage(
+        self, images: jax.Array, train: bool = False
+    ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
         """Images `[B, H, W, C]` to maps `[B, h, w, features]`, objectness `[B, A]`, codes.
+
+        Args:
+          images: normalized and padded.
+          train: whether BatchNorm uses the batch's statistics; `batch_stats` must be mutable.
 
         Raises:
           UserError: the network has other stages than four of strides 4 to 32.
         """
         _check(self.network)
-        outputs = self.network(images, train=False, stop=STAGES)
+        outputs = self.backbone(images, train=train, stop=STAGES)
         maps = self.pyramid([outputs.features[f"stage{i}"] for i in range(1, STAGES + 1)])
         return maps, *self.proposals(maps)
 
@@ -118,20 +127,61 @@ def _check(network: StagedNetwork) -> None:
         )
 
 
-def trained(params: Any, trained_stages: int) -> Any:
+def rcnn(
+    network: StagedNetwork,
+    heads: int = 1,
+    anchor: int = 32,
+    features: int = 256,
+    hidden: int = 1024,
+) -> Detector:
+    """`Detector` of a network, as its names and descriptions say it: by whole numbers.
+
+    Args:
+      network: of four stages at strides of 4 to 32; its `num_classes` is that of the objects.
+      heads: 1 for Faster R-CNN, 3 for Cascade R-CNN.
+      anchor: side of the anchors of the first level; it doubles from level to level.
+      features, hidden: of `Detector`.
+
+    Raises:
+      UserError: another number of heads, or a network with other stages.
+    """
+    if heads not in (1, 3):
+        raise UserError(f"heads={heads}: a detector has 1 (Faster R-CNN) or 3 (Cascade R-CNN)")
+    _check(network)
+    return Detector(
+        network,
+        network.num_classes,
+        heads=heads,
+        sizes=tuple((anchor * 2**level,) for level in range(STAGES + 1)),
+        features=features,
+        hidden=hidden,
+        dtype=network.dtype,
+    )
+
+
+register_form(
+    "rcnn",
+    rcnn,
+    option="heads",
+    more={"anchor": 32, "features": 256, "hidden": 1024},
+    classifies=False,
+)
+
+
+def trained(params: Any, trained_stages: int, *, batch_norm: bool = False) -> Any:
     """Which parameters of a detector are trained, as a tree of booleans.
 
-    Those of BatchNorm never are; of the network, the last `trained_stages` of five parts (stem
-    and stages) are.
+    Of the network, the last `trained_stages` of five parts (stem and stages) are; those of its
+    BatchNorm layers only with `batch_norm`.
 
     Source: torchvision's `resnet_fpn_backbone(norm_layer=FrozenBatchNorm2d, trainable_layers=...)`.
     """
     flat = traverse_util.flatten_dict(params)
 
     def is_trained(path: tuple[str, ...]) -> bool:
-        if (*path[:-1], "scale") in flat:
+        if not batch_norm and (*path[:-1], "scale") in flat:
             return False
-        if path[0] != "network":
+        if path[0] != "backbone":
             return True
         stage = path[1].removeprefix("stage")[:1]
         number = int(stage) if stage.isdigit() else 0  # the stem is no stage
@@ -140,12 +190,12 @@ def trained(params: Any, trained_stages: int) -> Any:
     return traverse_util.unflatten_dict({path: is_trained(path) for path in flat})
 
 
-def held(params: Any, trained_stages: int) -> Any:
+def held(params: Any, trained_stages: int, *, batch_norm: bool = False) -> Any:
     """`params`, through which no gradient reaches those that are not trained."""
     return jax.tree.map(
         lambda leaf, learns: leaf if learns else jax.lax.stop_gradient(leaf),
         params,
-        trained(params, trained_stages),
+        trained(params, trained_stages, batch_norm=batch_norm),
     )
 
 

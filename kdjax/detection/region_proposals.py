@@ -14,7 +14,7 @@ import optax
 from kdjax.detection import boxes, matching, suppression
 from kdjax.detection.regions import LossSums, Proposals, Truths
 
-# Where smooth L1 losses turn from a parabola to a line.
+# Where smooth L1 losses turn from a parabola to a line, in torchvision.
 BETA = 1 / 9
 
 
@@ -109,7 +109,7 @@ def loss_sums(
     )
 
 
-def smooth_l1(values: jax.Array, target_values: jax.Array) -> jax.Array:
-    """Elementwise, `BETA` being where it is linear from. Source: Girshick 2015, equation 3."""
+def smooth_l1(values: jax.Array, target_values: jax.Array, beta: float = BETA) -> jax.Array:
+    """Elementwise, `beta` being where it is linear from. Source: Girshick 2015, equation 3."""
     distance = jnp.abs(values - target_values)
-    return jnp.where(distance < BETA, 0.5 * distance**2 / BETA, distance - 0.5 * BETA)
+    return jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)

@@ -29,6 +29,9 @@ class Detection:
     region_positives: float = setting(
         0.25, "largest share of objects among them", above=0, at_most=1
     )
+    box_beta: float = setting(
+        1 / 9, "where the smooth L1 loss of a box head turns from a parabola to a line", above=0
+    )
     score: float = setting(0.05, "probability that a detection must exceed", at_least=0, below=1)
     overlap: float = setting(
         0.5, "overlap at which a detection removes another of its class", above=0, at_most=1

@@ -24,6 +24,7 @@ from kdjax.methods.create import (
     starting_compactions,
     starting_normalization,
 )
+from kdjax.methods.detection import detection
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
 from kdjax.methods.linear_probe import linear_probe
 from kdjax.methods.lmcl import lmcl
@@ -46,6 +47,7 @@ __all__ = [
     "cl_ilr",
     "create",
     "cross_entropy",
+    "detection",
     "distill",
     "distillation",
     "dml",

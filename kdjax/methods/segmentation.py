@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
-from kdjax.methods import base
+from kdjax.methods import base, joint_augmentation
 from kdjax.methods.registry import register
 from kdjax.methods.segmentation_evaluation import SEGMENTATION
 from kdjax.models import Cohort, Form
@@ -56,24 +56,7 @@ class Segmentation:
 
 def _check_config(config: ConfigDict) -> None:
     """Raises `UserError` for settings that have no effect on images with masks."""
-    for name, unset in {
-        "augmentation": "none",
-        "policies": (),
-        "views": 1,
-        "partners": 0,
-        "images_per_class": 0,
-    }.items():
-        value = config.data[name]
-        if (tuple(value) if isinstance(unset, tuple) else value) != unset:
-            raise UserError(
-                f"config.data.{name}={value!r}: method 'segmentation' augments images and masks "
-                f"together, by config.segmentation; leave it at {unset!r}"
-            )
-    if config.shared_stages:
-        raise UserError(
-            f"config.shared_stages={config.shared_stages}: networks of method 'segmentation' share "
-            "nothing; set it to 0"
-        )
+    joint_augmentation.check(config, "segmentation", "masks")
 
 
 @register(

@@ -36,6 +36,6 @@ def _detector(detector: Detector) -> dict[str, mapping.Naming]:
 
     def naming(rules: Rules, path: str) -> str:
         owner, _, rest = path.partition("/")
-        return f"backbone.body.{network(rest)}" if owner == "network" else rename(rules, path)
+        return f"backbone.body.{network(rest)}" if owner == "backbone" else rename(rules, path)
 
     return {name: functools.partial(naming, rules) for name, rules in _DIALECTS.items()}

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from kdjax.cli import batch_picture
 from kdjax.data import preprocessing
+from kdjax.data.objects.canvas import placed
 from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.training import evaluation
@@ -74,6 +75,8 @@ def write_predictions(
         results = predict(state.params, state.model_state, constants, batch)
         prediction, label = jax.tree.map(lambda x: x[0], fetch(results))
         image = arrays.images[index] if feed.resident else batch["image"][0]
+        if dataset.has_objects:
+            label = placed(arrays, index, batch["sizes"][0])
         picture, caption = method.draw(image, prediction, label, dataset.class_names)
         pictures.append(picture)
         captions.append(caption)

@@ -85,6 +85,11 @@ OWN_ARGUMENTS = {
         "cityscapes,resnet18": ("cityscapes", ("resnet18",), ""),
         "ade20k,resnet34,runs/it": ("ADEChallengeData2016", ("resnet34",), ""),
     },
+    "detection": {
+        "coco256": ("coco256", ("resnet18",), ""),
+        "voc": ("VOCdevkit", ("resnet18",), ""),
+        "coco,resnet34,runs/it": ("data/coco", ("resnet34",), ""),
+    },
     "online": {
         "okddip": ("cifar100", ("resnet32",) * 4, ""),
         "one,cifar10,resnet20,3": ("cifar10", ("resnet20",) * 3, ""),
@@ -114,6 +119,7 @@ OWN_REFUSED = {
     "lmcl": ["", "cifar", "digits,,0", "digits,resnet8,2,2"],
     "mixskd": ["", "cifar", "folder:", "digits,resnet8,2"],
     "segmentation": ["", "digits", "voc,resnet18,runs/it,2"],
+    "detection": ["", "digits", "voc,resnet18,runs/it,2"],
     "online": ["", "dml", "one,cifar", "one,digits,,0", "one,digits,resnet8,2,2"],
     "self_distill": ["", "kd", "dks,cifar", "dks,folder:", "dks,digits,resnet8,2"],
     "hssakd_online": ["", "cifar", "digits,,0", "digits,,1", "digits,,-2", "digits,resnet8,2,2"],
@@ -222,6 +228,23 @@ def test_settings_of_linear_probes():
         assert (optimizer.learning_rate, optimizer.milestones) == (rate, milestones)
         assert set(optimizer.factors) == {0.1} and len(optimizer.factors) == len(milestones)
         assert (optimizer.weight_decay, optimizer.nesterov) == (0.0, nesterov)
+
+
+def test_settings_of_detection():
+    """MixSKD's schedule of COCO and HSSAKD's of VOC; milestones count from the warm-up's end."""
+    get_config = load(ROOT / "configs" / "detection.py").get_config
+    for argument, rate, ends, form, sizes in (
+        ("coco", 0.02, (8, 11), "cascade", (800, 1333)),
+        ("voc", 0.01, (9,), "faster_rcnn", (600, 1000)),
+    ):
+        config = get_config(argument)
+        optimizer, settings = config.optimizer, config.detection
+        milestones = tuple(each + optimizer.warm_up_epochs for each in optimizer.milestones)
+        assert (config.epochs, config.batch_size, milestones) == (12, 16, ends)
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, 1e-4)
+        assert (settings.form, (*settings.min_sizes, settings.max_size)) == (form, sizes)
+        assert min(config.data.canvas) >= sizes[1] and set(optimizer.factors) == {0.1}
+        configs.validate(config)
 
 
 def test_held_out_classes_of_few_shot():

@@ -2,7 +2,7 @@
 
     python -m kdjax.main --config configs/detection.py:voc,resnet18,runs/r18 --workdir runs/voc
     python -m kdjax.main --config configs/detection.py:coco,resnet50,runs/r50 --workdir runs/coco
-    python -m kdjax.main --config configs/detection.py:coco256 --workdir runs/coco256
+    python -m kdjax.main --config configs/detection.py --workdir runs/coco256
 
 Arguments: data, and optionally network and checkpoint: `data[,network[,checkpoint]]`. With a
 checkpoint, a run's workdir or what --job=import-torch or --job=compact wrote, the stages start from

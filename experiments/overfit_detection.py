@@ -3,9 +3,10 @@
     python -m experiments.overfit_detection --data data/coco256 --workdir runs/overfit
 
 Copies the first training images of a folder in YOLO's format (see `kdjax.data.objects.folders`) to
-WORKDIR/data, where they are training and test images; trains `configs/detection.py:coco256` on them
-without augmentation; and draws what is detected to WORKDIR/run/predictions.png. After `--seconds`
-training is asked to stop; another call goes on from there. About a second a step on one core.
+WORKDIR/data, where they are training and test images; runs this file as a config on them, which is
+`configs/detection.py:coco256` with a ResNet-18 of a quarter of its widths and without augmentation;
+and draws what is detected to WORKDIR/run/predictions.png. After `--seconds` training is asked to
+stop; another call goes on from there. About a second a step on one core.
 """
 
 from __future__ import annotations
@@ -18,12 +19,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-SETTINGS = {
-    "evaluation.every_epochs": 160,
-    "checkpoint.every_epochs": 20,
-    "optimizer.warm_up_epochs": 5,
-    "detection.flip": 0.0,
-}
+from kdjax.configs import detection
+from kdjax.models import ImageNetResNet, register
+
+register("resnet18_quarter", ImageNetResNet, widths=(16, 32, 64, 128), stem_width=16)
+
+
+def get_config():
+    """The run, without its data."""
+    config = detection.get_config("coco256,resnet18_quarter")
+    with config.unlocked():
+        config.epochs = config.evaluation.every_epochs = 160
+        config.checkpoint.every_epochs = 20
+        config.optimizer.warm_up_epochs, config.optimizer.learning_rate = 5, 2e-3
+        config.detection.flip = 0.0
+    return config
 
 
 def copied(source: Path, target: Path, count: int) -> str:
@@ -58,21 +68,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=160)
     parser.add_argument("--seconds", type=float, default=300, help="of this call")
     parser.add_argument("settings", nargs="*", help="further flags, such as --config.seed=1")
     flags = parser.parse_args()
     source = copied(flags.data, flags.workdir / "data", flags.count)
-    settings = SETTINGS | {"data.source": source, "epochs": flags.epochs}
-    workdir = f"--workdir={flags.workdir / 'run'}"
-    chosen = [f"--config.{name}={value}" for name, value in settings.items()]
-    config = ["--config=configs/detection.py:coco256", *chosen, *flags.settings]
-    status = run([*config, workdir], flags.seconds)
+    workdir, config = f"--workdir={flags.workdir / 'run'}", f"--config={__file__}"
+    chosen = [config, f"--config.data.source={source}", *flags.settings]
+    status = run([*chosen, workdir], flags.seconds)
     rows = (flags.workdir / "run/metrics.jsonl").read_text().splitlines()
     last = json.loads(rows[-1]) if rows else {}
     if status or "mean/ap" not in last:
         sys.exit(f"not finished (status {status}): call again to go on")
-    run(["--job=show-predictions", workdir, f"--pictures={flags.count}"], flags.seconds)
+    run(["--job=show-predictions", *chosen, workdir, f"--pictures={flags.count}"], flags.seconds)
     measures = ("ap", "ap50", "ap75", "voc07", "voc10")
     print(", ".join(f"{name} {last[f'network_0/{name}']:.4f}" for name in measures))
 

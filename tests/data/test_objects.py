@@ -214,3 +214,12 @@ def test_an_image_of_another_size_than_annotated(tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "images/train/001.png")
     with pytest.raises(UserError, match=r"001\.png: 30x20 pixels, but its annotation is for 64x48"):
         batches(dataset, [[1]])
+
+
+@pytest.mark.slow
+def test_worker_processes_make_the_same_batches(source):
+    dataset = data.load(configured(source))
+    here, there = (batches(dataset, [[0, 1], [2, 5]], workers=workers) for workers in (0, 1))
+    for one, other in zip(here, there, strict=True):
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])

@@ -35,7 +35,11 @@ _SETS = {  # source, network, canvas, short side, long side
 
 
 def get_config(argument: str = "coco256"):
-    """The run of `data[,network[,checkpoint]]`."""
+    """The run of `data[,network[,checkpoint]]`.
+
+    Raises:
+      UserError: an unknown data set.
+    """
     data, network, checkpoint = configs.fields(argument, "data[,network[,checkpoint]]")
     if data not in _SETS:
         raise UserError(f"unknown data set {data!r} in --config; choose from {', '.join(_SETS)}")

@@ -82,9 +82,12 @@ def count_classes(module: nn.Module, state: Mapping[str, Any]) -> int:
     state = select(state)
     _, entries = _best_dialect(module, mapping.shapes(module, _IMAGE_SHAPE), state)
     for entry in entries:
-        of_network = entry.path[1] in ("classifier", "backbone", "head")
-        if of_network and entry.path[-2:] == ("classifier", "bias") and entry.name in state:
+        if entry.path[-2:] != ("classifier", "bias") or entry.name not in state:
+            continue
+        if entry.path[1] in ("classifier", "backbone", "head"):
             return _length(entry.name, state[entry.name])
+        if entry.path[1] == "box_heads_0":  # the first class is the background
+            return _length(entry.name, state[entry.name]) - 1
     raise UserError(
         f"not a state dict of this network: it has no classifier, but {some(list(state))}"
         f"{part_hint(state, [entry.name for entry in entries])}"

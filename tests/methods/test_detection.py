@@ -18,7 +18,9 @@ from kdjax import config as configs
 from kdjax.cli.command_line import parse
 from kdjax.data.objects.columns import SplitObjects
 from kdjax.data.splits import RecordSplit
+from kdjax.detection.detector import rcnn
 from kdjax.errors import UserError
+from kdjax.interop import torch as interop
 from kdjax.methods.detection_evaluation import DETECTION
 from kdjax.models import Cohort
 from kdjax.networks import InputSpec, Network, NetworkSpec
@@ -230,7 +232,10 @@ def test_its_network_is_read_exported_and_detects(run, call, tmp_path):
     assert status == 2 and len(errors) == 1 and "has no classifier of images" in errors[0]
     file = tmp_path / "it.safetensors"
     status, _, errors = call("--job=export", "--formats=torch", f"--torch_file={file}", workdir)
-    assert (status, errors) == (0, []) and file.stat().st_size > 0
+    assert (status, errors) == (0, [])
+    assert interop.count_classes(trained.module(), interop.read(file)) == CLASSES
+    with pytest.raises(UserError, match="Cascade R-CNN has no counterpart in torchvision"):
+        interop.export_state_dict(rcnn(network(), heads=3), trained.variables)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from kdjax.detection.detector import Detector
+from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
 
@@ -32,6 +33,8 @@ _DIALECTS = {"torchvision": _rules(".0", ".0.0"), "torchvision/old": _rules("", 
 
 @mapping.namings.register
 def _detector(detector: Detector) -> dict[str, mapping.Naming]:
+    if detector.heads > 1:
+        raise UserError("Cascade R-CNN has no counterpart in torchvision, whose names are used")
     network = mapping.namings(detector.network)["torchvision"]
 
     def naming(rules: Rules, path: str) -> str:

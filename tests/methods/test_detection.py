@@ -168,7 +168,7 @@ def test_bad_settings_are_refused(changes, message):
 @pytest.mark.slow
 def test_stages_start_from_a_compact_network_of_other_classes(tmp_path):
     spec = NetworkSpec("tiny_four", 7, InputSpec((64, 64)))
-    variables = random_variables(spec.build())
+    variables = random_variables(spec.build(), np.zeros((1, 64, 64, 3), np.float32))
     for layer in ("conv1", "bn1"):
         for array in variables["params"]["stage4_block0"][layer].values():
             array[..., 3:] = 0
@@ -212,6 +212,8 @@ def test_a_run_by_the_command_line(run, call):
     assert {"network_0/voc07", "train/network_0/boxes", "network_0/ap50"} <= last.keys()
     found = kdjax.evaluate(kdjax.load_run(folder / "run"), checkpoint="latest")
     assert found["network_0/ap"] == pytest.approx(last["network_0/ap"])
+    status, output, _ = call("--job=evaluate", f"--workdir={folder / 'run'}", "--checkpoint=latest")
+    assert status == 0 and f"AP {100 * last['network_0/ap']:6.2f} %  AP50" in output
     status, output, errors = call("--job=show-predictions", f"--workdir={folder / 'run'}")
     assert (status, errors) == (0, []) and "network_0: 3 pictures" in output
     assert (folder / "run/predictions.png").read_bytes()[:4] == b"\x89PNG"
@@ -267,3 +269,13 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run, tmp_path, monkeyp
 
 def parsed(flags: list[str]):
     return parse(["kdjax", *flags, "--workdir=unused"]).config
+
+
+@pytest.mark.slow
+def test_evaluation_on_four_devices_is_that_on_one(run):
+    flags = ("--job=evaluate", f"--workdir={run[0] / 'run'}", "--split=train", "--format=json")
+    outputs = tiny_runs.finish(*(tiny_runs.start(*flags, devices=devices) for devices in (1, 4)))
+    one, four = (json.loads(output[output.index("{") :]) for output in outputs)
+    assert one.keys() == four.keys() and "network_0/ap50" in one
+    for name, value in one.items():
+        assert four[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value)

@@ -31,21 +31,35 @@ class Job(NamedTuple):
 JOBS: Registry[Job] = Registry("job", "--job")
 
 
+# Metrics that tell networks apart, their names for people, those that stand beside them where they
+# are known, and the metric of every class.
+_SHOWN = (
+    ("top1", "top-1", {"top5": "top-5"}, ""),
+    ("miou", "mIoU", {}, "iou"),
+    ("ap", "AP", {"ap50": "AP50", "ap75": "AP75", "voc07": "VOC 07"}, "ap"),
+)
+
+
 def show_accuracies(metrics: dict[str, float]) -> None:
     """Prints the accuracies among evaluation metrics, one line per name."""
-    for accuracy, label in (("top1", "top-1"), ("miou", "mIoU")):
+    for accuracy, label, others, by_class in _SHOWN:
         end = f"/{accuracy}"
         names = [key.removesuffix(end) for key in metrics if key.endswith(end)]
         width = max(map(len, names), default=0) + 2
         for name in names:
-            top5 = metrics.get(f"{name}/top5")
-            more = "" if top5 is None else f"  top-5 {100 * top5:6.2f} %"
-            say(f"{name:<{width}}{label} {100 * metrics[f'{name}/{accuracy}']:6.2f} %{more}")
-            _show_classes(metrics, f"{name}/iou/")
+            shown = {accuracy: label} | {
+                k: v for k, v in others.items() if f"{name}/{k}" in metrics
+            }
+            values = [
+                f"{text} {100 * metrics[f'{name}/{key}']:6.2f} %" for key, text in shown.items()
+            ]
+            say(f"{name:<{width}}{'  '.join(values)}")
+            if by_class:
+                _show_classes(metrics, f"{name}/{by_class}/")
 
 
 def _show_classes(metrics: dict[str, float], prefix: str) -> None:
-    """Prints the intersections over union of the classes, on one line."""
+    """Prints a metric of the classes in percent, on one line."""
     classes = [
         f"{key.removeprefix(prefix)} {100 * value:.2f}"
         for key, value in metrics.items()

@@ -23,6 +23,8 @@ coco256: a small run, 128 + 128 images of COCO at 160 pixels in YOLO's format (d
 random weights: for a look at all parts, too few images to learn to detect.
 """
 
+from ml_collections import ConfigDict
+
 from kdjax import config as configs
 from kdjax.errors import UserError
 from kdjax.methods import use
@@ -34,7 +36,7 @@ _SETS = {  # source, network, canvas, short side, long side
 }
 
 
-def get_config(argument: str = "coco256"):
+def get_config(argument: str = "coco256") -> ConfigDict:
     """The run of `data[,network[,checkpoint]]`.
 
     Raises:

@@ -19,13 +19,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from kdjax.configs import detection
 from kdjax.models import ImageNetResNet, register
 
 register("resnet18_quarter", ImageNetResNet, widths=(16, 32, 64, 128), stem_width=16)
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The run, without its data."""
     config = detection.get_config("coco256,resnet18_quarter")
     with config.unlocked():

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.detection import box_heads, image_transform, matching, region_proposals, roi_align
+from kdjax.data.objects import image_transform
+from kdjax.detection import box_heads, matching, region_proposals, roi_align
 from kdjax.detection.detector import with_epsilon
 from kdjax.detection.regions import Samples, Truths
 from kdjax.models import layers

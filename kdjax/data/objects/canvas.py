@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kdjax.data.objects import image_transform
 from kdjax.data.objects.augmentation import Augmentation, augment
@@ -16,7 +17,7 @@ _STATISTICS_IMAGES = 500
 Element = dict[str, np.ndarray]
 
 
-def canvas(source: Source, data) -> tuple[int, int, int]:
+def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
     """(H, W, C) of the arrays that images lie in, `config.data.canvas` if it is given.
 
     Without it, either side is that of the largest image of both splits, rounded up to 32.
@@ -91,7 +92,7 @@ class TrainElement:
         self.seed = seed
         self.room = split.objects.most
 
-    def __call__(self, number_and_place) -> Element:
+    def __call__(self, number_and_place: np.ndarray) -> Element:
         index, place = map(int, number_and_place)
         rng = np.random.default_rng([*self.seed, place])
         boxes, labels, ignored = self.split.objects.of(index)
@@ -121,7 +122,7 @@ class EvaluationElement:
         self.shape = shape
         self.augmentation = augmentation
 
-    def __call__(self, index) -> Element:
+    def __call__(self, index: int) -> Element:
         pixels, index = _pixels(self.split, int(index)), int(index)
         size = max(self.augmentation.min_sizes), self.augmentation.max_size
         new = image_transform.resized_shape(*pixels.shape[:2], *size, self.shape[:2])

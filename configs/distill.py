@@ -57,7 +57,7 @@ def get_config(argument: str = "kd") -> ConfigDict:
     return config.lock()
 
 
-def _begin_with(config, section, epochs: int) -> None:
+def _begin_with(config: ConfigDict, section: ConfigDict, epochs: int) -> None:
     """A first phase of its own before the epochs of the others."""
     section.init_epochs = epochs
     config.epochs += epochs

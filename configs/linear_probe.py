@@ -22,13 +22,15 @@ Papers: MobileNetV2 from CIFAR-100 to STL-10 and Tiny-ImageNet, baseline 67.76 a
 74.66 and 42.57; MoCo ResNet-18 on ImageNet 47.45, with MCL 48.04. Ours: not run.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
 from kdjax.methods import use
 from kdjax.registry import Registry
 
-_RECIPES = Registry("recipe", "--config: recipe")
+_RECIPES: Registry[dict[str, Any]] = Registry("recipe", "--config: recipe")
 _RECIPES.add("supervised", {"rate": 0.1, "milestones": (30, 60, 90), "batch": 64})
 _RECIPES.add("contrastive", {"rate": 30.0, "milestones": (60, 80), "batch": 256})
 

@@ -52,20 +52,21 @@ class Rule(NamedTuple):
             return f" is unknown; use {joined(named)}"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return None
+        number: Any = value  # to type checkers, `numbers.Real` has no order
         if isinstance(value, numbers.Integral):
-            if self.at_most is None and abs(value) > _LARGEST:
+            if self.at_most is None and abs(number) > _LARGEST:
                 return f": must be at most {_LARGEST} in size"
-            return None if self._contains(value) else f": must be {self.range()}"
-        if not math.isfinite(value):
+            return None if self._contains(number) else f": must be {self.range()}"
+        if not math.isfinite(number):
             return ": must be finite"
-        if not self._contains(value):
+        if not self._contains(number):
             return f": must be {self.range()}"
-        rounded = _rounded(value)
+        rounded = _rounded(number)
         if math.isfinite(rounded) and self._contains_inside(rounded):
             return None
         return f": must be {self.range() or 'finite'} as a float32, which it is computed with"
 
-    def _contains(self, value: numbers.Real) -> bool:
+    def _contains(self, value: float) -> bool:
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -146,7 +147,7 @@ def check(kind: type, values: Mapping[str, Any], where: str) -> Any:
         if name not in fields:
             raise UserError(f"{path} is no setting; there are {', '.join(fields)}")
         declared = _types(kind)[name]
-        if dataclasses.is_dataclass(declared):
+        if isinstance(declared, type) and dataclasses.is_dataclass(declared):
             checked[name] = check_section(declared, value, path)
         else:
             checked[name] = _checked(value, declared, rule(fields[name]), path)
@@ -199,7 +200,7 @@ def _checked_entry(item: Any, declared: type, allowed: Rule, path: str, value: A
     return declared(item)
 
 
-def _float(value: numbers.Real) -> float:
+def _float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer of hundreds of digits

@@ -5,6 +5,7 @@ errors. Needs the extra `docs`.
 """
 
 import importlib
+import inspect
 import re
 import shutil
 import sys
@@ -15,9 +16,11 @@ from sphinx.cmd.build import main as sphinx
 SITE = Path(__file__).resolve().parent
 DOCS = SITE.parent
 sys.path.insert(0, str(DOCS.parent))  # this checkout's kdjax, whichever is installed
+import kdjax  # noqa: E402
 
 # The public modules: what stands in their `__all__`, otherwise what they define.
 MODULES = (
+    "kdjax",
     "kdjax.losses",
     "kdjax.pruning",
     "kdjax.compaction",
@@ -55,11 +58,16 @@ def linked_pages(text: str) -> list[str]:
 
 
 def reference(module: str) -> str:
-    """The page of a public module."""
+    """The page of a public module; that of kdjax has its functions, other pages its modules."""
+    title = f"{module}\n{'=' * len(module)}\n\n"
+    if module == "kdjax":
+        public = (name for name in kdjax.__all__ if inspect.isroutine(getattr(kdjax, name)))
+        functions = "".join(f"\n.. autofunction:: kdjax.{name}\n" for name in public)
+        return f"{title}.. automodule:: kdjax\n{functions}"
     imported = (
         "   :imported-members:\n" if hasattr(importlib.import_module(module), "__all__") else ""
     )
-    return f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :members:\n{imported}"
+    return f"{title}.. automodule:: {module}\n   :members:\n{imported}"
 
 
 def write_pages(source: Path) -> None:

@@ -5,7 +5,7 @@ import re
 from ml_collections import ConfigDict
 
 from kdjax.errors import UserError
-from kdjax.methods.registry import METHODS
+from kdjax.methods.registry import METHODS, MethodEntry
 from kdjax.networks import store
 from kdjax.registry import Registry
 
@@ -104,7 +104,7 @@ def method_of(name: str, family: str, *more: str) -> str:
     Raises:
       UserError: it is no such method; the message has the nearest ones.
     """
-    known = Registry("method", "--config: method")
+    known: Registry[MethodEntry] = Registry("method", "--config: method")
     for entry in METHODS.values():
         if entry.family == family or entry.name in more:
             known.add(entry.name, entry)

@@ -40,7 +40,7 @@ def cifar_resnet(depth: int, rate: float = 0.0, *, num_classes: int = 10) -> Cos
     if not 0 <= rate < 1:
         raise ValueError(f"rate={rate} is not in [0, 1)")
     kept_fraction = 1 - rate
-    macs, parameters = 0.0, (WIDTHS[-1] + 1) * num_classes
+    macs, parameters = 0.0, float((WIDTHS[-1] + 1) * num_classes)
     channels = 3
     for stage, (width, resolution) in enumerate(zip(WIDTHS, RESOLUTIONS, strict=True)):
         factors = [kept_fraction, kept_fraction**2] * blocks

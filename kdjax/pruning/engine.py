@@ -25,7 +25,7 @@ class PruningState(NamedTuple):
       hard: likewise, True for what is pruned for good.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # of tuples it is a method
     masks: Masks
     hard: Masks
 

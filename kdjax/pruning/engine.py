@@ -170,7 +170,7 @@ def _masked_update(
 
 
 def _turned(
-    arrays: dict[str, jax.Array],
+    arrays: Mapping[str, jax.Array],
     units: Sequence[Unit],
     turn: Callable[[jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:

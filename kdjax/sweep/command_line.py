@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
             return run(*parsed(argv))
     except signals.Stopped as error:
         print("sweep: stopped; the same command goes on", file=sys.stderr)
-        return error.code
+        return 128 + error.number
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -106,14 +106,15 @@ def _run(point: dict[str, str], seed: int, extra: Sequence[str]) -> Run:
 
 def _label(config: str, settings: dict[str, str]) -> str:
     """A file name that differs wherever what it is made of differs."""
-    parts = [config.removesuffix(".py")]
+    file, _, arguments = config.partition(":")
+    parts = [file.removesuffix(".py"), *filter(None, [arguments])]
     short = [name.rpartition(".")[2] for name in settings]
     for name, value in settings.items():
         last = name.rpartition(".")[2]
         parts.append(f"{name if short.count(last) > 1 else last}={value}")
     text = "_".join(parts)
     safe = re.sub(r"[^\w.=+-]+", "_", text).strip("._")
-    plain = text.replace(":", "_").replace(",", "_").replace("/", "_")
+    plain = text.replace(",", "_").replace("/", "_")
     if safe == plain and len(safe) <= _LONGEST_NAME:
         return safe
     digits = hashlib.sha256(text.encode()).hexdigest()[:8]

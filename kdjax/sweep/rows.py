@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from kdjax import config as configs
 from kdjax.runs import metrics
@@ -45,8 +46,8 @@ def config_hash(config: dict) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _flat(config: dict, prefix: str = "") -> dict:
-    found = {}
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, value in config.items():
         more = (
             _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

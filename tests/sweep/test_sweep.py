@@ -14,7 +14,9 @@ import pytest
 from kdjax import config as configs
 from kdjax.cli.command_line import parse
 from kdjax.errors import UserError
+from kdjax.main import import_path
 from kdjax.sweep import claims, command_line, grid, table, worker
+from kdjax.sweep.__main__ import one_flag_each
 from tests import tiny_runs
 
 AXIS = "config.optimizer.learning_rate=0.1,0.05"
@@ -43,6 +45,7 @@ def test_values_with_commas_and_names_of_files():
     for run in (first, second):
         assert run.name == os.path.basename(run.name) and "(" not in run.name
     assert first.name != second.name
+    assert grid.runs(["mine/my.py:a,b"], [], [0], [])[0].name == "mine_my_a_b_seed0"
     both = grid.runs(["m"], ["config.a.rate=1,2", "config.b.rate=3"], [0], [])
     assert both[0].label == "m_config.a.rate=1_config.b.rate=3"
 
@@ -152,6 +155,14 @@ def test_finished_runs_of_another_config_are_refused(sweep):
     assert sweep()[0] == 0
     status, output = sweep("--config.batch_size=20")
     assert status == 2 and "is finished with config" in output.err and sweep.started == []
+
+
+def test_every_config_file_may_import_its_neighbors():
+    flags = ["sweep", "--config", "a/x.py", "b/y.py:z", "--seeds", "0"]
+    configs_of = one_flag_each(flags)
+    assert configs_of == ["sweep", "--config=a/x.py", "--config=b/y.py:z", "--seeds", "0"]
+    path = import_path(["/lib"], configs_of)
+    assert [Path(each).name for each in path if each != os.getcwd()] == ["lib", "a", "b"]
 
 
 def test_a_run_ends_when_its_claim_is_lost(tmp_path):

@@ -22,6 +22,7 @@ def draw(
     *,
     lowest: float = 0.5,
     scale: int = 1,
+    scores: bool = True,
 ) -> np.ndarray:
     """An image `[H, W, 3]` uint8, enlarged by `scale`, with boxes, their names and scores.
 
@@ -31,6 +32,7 @@ def draw(
       class_names: by category.
       lowest: score of what is drawn.
       scale: times that either side is enlarged.
+      scores: whether they stand behind the names.
     """
     height, width = pixels.shape[:2]
     picture = Image.fromarray(pixels).resize((width * scale, height * scale))
@@ -42,7 +44,9 @@ def draw(
         color = _COLORS[category % len(_COLORS)]
         x1, y1, x2, y2 = (float(value) * scale for value in detected.box[i])
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=2)
-        text = f"{class_names[category]} {detected.score[i]:.2f}"
+        text = class_names[category]
+        if scores:
+            text += f" {detected.score[i]:.2f}"
         left, top, right, bottom = canvas.textbbox((x1 + 2, y1 + 1), text)
         canvas.rectangle((left - 2, top - 1, right + 1, bottom + 1), fill=color)
         canvas.text((x1 + 2, y1 + 1), text, fill=(255, 255, 255))

@@ -45,7 +45,8 @@ def drawn(
     objects = _detected(truth[0], truth[1], np.ones(len(truth[1])))
     scale = max(1, -(-_WIDTH // image.shape[1]))
     parts = [
-        draw(image, each, class_names, lowest=_LOWEST, scale=scale) for each in (detected, objects)
+        draw(image, each, class_names, lowest=_LOWEST, scale=scale, scores=each is detected)
+        for each in (detected, objects)
     ]
     certain = detected.score >= _LOWEST
     names = [

@@ -23,3 +23,17 @@ def test_boxes_are_drawn_where_they_are():
     assert picture[119, 40].any() and not picture[100, 56].any()
     both = draw(pixels, detected, ["a", "b"], lowest=0.2)
     assert both[29, 60].any()
+
+
+def test_names_stand_alone_without_scores():
+    detected = Detected(
+        image=np.zeros(1, int),
+        category=np.zeros(1, int),
+        box=np.array([[5, 20, 70, 60.0]]),
+        score=np.array([0.9]),
+    )
+    pixels = np.zeros((64, 80, 3), np.uint8)
+    filled = [
+        draw(pixels, detected, ["a"], scores=scores).any(-1).sum() for scores in (True, False)
+    ]
+    assert filled[0] > filled[1] > 0

@@ -52,6 +52,12 @@ def test_the_page_of_results_names_all_of_them():
     assert [name for name in pages if f"]({name}" not in text] == []
 
 
+def test_the_index_of_the_site_names_all_pages():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == {link for link in LINK.findall(index) if not link.startswith("../")}
+
+
 def test_the_number_of_networks_in_the_readme():
     (number,) = re.findall(r"(\d+) in all, from", (ROOT / "README.md").read_text())
     assert int(number) == len(set(models.names()) - {"tiny", "tiny_four"})  # of tests

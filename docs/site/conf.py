@@ -1,5 +1,6 @@
 """Sphinx's settings; `build.py` puts the pages together and calls Sphinx."""
 
+import inspect
 import re
 
 import kdjax
@@ -50,6 +51,12 @@ def restructured(app, what, name, obj, options, lines) -> None:
     lines[:] = result
 
 
+def skipped(app, what, name, obj, skip, options) -> bool | None:
+    """Leaves out what Python says of a `NamedTuple`'s fields: the class's docstring has them."""
+    return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
+
+
 def setup(app) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skipped)
     app.connect("autodoc-process-docstring", restructured, priority=100)

@@ -139,11 +139,13 @@ def _lines(declared: tuple[Flag, ...]) -> list[str]:
 
 def _message(error: BaseException) -> str:
     """One line about a command line or config file that cannot be used."""
-    cause = error
-    while not isinstance(cause, UserError) and (cause.__cause__ or cause.__context__):
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, UserError):
-        return str(cause)
+    chain = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    cause = chain[-1]
+    # The innermost: ml_collections raises errors of a file again, with their traceback as the text.
+    if of_user := [each for each in chain if isinstance(each, UserError)]:
+        return str(of_user[-1])
     if isinstance(error, flags.Error) and "Traceback" not in str(error):
         return one_line(error)
     if isinstance(cause, OSError):

@@ -42,6 +42,12 @@ def test_other_names_are_refused_with_those_that_exist(monkeypatch, tmp_path):
         parse(["kdjax", "--config=mlc.py", "--workdir=run"])
 
 
+@pytest.mark.parametrize("where", ["mcl", f"{ROOT}/configs/mcl.py"])
+def test_what_a_config_refuses_is_one_line(where):
+    with pytest.raises(UserError, match=r"^unknown data set 'nope' in --config; choose from"):
+        parse(["kdjax", f"--config={where}:nope", "--workdir=run"])
+
+
 def test_a_name_adds_no_directory_to_the_import_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     path = [str(tmp_path), "/lib/python"]

@@ -22,6 +22,9 @@ BACKENDS = ("pmap", "shard_map")
 # XLA for CPU sends convolutions to a library whose kernel gradients are slower than XLA's own;
 # only that library's reductions are worth keeping.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+# XLA for CPU drops optimization barriers before it orders operations, and what is computed again
+# or later to save memory would be computed at once. This pass is the one that drops them.
+_CPU_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class Parallel:
@@ -44,7 +47,7 @@ class Parallel:
         self.device_count = jax.device_count()
         self.local_device_count = jax.local_device_count()
 
-    def map(self, function: Callable, *, donate: bool = False) -> Callable:
+    def map(self, function: Callable, *, donate: bool = False, barriers: bool = False) -> Callable:
         """Compiles `function(replicated, constants, per_device) -> replicated` for all devices.
 
         `function` sees the first two arguments whole and its own slice of the third, the leading
@@ -52,10 +55,16 @@ class Parallel:
 
         Args:
           donate: whether the first argument's buffers are given away to the result.
+          barriers: whether `function` orders its operations, to save memory, by
+            `jax.lax.optimization_barrier` or `jax.checkpoint`.
         """
         donated = (0,) if donate else ()
         options = compiler_options()
-        if self.backend == "shard_map":
+        # The option about barriers does not reach what pmap compiles.
+        ordered = barriers and jax.default_backend() == "cpu" and jax.process_count() == 1
+        if ordered:
+            options = {**options, **_CPU_BARRIERS}
+        if self.backend == "shard_map" or ordered:
             mapped = jax.shard_map(
                 lambda a, b, c: function(a, b, jax.tree.map(lambda x: x[0], c)),
                 mesh=self.mesh,

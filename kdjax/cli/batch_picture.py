@@ -113,7 +113,7 @@ def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
         _, batches_of_devices = next(batches)
     finally:
         batches.close()
-    make = jax.jit(step_batch(program.prepare, program.config.seed))
+    make = jax.jit(step_batch(program.prepare, program.config.seed, program.feed.places))
     constants = program.feed.constants("train")
     local = program.parallel.local_device_count
     inputs, rows = [], 0

@@ -234,7 +234,7 @@ def training_batches(
     config.update(steps_per_dispatch=1, parallel="pmap")
     config.pruning, config.start = configs.base().pruning, configs.base().start
     program = build(config, normalization=network.spec.input.normalization)
-    make = jax.jit(step_batch(program.prepare, config.seed))
+    make = jax.jit(step_batch(program.prepare, config.seed, program.feed.places))
     constants = program.feed.constants("train")
     epochs = (program.feed.train(epoch, 0) for epoch in itertools.count())
     dispatches = itertools.chain.from_iterable(epochs)

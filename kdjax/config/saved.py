@@ -11,6 +11,7 @@ RESUMABLE = (
     "epochs",
     "steps_per_dispatch",
     "parallel",
+    "remat",
     "evaluation",
     "checkpoint",
     "data.workers",

@@ -100,6 +100,12 @@ class Optimizer:
         0.0, "the largest norm of all gradients together; 0: any", at_least=0
     )
     power: float = setting(0.9, "of poly", above=0)
+    accumulate: int = setting(
+        1,
+        "micro-batches that a batch is cut into, one after the other in a step; BatchNorm's "
+        "statistics and contrast within a batch are those of a micro-batch",
+        at_least=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +173,11 @@ class Config:
         "float32",
         "of the computation; parameters are float32 always",
         choices=("float32", "bfloat16"),
+    )
+    remat: bool = setting(
+        False,
+        "keep the ends of stages only and compute what is between them again for gradients: less "
+        "memory, more time",
     )
     sync_batch_norm: bool = setting(True, "statistics over the global batch, not the device's")
     seed: int = setting(0, "of all that is random", at_least=0, at_most=_SEED_BITS)

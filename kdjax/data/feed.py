@@ -98,11 +98,15 @@ class Feed:
     """Batches of a data set for all dispatches of an epoch, or of an evaluation.
 
     Args:
-      config: `config.data`, `config.seed`, `config.batch_size`, `config.evaluation.batch_size`.
+      config: `config.data`, `config.seed`, `config.batch_size`, `config.evaluation.batch_size`,
+        `config.optimizer.accumulate`.
       dataset: resident (`ArraySplit`) or streamed (`RecordSplit`).
       parallel: where the batches go.
       most_steps: the most steps per dispatch.
       augmentation: of images together with their objects, where the data set has these.
+
+    Attributes:
+      places: `order.micro_batch_places` where gradients are accumulated, or None.
 
     Raises:
       UserError: there is no whole batch, or the memory does not hold one.
@@ -122,6 +126,11 @@ class Feed:
         self.resident = isinstance(dataset.train, ArraySplit)
         self.steps_per_epoch = order.steps_per_epoch(len(dataset.train.labels), config.batch_size)
         self.images_per_step = images_per_step(config)
+        self.places = None
+        if config.optimizer.accumulate > 1:
+            self.places = order.micro_batch_places(
+                self.images_per_step, parallel.device_count, config.optimizer.accumulate
+            )
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
         self.augmentation = augmentation
@@ -149,6 +158,7 @@ class Feed:
             partners=config.data.partners,
         )
         if self.resident:
+            rows = rows if self.places is None else rows[:, self.places]
             for start, stop in self._dispatches(first_step):
                 batches = {"index": self.parallel.split(rows[start:stop])}
                 yield stop - start, self.parallel.shard(batches)
@@ -163,9 +173,10 @@ class Feed:
     def _train_reader(self, rows: np.ndarray, epoch: int, first_step: int) -> Iterator[Arrays]:
         """The batches of a streamed epoch on the host."""
         config, shape = self.config, self.dataset.image_shape
+        columns = self.parallel.columns(self.images_per_step)
         common = {
             "first_step": first_step,
-            "columns": self.parallel.columns(self.images_per_step),
+            "columns": columns if self.places is None else self.places[columns],
             "workers": config.data.workers,
         }
         if self.dataset.has_masks:

@@ -21,6 +21,21 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return size // batch_size
 
 
+def micro_batch_places(images: int, devices: int, micro_batches: int) -> np.ndarray:
+    """The place in the global batch of every row as devices have them, int32 [images].
+
+    Micro-batches are contiguous parts of the global batch, and every device has a contiguous part
+    of each, so that a micro-batch is made of the same images on any number of devices.
+
+    Args:
+      images: the number of images in a global batch, a multiple of `devices * micro_batches`.
+      devices: the number of devices of all processes.
+      micro_batches: the number of micro-batches.
+    """
+    places = np.arange(images, dtype=np.int32).reshape(micro_batches, devices, -1)
+    return places.swapaxes(0, 1).reshape(-1)
+
+
 def check_companions(images_per_class: int, partners: int) -> None:
     """Checks that at most one way of putting images of one class into a batch is set.
 

@@ -84,7 +84,7 @@ def train_batches(
     crop: Crop | None = None,
     views: int = 1,
     first_step: int = 0,
-    columns: slice = slice(None),
+    columns: slice | np.ndarray = slice(None),
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one epoch from `first_step` on.
@@ -102,7 +102,7 @@ def train_batches(
       crop: of `augment.Augmentation`.
       views: `config.data.views`.
       first_step: row to begin with; the batches from there on are the same for any value.
-      columns: the part of each row this process reads.
+      columns: the part of each row this process reads, in this order.
       workers: processes to decode in; 0 decodes in this one.
 
     Yields:
@@ -134,7 +134,7 @@ def object_train_batches(
     shape: tuple[int, int, int],
     augmentation: Augmentation,
     first_step: int = 0,
-    columns: slice = slice(None),
+    columns: slice | np.ndarray = slice(None),
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of one epoch of images with objects, augmented together, from `first_step` on.
@@ -231,7 +231,7 @@ def pair_batches(
     shape: tuple[int, int, int],
     mask: np.ndarray | None = None,
     first_step: int = 0,
-    columns: slice = slice(None),
+    columns: slice | np.ndarray = slice(None),
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of images with masks, which are augmented on the device, from `first_step` on.

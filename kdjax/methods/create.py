@@ -88,7 +88,9 @@ def networks(
                 "train; name the network without its suffix"
             )
         compaction = (compactions or {}).get(f"network_{index}")
-        cohort.append(network if compaction is None else network.clone(compaction=compaction))
+        if config.remat or compaction is not None:
+            network = network.clone(compaction=compaction, remat=config.remat)
+        cohort.append(network)
     return tuple(cohort)
 
 

@@ -37,6 +37,8 @@ class StagedNetwork(nn.Module):
       compaction: which filters are left of a network that was made smaller
         (`kdjax.compaction.remove_filters`), or None. Its feature maps have the channels that are
         left.
+      remat: whether the activations within a stage are computed again for its gradients, by
+        `jax.checkpoint`, in place of being kept.
     """
 
     num_classes: int
@@ -44,6 +46,7 @@ class StagedNetwork(nn.Module):
     axis_name: str | None = None
     extra_stages: int = 0
     compaction: Compaction | None = None
+    remat: bool = False
 
     @property
     def num_stages(self) -> int:
@@ -143,7 +146,7 @@ class StagedNetwork(nn.Module):
         features = {}
         last = self.num_stages + self.extra_stages
         for number in range(start + 1, (last if stop is None else stop) + 1):
-            x = self.stage(x, number, train)
+            x = self._stage(x, number, train)
             x = x if hidden is None else hidden(number, x)
             features[f"stage{number}"] = x
         if stop is not None:
@@ -157,6 +160,12 @@ class StagedNetwork(nn.Module):
             name="classifier",
         )(embedding)
         return Outputs(logits, features, embedding)
+
+    @nn.nowrap
+    def _stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        if not (self.remat and train):
+            return self.stage(x, number, train)
+        return nn.remat(lambda network, x: network.stage(x, number, train))(self, x)
 
     @nn.nowrap
     def _check(self, x: jax.Array, start: int, stop: int | None) -> None:

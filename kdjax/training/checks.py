@@ -25,22 +25,31 @@ def check(config: ConfigDict) -> None:
     configs.validate(config)
     check_settings(config.data)
     optimizers.check(config)
+    _check_micro_batches(config)
     _check_shrinking(config)
     teacher = teachers.config_of_teacher(config)
     if teacher is not None:
         check(teacher)
 
 
-def check_batch(batch_size: int, device_count: int) -> None:
+def check_batch(batch_size: int, device_count: int, micro_batches: int = 1) -> None:
     """Checks that a batch divides evenly among the devices of all processes.
 
     Args:
       batch_size: the global batch size.
       device_count: the number of devices of all processes.
+      micro_batches: `config.optimizer.accumulate`.
 
     Raises:
-      UserError: the batch size is not a multiple of the number of devices.
+      UserError: the batch size is not a multiple of the number of devices, or a micro-batch is not.
     """
+    if batch_size % micro_batches == 0 and batch_size // micro_batches % device_count:
+        batch_size, count = batch_size // micro_batches, micro_batches
+        raise UserError(
+            f"config.optimizer.accumulate={count}: a micro-batch of {batch_size} images is not "
+            f"divisible by the {device_count} devices of {jax.process_count()} process(es); use "
+            f"fewer micro-batches"
+        )
     if batch_size % device_count:
         raise UserError(
             f"config.batch_size={batch_size} is not divisible by the {device_count} devices of "
@@ -81,6 +90,20 @@ def check_targets(config: ConfigDict, dataset: Dataset) -> None:
         raise UserError(
             f"images of config.data.source={config.data.source!r} have masks in place of a class; "
             f"method {entry.name!r} does not read them: use config.method='segmentation'"
+        )
+
+
+def _check_micro_batches(config: ConfigDict) -> None:
+    count, group = config.optimizer.accumulate, max(config.data.images_per_class, 1)
+    if config.batch_size % count:
+        raise UserError(
+            f"config.optimizer.accumulate={count} does not divide config.batch_size="
+            f"{config.batch_size}; a step is as many equal micro-batches"
+        )
+    if count > 1 and config.batch_size // count % group:
+        raise UserError(
+            f"config.optimizer.accumulate={count}: a micro-batch of {config.batch_size // count} "
+            f"images has no whole groups of config.data.images_per_class={group}; use a multiple"
         )
 
 

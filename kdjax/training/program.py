@@ -217,7 +217,7 @@ def build(
     """
     checks.check(config)
     parallel = Parallel(config.parallel)
-    checks.check_batch(config.batch_size, parallel.device_count)
+    checks.check_batch(config.batch_size, parallel.device_count, config.optimizer.accumulate)
     resolved = teachers.resolved(config, workdir)
     without_teacher = not with_teacher and methods.needs_teacher(config)
     if normalization is None and not without_teacher:
@@ -266,7 +266,14 @@ def _compiled(
     else:
         prepare = preprocessing.masked_train_input(dataset, method.augment)
     tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
-    step = train_step(method, tx, prepare, config.seed)
+    step = train_step(
+        method,
+        tx,
+        prepare,
+        config.seed,
+        micro_batches=config.optimizer.accumulate,
+        places=feed.places,
+    )
     evaluation, embeddings = neighbors.evaluation_steps(config, method, dataset)
     if compactions is None:
         compactions = methods.starting_compactions(config)
@@ -279,7 +286,9 @@ def _compiled(
         compactions=compactions,
         method=method,
         tx=tx,
-        train_steps=parallel.map(step, donate=True),
+        train_steps=parallel.map(
+            step, donate=True, barriers=config.remat or config.optimizer.accumulate > 1
+        ),
         evaluation_steps=parallel.map(evaluation),
         embeddings_steps=None if embeddings is None else parallel.map(embeddings),
     )

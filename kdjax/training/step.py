@@ -1,10 +1,12 @@
 """The training state, and the pure training and evaluation steps."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from kdjax.methods import CONSTANTS, MEMORY, Method
@@ -29,7 +31,9 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
 
-def step_batch(prepare: Callable[..., Any], seed: int) -> Callable[..., Any]:
+def step_batch(
+    prepare: Callable[..., Any], seed: int, places: np.ndarray | None = None
+) -> Callable[..., Any]:
     """The function `(constants, batch, step, device) -> batch, key` of one device.
 
     It returns the batch and the key that the `loss` of a method takes at a step. Augmentation is a
@@ -39,36 +43,61 @@ def step_batch(prepare: Callable[..., Any], seed: int) -> Callable[..., Any]:
     Args:
       prepare: the input function of training, `preprocessing.train_input`.
       seed: `config.seed`.
+      places: `Feed.places`; None where devices have contiguous parts of the global batch.
     """
 
     def one_batch(constants, batch, step, device):
         key = jax.random.fold_in(jax.random.key(seed), step)
         augment_key, loss_key = jax.random.split(key)
         size = batch["index"].shape[0]
-        batch = prepare(constants, batch, augment_key, device * size + jnp.arange(size))
+        positions = device * size + jnp.arange(size)
+        if places is not None:
+            positions = jnp.asarray(places)[positions]
+        batch = prepare(constants, batch, augment_key, positions)
         return batch | {"step": step}, jax.random.fold_in(loss_key, device)
 
     return one_batch
 
 
 def train_step(
-    method: Method, tx: optax.GradientTransformation, prepare: Callable[..., Any], seed: int
+    method: Method,
+    tx: optax.GradientTransformation,
+    prepare: Callable[..., Any],
+    seed: int,
+    *,
+    micro_batches: int = 1,
+    places: np.ndarray | None = None,
 ) -> Callable[..., Any]:
     """The per-device function `(state, constants, batches) -> state, metrics`.
 
     `batches` has a leading axis of K steps, as have the metrics, `[K]` per name. Gradients, batch
     statistics and metrics are averaged over the device axis `AXIS`.
+
+    With several micro-batches, the method sees them one after the other, each with the statistics
+    and memories that the one before it wrote; gradients and metrics are means over them, and the
+    optimizer is called once. What a method relates within a batch, and the batch statistics of
+    BatchNorm, are those of a micro-batch.
+
+    Args:
+      method: the training method.
+      tx: its optimizer.
+      prepare: the input function of training, `preprocessing.train_input`.
+      seed: `config.seed`.
+      micro_batches: `config.optimizer.accumulate`.
+      places: `Feed.places`.
     """
 
-    one_batch = step_batch(prepare, seed)
+    one_batch = step_batch(prepare, seed, places)
+    gradients = _gradients(method)
+    if micro_batches > 1:
+        gradients = _accumulated(gradients, micro_batches)
 
     def one_step(constants, state, batch):
         batch, key = one_batch(constants, batch, state.step, jax.lax.axis_index(AXIS))
-        gradient = jax.value_and_grad(method.loss, has_aux=True)
-        (loss, (model_state, metrics)), grads = gradient(
+        grads, model_state, metrics, (batch, key) = gradients(
             state.params, state.model_state, batch, key
         )
-        grads, model_state, metrics = _averaged(grads, model_state, {"loss": loss, **metrics})
+        grads, model_state, metrics = _averaged(grads, model_state, metrics)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if method.after_update is not None:
@@ -79,6 +108,46 @@ def train_step(
         return scan(lambda state, batch: one_step(constants, state, batch), state, batches)
 
     return steps
+
+
+def _gradients(method: Method) -> Callable[..., Any]:
+    """`(params, model_state, batch, key) -> gradients, model_state, metrics, (batch, key)`.
+
+    The last two are those that `Method.after_update` is given.
+    """
+
+    def gradients(params, model_state, batch, key):
+        gradient = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, (model_state, metrics)), grads = gradient(params, model_state, batch, key)
+        return grads, model_state, {"loss": loss, **metrics}, (batch, key)
+
+    return gradients
+
+
+def _accumulated(gradients: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """`gradients` as means over `count` micro-batches; `after_update` is given the last of them."""
+
+    def accumulated(params, model_state, batch, key):
+        whole = {"step": batch["step"]}
+        parts = {name: array for name, array in batch.items() if name not in whole}
+        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), parts)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+
+        def add(carry, turn):
+            total, model_state = carry
+            # Nothing of a micro-batch is computed before the gradients of the one before it.
+            total, (part, part_key) = jax.lax.optimization_barrier((total, turn))
+            grads, model_state, metrics, _ = gradients(params, model_state, part | whole, part_key)
+            return (jax.tree.map(jnp.add, total, grads), model_state), metrics
+
+        start = (jax.tree.map(jnp.zeros_like, params), model_state)
+        (total, model_state), metrics = scan(add, start, (parts, keys))
+        grads = jax.tree.map(lambda x: x / count, total)
+        last, last_key = jax.tree.map(operator.itemgetter(-1), (parts, keys))
+        metrics = jax.tree.map(lambda x: x.mean(0), metrics)
+        return grads, model_state, metrics, (last | whole, last_key)
+
+    return accumulated
 
 
 def _averaged(grads: Any, model_state: Any, metrics: Any) -> tuple[Any, Any, Any]:

@@ -17,4 +17,4 @@ from kdjax import config as configs
 def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.cifar_run("cross_entropy", argument, count=1)
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -54,7 +54,7 @@ def get_config(argument: str = "kd") -> ConfigDict:
         config.ft.init_learning_rate = config.optimizer.learning_rate
     if method == "fsp" and student.startswith("vgg"):
         config.fsp.layers = ("stages",)  # there is nothing before its first block
-    return config.lock()
+    return configs.fitted(config).lock()
 
 
 def _begin_with(config: ConfigDict, section: ConfigDict, epochs: int) -> None:

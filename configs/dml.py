@@ -16,4 +16,4 @@ from kdjax import config as configs
 def get_config(argument: str = "cifar100") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.cifar_run("dml", argument, count=2)
-    return config.lock()
+    return configs.fitted(config).lock()

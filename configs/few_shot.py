@@ -36,7 +36,7 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     data, first = configs.fields(argument, form)
     config = configs.base()
     config.job = "few-shot"
-    configs.use_data(config, data, imagenet=True, folders=True, sources=True)
+    configs.use_data(config, data, imagenet=True, prepared=True)
     if first and not first.isdecimal():
         raise UserError(f"--config argument: first_class {first!r} of {form} must be a number")
     config.data.first_class = int(first or _FIRST.get(data, 0))

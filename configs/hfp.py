@@ -20,4 +20,4 @@ from kdjax import config as configs
 
 def get_config(argument: str = "cifar10") -> ConfigDict:
     """The run of `data[,network[,rate[,checkpoint]]]`."""
-    return configs.pruning_run("hfp", argument).lock()
+    return configs.fitted(configs.pruning_run("hfp", argument)).lock()

@@ -45,4 +45,4 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     teacher, student = configs.pair(data, teacher, student)
     config = configs.distillation_run("hssakd_student", data, (student,))
     config.teacher.network, config.teacher.method = teacher, "hssakd_teacher"
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -26,4 +26,4 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     config = configs.distillation_run("hssakd_student", data, (student,))
     config.teacher.network, config.teacher.method = teacher, "hssakd_teacher"
     config.hssakd.transformations = transformations or "rotations"
-    return config.lock()
+    return configs.fitted(config).lock()

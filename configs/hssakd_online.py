@@ -35,8 +35,9 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     """
     form = "data[,network[,count or second network]]"
     data, network, more = configs.fields(argument, form)
-    network = network or {"digits": "resnet8", "imagenet": "resnet18"}.get(data, "wrn_40_2")
+    usual = configs.size_of(data)
+    network = network or {"digits": "resnet8", "imagenet": "resnet18"}.get(usual, "wrn_40_2")
     if more and not more.isidentifier() and not (more.isdigit() and int(more) > 1):
         raise UserError(f"--config argument {argument!r} is not of the form {form}; count is 2 on")
     networks = (network, more) if more.isidentifier() else (network,) * int(more or 2)
-    return configs.distillation_run("hssakd_online", data, networks).lock()
+    return configs.fitted(configs.distillation_run("hssakd_online", data, networks)).lock()

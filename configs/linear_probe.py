@@ -41,7 +41,7 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     chosen = _RECIPES[recipe or "supervised"]
     config = configs.base()
     use(config, "linear_probe")
-    configs.use_data(config, data, imagenet=True, folders=True, sources=True)
+    configs.use_data(config, data, imagenet=True, prepared=True)
     config.epochs, config.batch_size = 100, chosen["batch"]
     optimizer = config.optimizer
     optimizer.learning_rate, optimizer.weight_decay = chosen["rate"], 0.0
@@ -54,4 +54,4 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
         optimizer.milestones = tuple(epoch // 10 for epoch in optimizer.milestones)
     if checkpoint:
         configs.start_from(config, checkpoint)
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -33,8 +33,8 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     if pair:
         config.networks = (config.networks[0], more)
     # As in configs/mcl.py; with ten classes there are more images of each.
-    classes = {"tfds:cifar100": 64, "tfds:cifar10": 8, "digits": 10}[config.data.source]
-    config.data.images_per_class = config.batch_size // classes
+    classes = {"tfds:cifar100": 64, "tfds:cifar10": 8, "digits": 10}.get(config.data.source, 64)
+    config.data.images_per_class = config.batch_size // classes  # of other data: `fitted`
     if data == "digits":
         config.lmcl.meta_interval = 10
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -21,6 +21,6 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     config = configs.cifar_run("mcl", argument, count=2)
     config.shared_stages = 1 if len(config.networks) == 4 else 0
     # Paper: 64 classes, two images of each. With ten classes there are more images of each.
-    classes = {"tfds:cifar100": 64, "tfds:cifar10": 8, "digits": 10}[config.data.source]
-    config.data.images_per_class = config.batch_size // classes
-    return config.lock()
+    classes = {"tfds:cifar100": 64, "tfds:cifar10": 8, "digits": 10}.get(config.data.source, 64)
+    config.data.images_per_class = config.batch_size // classes  # of other data: `fitted`
+    return configs.fitted(config).lock()

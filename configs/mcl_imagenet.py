@@ -19,4 +19,4 @@ from kdjax import config as configs
 def get_config(argument: str = "imagenet") -> ConfigDict:
     """The run of `data[,network[,count]]`."""
     config = configs.memory_run(argument)
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -43,4 +43,4 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
         config.epochs, config.batch_size = 205, 32
     elif data != "digits":
         config.epochs, config.batch_size = 205, 64
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -32,4 +32,4 @@ def get_config(argument: str = "imagenet") -> ConfigDict:
         config.moco.queue, config.moco.momentum, config.moco.temperature = 4096, 0.99, 0.1
     if config.data.source == "digits":
         config.epochs, config.batch_size, config.moco.queue = 12, 60, 600
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -39,4 +39,4 @@ def get_config(argument: str = "one") -> ConfigDict:
         config.batch_size = 60 if digits else 64
     if digits:
         config.okddip.ramp_up_epochs = 4
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -34,4 +34,4 @@ def get_config(argument: str = "ps_kd") -> ConfigDict:
     if config.data.image_size == 224 or config.networks == ("selfkd_resnet50",):
         # The library's pyramid is wide and deep for its small ResNet-18 alone.
         config.frskd.width = config.frskd.depth = 1
-    return config.lock()
+    return configs.fitted(config).lock()

@@ -29,4 +29,4 @@ def get_config(argument: str = "imagenet") -> ConfigDict:
         optimizer.learning_rate = 1.0
     if config.data.source == "digits":
         config.epochs, config.batch_size, optimizer.warm_up_epochs = 12, 60, 1
-    return config.lock()
+    return configs.fitted(config).lock()

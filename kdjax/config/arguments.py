@@ -4,6 +4,7 @@ import re
 
 from ml_collections import ConfigDict
 
+from kdjax.config import own_data
 from kdjax.errors import UserError
 from kdjax.methods.registry import METHODS, MethodEntry
 from kdjax.networks import store
@@ -11,42 +12,34 @@ from kdjax.registry import Registry
 
 
 def use_data(
-    config: ConfigDict,
-    name: str,
-    *,
-    imagenet: bool = False,
-    folders: bool = False,
-    sources: bool = False,
+    config: ConfigDict, name: str, *, imagenet: bool = False, prepared: bool = False
 ) -> None:
     """Points `config.data` at a set by its short name.
 
     Args:
       config: to be changed.
-      name: 'digits', 'cifar10', 'cifar100'; and, if they are allowed, 'imagenet' and 'folder:PATH'
-        (see `kdjax.data.folder`), which are seen at 224x224 pixels.
+      name: 'digits', 'cifar10', 'cifar100', 'folder:PATH' or 'arrays:FILE.npz' (see
+        `own_data.use`), and, if it is allowed, 'imagenet', which is seen at 224x224 pixels.
       imagenet: whether that is one.
-      folders: whether folders are.
-      sources: whether 'tfds:NAME' and 'arrays:FILE.npz' are, as `config.data.source` has them.
+      prepared: whether 'tfds:NAME' is, as `config.data.source` has it.
 
     Raises:
-      UserError: unknown name.
+      UserError: unknown name, or a damaged file.
     """
     short = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
     if imagenet:
         short["imagenet"] = "tfds:imagenet2012"
-    folder = folders and kind(name) == "folder" and name != "folder:"
-    plain = sources and re.fullmatch("(tfds|arrays):.+", name)
-    if name not in short and not folder and not plain:
-        known = [
-            *short,
-            *(["folder:PATH"] if folders else []),
-            *(["tfds:NAME", "arrays:FILE.npz"] if sources else []),
-        ]
+    allowed = "folder|arrays|tfds" if prepared else "folder|arrays"
+    if name not in short and not re.fullmatch(f"({allowed}):.+", name):
+        known = [*short, *(["tfds:NAME"] if prepared else []), "folder:PATH", "arrays:FILE.npz"]
         raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(known)}")
+    if own_data.is_own(name):
+        own_data.use(config, name)
+        return
     config.data.source = short.get(name, name)
     if name == "digits":  # ten classes of small gray images: a mirrored digit is another sign
         config.data.augmentation = "crop"
-    if name == "imagenet" or folder:
+    if name == "imagenet":
         config.data.augmentation, config.data.image_size = "resized_crop_flip", 224
 
 
@@ -66,9 +59,15 @@ def start_from(config: ConfigDict, checkpoint: str) -> None:
     config.data.image_size = spec.input.size[0]
 
 
-def kind(data: str) -> str:
-    """The name of a set, 'folder' for all 'folder:PATH'."""
-    return "folder" if data.startswith("folder:") else data
+def size_of(data: str) -> str:
+    """'digits', 'imagenet', or '' for images of CIFAR's size: which networks fit a set.
+
+    Raises:
+      UserError: a file of `data` is damaged.
+    """
+    if own_data.is_own(data):
+        return "imagenet" if own_data.is_large(data) else ""
+    return data if data in ("digits", "imagenet") else ""
 
 
 def data_network_count(argument: str, count: int) -> tuple[str, str, int]:
@@ -89,7 +88,7 @@ def data_network_count(argument: str, count: int) -> tuple[str, str, int]:
 def pair(data: str, teacher: str, student: str) -> tuple[str, str]:
     """A teacher and a student by name, where '' stands for those that fit the data."""
     pairs = {"digits": ("resnet14", "resnet8"), "imagenet": ("resnet34", "resnet18")}
-    usual = pairs.get(data, ("wrn_40_2", "wrn_16_2"))
+    usual = pairs.get(size_of(data), ("wrn_40_2", "wrn_16_2"))
     return teacher or usual[0], student or usual[1]
 
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from kdjax.config.arguments import data_network_count, use_data
+from kdjax.config.arguments import data_network_count, size_of, use_data
 from kdjax.config.defaults import base
 from kdjax.methods.registry import use
 
@@ -46,8 +46,9 @@ def self_supervised_run(method: str, argument: str) -> ConfigDict:
     """
     config, _ = _run(method, argument)
     config.data.augmentation = "contrastive"
-    if config.data.source == "tfds:imagenet2012":
+    if config.data.image_size == 224:
         config.data.augmentation = "contrastive_streamed"
+    if config.data.source == "tfds:imagenet2012":
         config.evaluation.every_epochs = 10  # it embeds all training images
     return config
 
@@ -59,5 +60,5 @@ def _run(method: str, argument: str) -> tuple[ConfigDict, int]:
     use(config, method)
     use_data(config, data, imagenet=True)
     usual = {"digits": "resnet8", "imagenet": "resnet18"}
-    config.networks = (network or usual.get(data, "resnet32"),) * count
+    config.networks = (network or usual.get(size_of(data), "resnet32"),) * count
     return config, count

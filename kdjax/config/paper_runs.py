@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from kdjax.config.arguments import data_network_count, fields, kind, use_data
+from kdjax.config.arguments import data_network_count, fields, size_of, use_data
 from kdjax.config.defaults import base
 from kdjax.errors import UserError
 from kdjax.methods.registry import use
@@ -22,7 +22,8 @@ def cifar_run(method: str, argument: str, *, count: int) -> ConfigDict:
     data, network, count = data_network_count(argument, count)
     config = base()
     use(config, method)
-    config.networks = (network or "resnet32",) * count
+    usual = {"imagenet": "resnet18"}.get(size_of(data), "resnet32")
+    config.networks = (network or usual,) * count
     config.epochs = 300
     config.batch_size = 128
     use_data(config, data)
@@ -43,7 +44,8 @@ def distillation_run(method: str, data: str, networks: tuple[str, ...]) -> Confi
 
     Args:
       method: `config.method`.
-      data: 'cifar100', 'cifar10', 'imagenet', or 'digits': short, on a quarter of the pixels.
+      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' and 'arrays:FILE.npz' (the schedule of
+        CIFAR-100), or 'digits': short, on a quarter of the pixels.
       networks: `config.networks`.
 
     Raises:
@@ -78,18 +80,18 @@ def self_distillation_run(method: str, data: str, network: str = "") -> ConfigDi
 
     Args:
       method: `config.method`.
-      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' (the schedule of CIFAR-100, at 224x224
-        pixels), or 'digits': short, on a quarter of the pixels.
+      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' and 'arrays:FILE.npz' (the schedule of
+        CIFAR-100), or 'digits': short, on a quarter of the pixels.
       network: of `config.networks`; '' is a ResNet that fits the data.
 
     Raises:
       UserError: unknown data.
     """
     config = base()
-    use_data(config, data, imagenet=True, folders=True)
-    usual = {"digits": "resnet8", "imagenet": "resnet50", "folder": "resnet18"}
+    use_data(config, data, imagenet=True)
+    usual = {"digits": "resnet8", "imagenet": "resnet18"}.get(size_of(data), "selfkd_resnet18")
     use(config, method)
-    config.networks = (network or usual.get(kind(data), "selfkd_resnet18"),)
+    config.networks = (network or ("resnet50" if data == "imagenet" else usual),)
     config.epochs, config.batch_size = 200, 128
     optimizer = config.optimizer
     optimizer.warm_up_epochs = 5
@@ -124,7 +126,7 @@ def pruning_run(method: str, argument: str) -> ConfigDict:
     config = base()
     use_data(config, data, imagenet=True)
     usual = {"digits": "resnet8", "imagenet": "resnet18"}
-    config.networks = (network or usual.get(data, "sfp_resnet20"),)
+    config.networks = (network or usual.get(size_of(data), "sfp_resnet20"),)
     config.epochs, config.batch_size = 200, 128
     optimizer, pruning = config.optimizer, config.pruning
     optimizer.schedule, optimizer.milestones = "multistep", (60, 120, 160)

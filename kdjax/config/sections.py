@@ -31,7 +31,14 @@ class Data:
     train_fraction: float = setting(
         1.0, "part of every class's training images in use", above=0, at_most=1
     )
-    subset_seed: int = setting(0, "chooses that part", at_least=0, at_most=_SEED_BITS)
+    validation_fraction: float = setting(
+        0.0,
+        "part of every class's training images that is held out and evaluated in place of the test "
+        "images; 0: none",
+        at_least=0,
+        below=1,
+    )
+    subset_seed: int = setting(0, "chooses these parts", at_least=0, at_most=_SEED_BITS)
     first_class: int = setting(
         0, "classes before it are left out; it and those after it are numbered from 0", at_least=0
     )

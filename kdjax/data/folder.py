@@ -51,7 +51,7 @@ class FolderRecords:
         return first
 
 
-def open_folder(folder: str, test_split: str = "") -> Source:
+def open_folder(folder: str, test_split: str = "", *, split: bool = False) -> Source:
     """Lists `folder:PATH`; no image is read.
 
     The images of test/ are held out, or those of val/ where test/ has none of the classes of
@@ -60,6 +60,8 @@ def open_folder(folder: str, test_split: str = "") -> Source:
     Args:
       folder: path; `~` is the home directory.
       test_split: 'test' or 'val' to hold out that folder; '' for the rule above.
+      split: whether test images are taken from the training images later: then no test/ is needed,
+        and the folders of classes may lie in PATH itself. Test images are the training images.
 
     Raises:
       UserError: a folder or split is missing, a class is empty, the splits' classes differ, or
@@ -68,8 +70,16 @@ def open_folder(folder: str, test_split: str = "") -> Source:
     root = expanded(folder)
     if not is_directory(root):
         raise UserError(f"{root}: no such folder; check config.data.source")
+    if split and not test_split:
+        directory = root / "train" if is_directory(root / "train") else root
+        names = _class_names(directory)
+        train = _list_split(directory, names)
+        return Source(root.absolute().name, train, train, names)
     if not is_directory(root / "train"):
-        raise UserError(f"{root}: no train/ in it; needs train/CLASS/*.jpg and test/ or val/")
+        raise UserError(
+            f"{root}: no train/ in it; needs train/CLASS/*.jpg and test/ or val/, or CLASS/*.jpg "
+            "and config.data.validation_fraction"
+        )
     train_names = _class_names(root / "train")
     held_out = _held_out(root, train_names, test_split)
     test_names = _class_names(held_out)
@@ -92,7 +102,7 @@ def _held_out(root: Path, train_names: tuple[str, ...], test_split: str) -> Path
     if not present:
         raise UserError(
             f"{root}: has train/ but neither test/ nor val/ to evaluate on; "
-            "move some images of every class to test/CLASS/"
+            "hold some out by config.data.validation_fraction=0.2"
         )
     labeled = [split for split in present if set(_folders(split)) & set(train_names)]
     return (labeled or present)[0]

@@ -55,6 +55,26 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray | 
         raise _unreadable(path, " ".join(str(error).split())[:200]) from error
 
 
+def shape_of(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of an array of a file, which is not read.
+
+    Args:
+      path: of an .npz file.
+      name: of one of its arrays.
+
+    Raises:
+      UserError: not a regular or readable .npz file, or no such array in it.
+    """
+    check_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            return _read_header(stream, name, path)[0]
+    except UserError:
+        raise
+    except Exception as error:  # as in `read_members`
+        raise _unreadable(path, " ".join(str(error).split())[:200]) from error
+
+
 def _unreadable(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path}: not a readable .npz file ({reason}); write it again with numpy.savez"

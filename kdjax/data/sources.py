@@ -134,7 +134,7 @@ def _open_tfds(place: str, data) -> Source:
 def _open_folder(place: str, data) -> Source:
     from kdjax.data import folder
 
-    return folder.open_folder(place, data.test_split)
+    return folder.open_folder(place, data.test_split, split=bool(data.validation_fraction))
 
 
 def _open_arrays(place: str, data) -> Source:

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
 from kdjax.errors import UserError
 
+Split = ArraySplit | RecordSplit
+
 
 def subset(source: Source, data: ConfigDict) -> Source:
     """The classes that `data` selects, numbered from 0, and a part of their training images.
@@ -16,10 +18,12 @@ def subset(source: Source, data: ConfigDict) -> Source:
 
     Args:
       source: as it is stored.
-      data: `config.data`: source, first_class, classes, train_fraction, subset_seed.
+      data: `config.data`: source, first_class, classes, validation_fraction, train_fraction,
+        subset_seed.
 
     Raises:
-      UserError: the source does not have these classes, or no image of them.
+      UserError: the source does not have these classes, no image of them, or a class with too few
+        images to hold one out.
     """
     classes = _selected_classes(len(source.class_names), data)
     train, test = source.train, source.test
@@ -31,6 +35,8 @@ def subset(source: Source, data: ConfigDict) -> Source:
                     f"config.data.classes={data.classes}: no {name} image of these classes in "
                     f"{data.source}; use more classes"
                 )
+    if data.validation_fraction:
+        train, test = _held_out(train, data)
     if data.train_fraction < 1:
         train = select(train, stratified(train.labels, data.train_fraction, data.subset_seed))
     return Source(source.name, train, test, source.class_names[classes.start : classes.stop])
@@ -38,6 +44,23 @@ def subset(source: Source, data: ConfigDict) -> Source:
 
 def _has_classes(split: ArraySplit | RecordSplit) -> bool:
     return split.masks is None and split.objects is None
+
+
+def _held_out(train: Split, data: ConfigDict) -> tuple[Split, Split]:
+    """The training images that stay, and those that are evaluated in place of the test images.
+
+    Raises:
+      UserError: no image of a class would stay.
+    """
+    chosen = stratified(train.labels, data.validation_fraction, data.subset_seed)
+    stays = np.ones(len(train.labels), bool)
+    stays[chosen] = False
+    if not np.isin(train.labels[chosen], train.labels[stays]).all():
+        raise UserError(
+            f"config.data.validation_fraction={data.validation_fraction}: no training image "
+            f"of some class of {data.source} would stay; use a smaller part, or more images of it"
+        )
+    return select(train, np.flatnonzero(stays)), select(train, chosen)
 
 
 def _selected_classes(total: int, data) -> range:

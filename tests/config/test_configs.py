@@ -341,12 +341,11 @@ def test_settings_of_mcl_beyond_the_batch():
     assert (simclr.batch_size, optimizer.learning_rate) == (4096, 4.8)
 
 
-def test_folders_are_data_of_self_distillation_only():
-    with pytest.raises(UserError, match=r"choose from digits, cifar10, cifar100$"):
-        configs.cifar_run("mcl", "folder:birds", count=2)
-    with pytest.raises(UserError, match=r"cifar100, imagenet$"):
-        configs.distillation_run("kd", "folder:birds", ("resnet18",))
-    with pytest.raises(UserError, match=r"cifar100, imagenet, folder:PATH$"):
+def test_data_sets_that_are_none():
+    known = "digits, cifar10, cifar100, folder:PATH, arrays:FILE.npz$"
+    with pytest.raises(UserError, match=rf"choose from {known}"):
+        configs.cifar_run("mcl", "folder:", count=2)
+    with pytest.raises(UserError, match="cifar100, imagenet, folder:PATH, "):
         configs.self_distillation_run("dks", "folders:birds")
 
 

@@ -233,6 +233,7 @@ def training_batches(
     config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.update(steps_per_dispatch=1, parallel="pmap")
     config.pruning, config.start = configs.base().pruning, configs.base().start
+    config.ema = configs.base().ema
     program = build(config, normalization=network.spec.input.normalization)
     make = jax.jit(step_batch(program.prepare, config.seed, program.feed.places))
     constants = program.feed.constants("train")

@@ -60,6 +60,7 @@ WORKDIR = Flag("workdir", "Directory of the run.", hint="name a directory for th
 CHECKPOINT = Flag(
     "checkpoint", "Which checkpoint of a run.", default="best", choices=("best", "latest")
 )
+EMA = Flag("ema", "The moving average of the weights, of a run with config.ema.", False, bool)
 NETWORK_INDEX = Flag("network_index", "Which network of a run, from 0.", 0, int, at_least=0)
 TORCH_FILE = Flag("torch_file", "PyTorch checkpoint: .pth, .pth.tar or .safetensors.")
 TORCH_PART = Flag(

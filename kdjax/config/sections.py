@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from kdjax.methods.averaged import Ema
 from kdjax.methods.pruning_settings import Pruning
 from kdjax.settings import setting
 from kdjax.transfer.prototypes import FewShot
@@ -144,6 +145,7 @@ class Teacher:
     checkpoint: str = setting("", "a run's workdir, or what --job=import-torch wrote")
     network_index: int = setting(0, "which network of a run", at_least=0)
     version: str = setting("best", "checkpoint of a run", choices=("best", "latest"))
+    ema: bool = setting(False, "the moving average of its weights, of a run with config.ema")
     dtype: str = setting(
         "", "of its computation; '' is config.dtype", choices=("", "float32", "bfloat16")
     )
@@ -164,6 +166,7 @@ class Start:
     )
     network_index: int = setting(0, "which network of a run", at_least=0)
     version: str = setting("best", "checkpoint of a run", choices=("best", "latest"))
+    ema: bool = setting(False, "the moving average of its weights, of a run with config.ema")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,5 +207,6 @@ class Config:
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     start: Start = dataclasses.field(default_factory=Start)
+    ema: Ema = dataclasses.field(default_factory=Ema)
     pruning: Pruning = dataclasses.field(default_factory=Pruning)
     few_shot: FewShot = dataclasses.field(default_factory=FewShot)

@@ -114,6 +114,8 @@ class Method(NamedTuple):
       form: what the method adds to every network of the config, such as branches.
       variables: `(params, model_state, index) -> {'params', 'batch_stats'}`, those of one network,
         in its form, without anything else that the method trains.
+      averaged_variables: the same of their moving average, `methods.averaged`; None where there is
+        no average.
       augment: what becomes of images that come with masks, in place of `config.data.augmentation`:
         `(keys [B], uint8 images [B, H, W, C], uint8 masks [B, H, W], int32 sizes [B, 2],
         fill [C]) -> images [B, H', W', C], masks [B, H', W']`, by the key of each image. Images
@@ -141,6 +143,7 @@ class Method(NamedTuple):
     logits_only: bool = False
     form: Form = PLAIN
     variables: Callable[[Params, ModelState, int], dict[str, Any]] = network_variables
+    averaged_variables: Callable[[Params, ModelState, int], dict[str, Any]] | None = None
     augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None
     evaluation: Evaluation | RowEvaluation = CLASSIFICATION
     draw: Callable[[Any, Any, Any, Sequence[str]], tuple[Any, str]] | None = None

@@ -15,12 +15,14 @@ from kdjax import models
 from kdjax.data import order
 from kdjax.data.objects.augmentation import Augmentation
 from kdjax.errors import UserError
+from kdjax.methods.averaged import Ema, averaged
 from kdjax.methods.base import Method, Renormalize
 from kdjax.methods.pruned import pruned
 from kdjax.methods.registry import METHODS, Clock, Context, finished
 from kdjax.methods.start import started
 from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, renormalization, store
 from kdjax.registry import joined
+from kdjax.settings import check
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -148,7 +150,8 @@ def create(
     method = finished(entry, entry.build(cohort, settings, **chosen))
     if start is not None:
         method = started(method, start, config.networks, transfers=entry.transfers)
-    return _pruned(method, config, members, train_labels)
+    method = _pruned(method, config, members, train_labels)
+    return averaged(method, check(Ema, config.ema, "config.ema"))
 
 
 def _shared_stages(config: ConfigDict, network: models.StagedNetwork) -> int:

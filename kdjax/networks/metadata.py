@@ -32,6 +32,7 @@ def describe(
     model_state: Any,
     variables_of: VariablesOf,
     best: str,
+    averaged_of: VariablesOf | None = None,
 ) -> dict[str, Any]:
     """The metadata of a checkpoint whose state has these `params` and this `model_state`.
 
@@ -41,6 +42,8 @@ def describe(
       variables_of: picks the variables of a network, `Method.variables`. It may take trees apart
         and put them together, but not compute.
       best: the metric that makes a checkpoint the best one.
+      averaged_of: picks the moving averages of the variables, where there are any; their places
+        are under 'ema'.
     """
     state = {"params": params, "model_state": model_state}
     paths = jax.tree_util.tree_map_with_path(
@@ -53,11 +56,13 @@ def describe(
     )
     networks = []
     for index, spec in enumerate(specs):
-        variables = variables_of(paths["params"], paths["model_state"], index)
-        places = {}
-        for name, tree in variables.items():
-            places |= _places(tree, name, sizes)
-        networks.append({"spec": spec.to_dict(), "places": places})
+        described: dict[str, Any] = {"spec": spec.to_dict()}
+        for key, pick in (("places", variables_of), ("ema", averaged_of)):
+            if pick is not None:
+                described[key] = {}
+                for name, tree in pick(paths["params"], paths["model_state"], index).items():
+                    described[key] |= _places(tree, name, sizes)
+        networks.append(described)
     return {"networks": networks, "best": best}
 
 
@@ -113,19 +118,29 @@ def best_of(metadata: Mapping[str, Any]) -> str:
     return best
 
 
-def variables_of(metadata: Mapping[str, Any], index: int, state: Mapping[str, Any]) -> dict:
+def variables_of(
+    metadata: Mapping[str, Any], index: int, state: Mapping[str, Any], *, ema: bool = False
+) -> dict:
     """The variables of network `index` in a checkpoint's state.
 
     Args:
       metadata: of the checkpoint.
       index: of the network, from 0.
       state: nested dicts of arrays.
+      ema: whether the moving averages are wanted.
 
     Raises:
-      UserError: the metadata are damaged, or the state lacks what they name.
+      UserError: the metadata are damaged, or the state lacks what they name; or there is no moving
+        average.
     """
     flat: dict[str, Any] = {}
-    for inner, outer in _entry(_networks(metadata)[index], "places").items():
+    network = _networks(metadata)[index]
+    if ema and isinstance(network, Mapping) and "ema" not in network:
+        raise UserError(
+            "it has no moving average of its weights; train with config.ema.decay, or leave the "
+            "average out"
+        )
+    for inner, outer in _entry(network, "ema" if ema else "places").items():
         node: Any = state
         for key in str(outer).split("/"):
             if not isinstance(node, Mapping) or key not in node:

@@ -96,7 +96,9 @@ def write(directory: str | Path, network: Network, source: dict[str, Any]) -> No
         checkpoints.close()
 
 
-def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best") -> Network:
+def load(
+    directory: str | Path, network: int | str = 0, checkpoint: str = "best", *, ema: bool = False
+) -> Network:
     """Reads a trained network.
 
     >>> network = kdjax.networks.load("runs/mcl", 1)
@@ -106,9 +108,11 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
       directory: a run's workdir, or what `save`, `--job=import-torch` or `--job=compact` wrote.
       network: which of a run's networks, from 0, or its name, such as 'network_0'.
       checkpoint: a run's 'best' or 'latest' one; others have one only.
+      ema: whether the moving average of the weights is read, of a run with `config.ema`.
 
     Raises:
-      UserError: there is no such directory, network or checkpoint, or it is damaged.
+      UserError: there is no such directory, network or checkpoint, or it is damaged; or it has no
+        moving average.
     """
     directory = expanded(str(directory), "directory")
     manager, choice = _opened(directory, checkpoint)
@@ -117,7 +121,7 @@ def load(directory: str | Path, network: int | str = 0, checkpoint: str = "best"
     try:
         specs = descriptions.specs_of(loaded.metadata)
         index = _index(network, len(specs))
-        variables = descriptions.variables_of(loaded.metadata, index, loaded.tree)
+        variables = descriptions.variables_of(loaded.metadata, index, loaded.tree, ema=ema)
         _check_shapes(specs[index], variables)
     except UserError as error:
         raise UserError(f"{directory / 'checkpoints' / str(loaded.step)}: {error}") from error
@@ -184,7 +188,7 @@ def _index(network: int | str, count: int) -> int:
 
 
 def from_config(section: Any, name: str, num_classes: int | None) -> Network:
-    """The network that a section of a config names by `checkpoint`, `network_index` and `version`.
+    """The network that a section of a config names by its `checkpoint`.
 
     Args:
       section: `config.teacher` or `config.start`.
@@ -195,7 +199,9 @@ def from_config(section: Any, name: str, num_classes: int | None) -> Network:
       UserError: none is named, it cannot be read, or it has another number of classes.
     """
     _check_section(section, name)
-    network = load(section.checkpoint, section.network_index, section.version)
+    network = load(
+        section.checkpoint, section.network_index, section.version, ema=section.get("ema", False)
+    )
     if num_classes is not None and network.spec.num_classes != num_classes:
         raise UserError(
             f"{name}.checkpoint={section.checkpoint}: {network.spec.full_name} has "

@@ -26,6 +26,11 @@ def check(config: ConfigDict) -> None:
     check_settings(config.data)
     optimizers.check(config)
     _check_micro_batches(config)
+    if config.ema.decay and config.pruning.method:
+        raise UserError(
+            "config.ema.decay and config.pruning.method exclude each other: an average of weights "
+            "has no pruned filters; set config.ema.decay to 0"
+        )
     _check_shrinking(config)
     teacher = teachers.config_of_teacher(config)
     if teacher is not None:

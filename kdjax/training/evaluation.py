@@ -164,6 +164,7 @@ def evaluate_network(
     config = ConfigDict(config.to_dict())
     config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
     config.pruning, config.start = configs.base().pruning, configs.base().start
+    config.ema = configs.base().ema
     compaction = network.spec.compaction
     program = build(
         config,

@@ -110,6 +110,7 @@ class Program:
             state.model_state,
             self.method.variables,
             self.config.evaluation.best,
+            self.method.averaged_variables,
         )
 
     def init_state(self) -> TrainState:

@@ -9,6 +9,7 @@ from absl.flags import FlagValues
 from kdjax.cli.flags import (
     CHECKPOINT,
     CONFIG,
+    EMA,
     MEAN,
     NETWORK_INDEX,
     OUTPUT,
@@ -70,7 +71,9 @@ def _functions(values: FlagValues) -> None:
     workdir, name = Path(values.workdir), f"network_{values.network_index}"
     directory = Path(values.output or workdir / "export")
     interop.files(directory, name, values.formats)
-    network = networks.load(workdir, values.network_index, values.checkpoint).backbone
+    network = networks.load(
+        workdir, values.network_index, values.checkpoint, ema=values.ema
+    ).backbone
     images = deployed.images_of(
         network,
         normalization.from_flags(values.mean, values.std),
@@ -97,7 +100,7 @@ def _state_dict(values: FlagValues) -> None:
     file = Path(values.torch_file)
     if file.exists():
         raise UserError(f"--torch_file={file} exists; name another file")
-    network = networks.load(values.workdir, values.network_index, values.checkpoint)
+    network = networks.load(values.workdir, values.network_index, values.checkpoint, ema=values.ema)
     if values.torch_part not in ("", "backbone"):
         raise UserError(f"--torch_part={values.torch_part}: of a network to export, use 'backbone'")
     if values.torch_part:
@@ -114,7 +117,7 @@ JOBS.add(
         "(default: WORKDIR/export), each file read again and compared. Or, with --formats=torch "
         "--torch_file=FILE, the state dict of the whole network to FILE.",
         flags=(
-            *(WORKDIR, CONFIG, CHECKPOINT, NETWORK_INDEX, FORMATS, TORCH_FILE, TORCH_PART),
+            *(WORKDIR, CONFIG, CHECKPOINT, NETWORK_INDEX, EMA, FORMATS, TORCH_FILE, TORCH_PART),
             *_FUNCTION_FLAGS,
         ),
         required=(WORKDIR,),

@@ -64,6 +64,11 @@ class Form(NamedTuple):
     name: str = ""
     options: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the network keeps its own classifier; see `FormEntry`."""
+        return not self.name or FORMS[self.name].classifies
+
     def of(self, network: nn.Module) -> nn.Module:
         """The network in this form.
 

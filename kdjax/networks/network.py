@@ -42,7 +42,7 @@ class Network(NamedTuple):
         """
         if not self.spec.form.name:
             return self
-        if not models.FORMS[self.spec.form.name].classifies:
+        if not self.spec.form.classifies:
             raise UserError(
                 f"{self.spec.full_name} has no classifier of images; start from it by "
                 "config.start.checkpoint, or export its state dict (--job=export --formats=torch "

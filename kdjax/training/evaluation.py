@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
+from kdjax import models
 from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
 from kdjax.networks import Network, load, metadata
@@ -157,12 +158,16 @@ def evaluate_network(
 ) -> dict[str, float]:
     """Evaluates a network, without its branches, on a whole split of `config.data`.
 
+    A network with another head than its classifier is evaluated by the method of the config.
+
     Raises:
-      UserError: the data has another number of classes.
+      UserError: the data has another number of classes, or the method makes another network.
     """
-    network = network.backbone
     config = ConfigDict(config.to_dict())
-    config.update(method="cross_entropy", networks=(network.spec.name,), shared_stages=0)
+    if network.spec.form.classifies:
+        network = network.backbone
+        config.method = "cross_entropy"
+    config.update(networks=(network.spec.name,), shared_stages=0)
     config.pruning, config.start = configs.base().pruning, configs.base().start
     config.ema = configs.base().ema
     compaction = network.spec.compaction
@@ -176,9 +181,24 @@ def evaluate_network(
             f"{network.spec.name} has {network.spec.num_classes} classes, config.data.source="
             f"{config.data.source} has {program.num_classes}"
         )
+    _check_form(program, network)
     variables = network.variables
     params, model_state = (
         {"cohort": {"network_0": variables["params"]}},
         {"batch_stats": {"network_0": variables.get("batch_stats", {})}},
     )
     return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()), split)
+
+
+def _check_form(program: Program, network: Network) -> None:
+    """Raises `UserError` if the method makes another network than that."""
+    (made,) = program.specs
+    if made.build() != network.spec.build():
+        name, options = network.spec.full_name, dict(network.spec.form.options)
+        entry = models.FORMS[network.spec.form.name]
+        wanted = {entry.option: entry.default, **entry.more} | options
+        said = ", ".join(f"{key}={value}" for key, value in wanted.items())
+        raise UserError(
+            f"{name} is not what config.method={program.config.method!r} makes of its settings; "
+            f"use a config whose network has {said}"
+        )

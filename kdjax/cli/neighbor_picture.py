@@ -39,16 +39,16 @@ def rows(dataset: Dataset, queries: np.ndarray, bank: np.ndarray, limit: int) ->
     similarities, indices = map(np.asarray, nearest_neighbors(queries[chosen], bank, near))
     pictures, captions = [], []
     for query, values, numbers in zip(chosen, similarities, indices, strict=True):
-        pictures.append(_picture(dataset.test, int(query), dataset.image_shape))
+        pictures.append(picture_of(dataset.test, int(query), dataset.image_shape))
         captions.append(f"query: {dataset.class_names[dataset.test.labels[query]]}")
         for value, number in zip(values, numbers, strict=True):
-            pictures.append(_picture(dataset.train, int(number), dataset.image_shape))
+            pictures.append(picture_of(dataset.train, int(number), dataset.image_shape))
             captions.append(f"{dataset.class_names[dataset.train.labels[number]]}\n{value:.2f}")
     stacked = np.stack(pictures) if pictures else np.zeros((0, *dataset.image_shape), np.uint8)
     return Shown(stacked, captions, len(queries) * (1 + near))
 
 
-def _picture(
+def picture_of(
     split: ArraySplit | RecordSplit, index: int, shape: tuple[int, int, int]
 ) -> np.ndarray:
     """An image as uint8 `[H, W, C]`, the central square of one that is streamed."""

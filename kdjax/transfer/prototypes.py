@@ -120,27 +120,27 @@ def draw_episodes(
 
 
 @functools.partial(jax.jit, static_argnames=("distance",))
-def prototype_accuracies(
+def prototype_predictions(
     features: jax.Array, episodes: Episodes, *, distance: str = "cosine"
 ) -> jax.Array:
-    """The accuracy of every episode, by the nearest prototype.
+    """The class of every query, by the nearest prototype.
 
     A class's prototype is the mean of its support's features (Snell et al., equation 1), and a
     query belongs to the class with the nearest one.
 
     Args:
       features: `[images, D]`.
-      episodes: E of them.
+      episodes: E of them, of W classes and Q queries of each.
       distance: 'euclidean', or 'cosine' of features that are divided by their lengths first.
 
     Returns:
-      `[E]` float32, in 0..1.
+      `[E, W, Q]` int32, places of classes in their episode; query `[e, w, q]` is of class w.
     """
     cosine = distance == "cosine"
     features = jnp.asarray(features, jnp.float32)
     features = unit(features) if cosine else features - features.mean(0)
 
-    def accuracy(episode):
+    def predictions(episode):
         prototypes = features[episode.support].mean(1)  # [W, D]
         prototypes = unit(prototypes) if cosine else prototypes
         scores = jnp.einsum(
@@ -148,10 +148,24 @@ def prototype_accuracies(
         )
         if not cosine:  # |q - p|^2 = |q|^2 - 2 q p + |p|^2, of which |q|^2 decides nothing
             scores = 2 * scores - jnp.sum(jnp.square(prototypes), axis=-1)
-        truth = jnp.arange(len(prototypes))[:, None]
-        return jnp.mean(scores.argmax(-1) == truth, dtype=jnp.float32)
+        return scores.argmax(-1).astype(jnp.int32)
 
-    return jax.lax.map(accuracy, episodes, batch_size=_AT_ONCE)
+    return jax.lax.map(predictions, episodes, batch_size=_AT_ONCE)
+
+
+def prototype_accuracies(
+    features: jax.Array, episodes: Episodes, *, distance: str = "cosine"
+) -> jax.Array:
+    """The share of queries of every episode that `prototype_predictions` gives their class.
+
+    Arguments are those of `prototype_predictions`.
+
+    Returns:
+      `[E]` float32, in 0..1.
+    """
+    predicted = prototype_predictions(features, episodes, distance=distance)
+    truth = jnp.arange(predicted.shape[1])[:, None]
+    return jnp.mean(predicted == truth, axis=(1, 2), dtype=jnp.float32)
 
 
 def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:

@@ -12,9 +12,10 @@ from PIL import Image
 from kdjax import config as configs
 from kdjax import data
 from kdjax import networks as trained_networks
-from kdjax.cli import heat_map, neighbor_picture
+from kdjax.cli import episode_picture, heat_map, neighbor_picture
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
+from kdjax.transfer import prototypes
 from tests import tiny_runs as runs
 from tests.networks import saved
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
@@ -102,12 +103,33 @@ def test_episodes_of_held_out_digits(call, network, tmp_path):
         found.append(read(tmp_path / folder, "few_shot"))
     assert printed.startswith("20 episodes, 5 ways of 5 classes, 1 shots, 15 queries\n")
     assert found[0] == found[1]
+    with Image.open(tmp_path / "first" / "few_shot.png") as picture:
+        assert picture.size[0] > 2 * picture.size[1] > 5 * 96  # a row of 12 for every class
     assert (found[0]["first_class"], found[0]["episodes"]) == (5, 20)
     accuracy = found[0]["accuracy"]["network_0"]["embedding"]
     assert 0.25 < accuracy["mean"] < 1 and 0 < accuracy["interval"] < 0.1
     seed = "--config.seed=1"
     assert call(config, *few, seed, f"--workdir={network}", f"--output={tmp_path}")[0] == 0
     assert read(tmp_path, "few_shot")["accuracy"] != found[0]["accuracy"]
+
+
+def test_an_episode_shows_labeled_images_then_queries(source):
+    config = configs.base()
+    config.data.source = source
+    dataset = data.load(config)
+    features = np.eye(4)[dataset.test.labels].astype(np.float32)
+    images = [np.flatnonzero(dataset.test.labels == label)[:3] for label in (2, 0)]
+    support, query = np.array(images)[None, :, :1], np.array(images)[None, :, 1:]
+    features[query[0, 1, 1]] = np.eye(4)[2]  # of class 0, like class 2
+    episodes = prototypes.Episodes(support, query)
+    rows = episode_picture.rows(dataset, "test", features, episodes, distance="cosine")
+    assert rows.captions == [
+        *("labeled: 2", "right", "right"),
+        *("labeled: 0", "right", "taken for 2"),
+    ]
+    for picture, number in zip(rows.pictures, np.concatenate(images), strict=True):
+        np.testing.assert_array_equal(picture, dataset.test.images[number])
+    assert episode_picture.episode(dataset, "test", features, episodes, distance="cosine").size[1]
 
 
 def test_cka_of_a_run_and_another_network(call, run, network, tmp_path):

@@ -16,6 +16,7 @@ def few_shot(values: FlagValues) -> None:
     import jax
 
     from kdjax import settings as declared
+    from kdjax.cli import episode_picture
     from kdjax.cli import frozen as shared
     from kdjax.transfer import features, prototypes
 
@@ -39,9 +40,14 @@ def few_shot(values: FlagValues) -> None:
     )
     accuracies: dict[str, dict[str, dict[str, float]]] = {}
     layers = values.layers or [features.EMBEDDING]
+    picture = None
     for name, network in frozen.networks.items():
         accuracies[name] = {}
         for layer, vectors in shared.extract(frozen, network, values.split, layers).items():
+            if picture is None:  # of the first network and layer
+                picture = episode_picture.episode(
+                    dataset, values.split, vectors, episodes, distance=settings.distance
+                )
             measured = prototypes.prototype_accuracies(
                 vectors, episodes, distance=settings.distance
             )
@@ -57,7 +63,7 @@ def few_shot(values: FlagValues) -> None:
         **config.few_shot.to_dict(),
         "accuracy": accuracies,
     }
-    for file in shared.write(Path(values.output or workdir), "few_shot", results):
+    for file in shared.write(Path(values.output or workdir), "few_shot", results, picture):
         say(str(file))
 
 
@@ -67,7 +73,8 @@ JOBS.add(
         few_shot,
         "Classify images by the nearest prototype of few labeled ones, in the episodes of "
         "config.few_shot, on frozen features of every network of --workdir. The means with their "
-        "95 % intervals go to few_shot.json in --output (default: --workdir).",
+        "95 % intervals go to few_shot.json in --output (default: --workdir), the first episode, "
+        "by the first network and layer, to few_shot.png.",
         flags=(WORKDIR, CONFIG, CHECKPOINT, LAYERS, SPLIT, OUTPUT),
         required=(WORKDIR,),
     ),

@@ -7,9 +7,10 @@ Everything behind `--runs` goes to each `python -m kdjax.main` as it is. A sweep
 goes on where it stopped: the run under way resumes; runs that have rows are not run again, which
 the sweep says (`--again` runs them and replaces their rows). A run that fails is reported, the
 others go on, and the exit status is 1. Several processes with the same command share the runs
-(`kdjax.sweep.claims`). Rows of another config than the command's are refused. The rows of finished
-runs land in experiments/results/NAME/rows.csv, NAME being the experiment's last part, and the table
-of them between the markers of README.md beside it.
+(`kdjax.sweep.claims`); one whose teacher another process trains waits for it. Rows of another
+config than the command's are refused. The rows of finished runs land in `--results`, by default
+experiments/results, as NAME/rows.csv, NAME being the experiment's last part, and the table of them
+between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
 each method's label to its own flags, in which `{runs}` is the directory of the workdirs, `{data}`
@@ -24,7 +25,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import kdjax
@@ -45,13 +46,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="module, for instance experiments.mcl_cifar100")
     parser.add_argument("--runs", type=Path, required=True, help="directory of the workdirs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="directory of rows and pages")
     parser.add_argument("--data", type=Path, help="directory of prepared data, {data} in flags")
     parser.add_argument("--only", help="labels to run, with commas; all of them when not given")
     parser.add_argument("--again", action="store_true", help="also runs that have rows already")
     parser.add_argument("--table-only", action="store_true", help="no runs; the table from rows")
     arguments, extra = parser.parse_known_args(argv)
     experiment = importlib.import_module(arguments.experiment)
-    results = RESULTS / arguments.experiment.rpartition(".")[2]
+    results = arguments.results / arguments.experiment.rpartition(".")[2]
     results.mkdir(parents=True, exist_ok=True)
     labels = chosen(parser, experiment, arguments.only)
     if arguments.data is None and not arguments.table_only and uses_data(experiment):
@@ -120,6 +122,9 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
         with claims.kept(claim):
             if not arguments.again and rows_file.of_run(rows_file.read(results), *run):
                 continue  # another process was faster
+            for other in needed(flags[run], [f"{label}_seed{seed}" for label, seed in runs]):
+                with claims.exclusive(folder, other):  # it has ended, wherever it ran
+                    pass
             test = getattr(experiment, "TEST", {}).get(run[0])
             if status := run_one(*run, flags[run], arguments.runs, results, claim, test):
                 print(f"{name} failed with status {status}; the sweep goes on", flush=True)
@@ -135,6 +140,13 @@ def flags_of(
     workdir = runs / f"{label}_seed{seed}"
     common = (*experiment.COMMON, f"--config.seed={seed}")
     return [*flags, *common, *extra, f"--workdir={workdir}"]
+
+
+def needed(flags: list[str], names: list[str]) -> list[str]:
+    """The runs of the sweep whose workdirs the settings of a run name, as its teacher's."""
+    *settings, workdir = flags
+    runs = PurePath(workdir.partition("=")[2]).parent
+    return [name for name in names if any(f"{runs / name}" in setting for setting in settings)]
 
 
 def check(present: list[dict] | None, flags: list[str], where: str) -> None:

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from experiments.gpu import __main__ as gpu
-from experiments.gpu import benchmark, networks, numbers, pieces, training
+from experiments.gpu import archives, benchmark, networks, numbers, pieces, sweeping, training
 from kdjax.cli.command_line import parse
 from tests import golden
 
@@ -53,11 +54,13 @@ def test_pieces_join_to_the_pair(tmp_path):
 def test_the_minutes_are_shared():
     ends = gpu.deadlines(["numbers", "training"], 100.0, 60.0)
     assert ends == pytest.approx({"numbers": 115.0, "training": 160.0})
-    assert list(gpu.deadlines(["training", "numbers", "benchmark"], 0.0, 1.0)) == list(gpu.SHARES)
+    ends = gpu.deadlines(["training", "numbers", "benchmark"], 0.0, 1.0)
+    assert list(ends) == ["numbers", "benchmark", "training"]
+    assert ends["training"] == pytest.approx(1.0)
 
 
 def test_archives_come_back_in_parts_and_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "PART_BYTES", 1000)
+    monkeypatch.setattr(archives, "PART_BYTES", 1000)
     scratch, output, other = (tmp_path / name for name in ("scratch", "output", "other"))
     for folder in (output, *(scratch / name for name in training.RUNS)):
         folder.mkdir(parents=True)
@@ -65,13 +68,51 @@ def test_archives_come_back_in_parts_and_go_on(tmp_path, monkeypatch):
     for name in training.RUNS:
         (scratch / name / "state").write_bytes(values + name.encode())
     about = {"images": {"train": 8, "test": 4}, "dtype": "bfloat16", "epochs": 3}
-    files = [file.name for file in training.pack(scratch, output, about)]
-    assert "mcl.tar.gz.4" in files and files[-1] == "training.json"
-    training.unpack(output, other, about)
+    folders = [scratch / name for name in training.RUNS]
+    files = [file.name for file in archives.pack(folders, output, "training", about)]
+    assert "training.tar.gz.8" in files and files[-1] == "training.json"
+    archives.unpack(output, "training", other, about)
     for name in training.RUNS:
         assert (other / name / "state").read_bytes() == values + name.encode()
     with pytest.raises(SystemExit, match="epochs was 3, is 4"):
-        training.unpack(output, other, about | {"epochs": 4})
+        archives.unpack(output, "training", other, about | {"epochs": 4})
+
+
+EXPERIMENT = """
+TITLE = "A teacher and its student"
+SEEDS = (0, 1)
+ONCE = ("teacher",)
+COMMON = (
+    "--config.epochs=1", "--config.batch_size=32", "--config.data.image_size=8",
+    "--config.networks=('resnet8',)",
+)
+_CONFIG = "--config=configs/cross_entropy.py:cifar100,resnet8"
+RUNS = {
+    "teacher": (_CONFIG,),
+    "student": (
+        _CONFIG, "--config.method=kd", "--config.teacher.checkpoint={runs}/teacher_seed0",
+    ),
+}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_several_processes(tmp_path, monkeypatch):
+    """Students wait for the teacher that another process trains; rows and teacher come back."""
+    (tmp_path / "two_runs.py").write_text(EXPERIMENT)
+    monkeypatch.setitem(sweeping.ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    write_pair(tmp_path)
+    pieces.main([str(tmp_path / "set_train.npz"), "--output", str(tmp_path / "pieces")])
+    flags = ["--parts=sweep", "--experiment=two_runs", "--jobs=2"]
+    flags += [f"--data={tmp_path / 'pieces'}", f"--output={tmp_path}"]
+    options = gpu.parse([*flags, f"--scratch={tmp_path / 'scratch'}"])
+    found, lines = gpu.sweep_part(options, time.monotonic() + 600)
+    assert found["done"] == ["student_seed0", "student_seed1", "teacher_seed0"], lines
+    assert found["statuses"] == [0, 0]
+    assert (tmp_path / "two_runs_rows.csv").read_text().count("\n") == 4
+    archives.unpack(tmp_path, "sweep", tmp_path / "back", found["about"])
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["teacher_seed0"]
 
 
 def test_numbers_over_their_tolerance_are_named(tmp_path):

@@ -3,17 +3,21 @@
     python -m experiments.gpu --minutes 8 --wheels WHEELS --golden GOLDEN --data PIECES --output OUT
     python -m experiments.gpu --minutes 8 --parts training --data PIECES --resume OUT --output OUT2
 
-Three parts, in this order:
+    python -m experiments.gpu --minutes 8 --parts sweep --experiment experiments.mcl_full --jobs 6 \
+        --data PIECES --output OUT
+
+Four parts, in this order; without --parts the first three:
 
     numbers     the golden losses and six networks (`numbers.py`)
     benchmark   steps of kdjax and PyTorch (`benchmark.py`)
     training    CIFAR-100, ResNet-32, MCL beside cross entropy (`training.py`)
+    sweep       an experiment of `experiments.sweep`, several runs at a time (`sweeping.py`)
 
 The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax, chex and pytest;
 PyTorch for the benchmark's other sides. What else kdjax imports (ml-collections) may come as wheels
-in a folder. Data comes as pieces (`pieces.py`). --output gets gpu.md, gpu.json, and archives of the
-training in parts of at most 15 MiB; --scratch is where everything else is written. Every part ends
-by itself before its share of the minutes is over; what it did not get to is named.
+in a folder. Data comes as pieces (`pieces.py`). --output gets gpu.md, gpu.json, and archives of
+training and sweep in parts of at most 15 MiB; --scratch is where everything else is written. Every
+part ends by itself before its share of the minutes is over; what it did not get to is named.
 """
 
 from __future__ import annotations
@@ -27,14 +31,14 @@ import time
 from pathlib import Path
 
 # Shares of the minutes; what one part leaves goes to those after it.
-SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45}
+SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45, "sweep": 0.45}
 _CLOSING_SECONDS = 20  # for the last checkpoint and the archives
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--parts", default=",".join(SHARES), help="of them, with commas")
+    parser.add_argument("--parts", default="numbers,benchmark,training", help="with commas")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install for this command")
     parser.add_argument("--golden", type=Path, help="folder of the golden numbers, for numbers")
     parser.add_argument("--data", type=Path, help="folder of pieces, for training")
@@ -45,15 +49,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=300, help="of the schedule, in training")
     parser.add_argument("--rounds", type=int, default=8, help="of the benchmark")
     parser.add_argument("--sides", help="of PyTorch in the benchmark, with commas")
+    parser.add_argument("--experiment", help="module, for the sweep")
+    parser.add_argument("--only", help="labels of the sweep, with commas")
+    parser.add_argument("--jobs", type=int, default=6, help="runs of the sweep at a time")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the command")
-    options = parser.parse_args(argv)
+    options, options.extra = parser.parse_known_args(argv)
+    if others := [flag for flag in options.extra if not flag.startswith("--config.")]:
+        parser.error(f"unknown: {' '.join(others)}; settings of the sweep begin with --config.")
     options.parts = options.parts.split(",")
     if unknown := set(options.parts) - set(SHARES):
         parser.error(f"no part {sorted(unknown)}; the parts are {list(SHARES)}")
-    for part, flag in (("numbers", "golden"), ("training", "data")):
+    for part, flag in (("numbers", "golden"), ("training", "data"), ("sweep", "data")):
         folder = getattr(options, flag)
         if part in options.parts and (folder is None or not folder.is_dir()):
             parser.error(f"the part {part} needs --{flag}: a folder")
+    if "sweep" in options.parts and not options.experiment:
+        parser.error("the part sweep needs --experiment: a module")
     return options
 
 
@@ -99,12 +110,12 @@ def benchmark_part(options, deadline: float) -> tuple[dict, list[str]]:
 
 
 def training_part(options, deadline: float) -> tuple[dict, list[str]]:
-    from experiments.gpu import pieces, training
+    from experiments.gpu import archives, pieces, training
 
     counts = pieces.join(options.data, options.scratch / "data")
     about = {"images": counts, "dtype": options.dtype, "epochs": options.epochs}
     if options.resume:
-        training.unpack(options.resume, options.scratch, about)
+        archives.unpack(options.resume, "training", options.scratch, about)
     found = training.train(
         options.scratch,
         deadline,
@@ -112,12 +123,41 @@ def training_part(options, deadline: float) -> tuple[dict, list[str]]:
         epochs=options.epochs,
         tiny=options.tiny,
     )
-    files = training.pack(options.scratch, options.output, about)
+    folders = [options.scratch / name for name in training.RUNS]
+    folders = [folder for folder in folders if folder.is_dir()]
+    files = archives.pack(folders, options.output, "training", about)
     lines = training.table(found, about)
     return {"about": about, "runs": found, "files": [file.name for file in files]}, lines
 
 
-PARTS = {"numbers": numbers_part, "benchmark": benchmark_part, "training": training_part}
+def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
+    from experiments.gpu import archives, pieces, sweeping
+
+    counts = pieces.join(options.data, options.scratch / "data", sweeping.DATA)
+    about = {"images": counts, "experiment": options.experiment, "extra": options.extra}
+    if options.resume:
+        archives.unpack(options.resume, "sweep", sweeping.runs_of(options.scratch), about)
+    found = sweeping.run(
+        options.experiment,
+        options.scratch,
+        options.output,
+        deadline,
+        only=options.only,
+        jobs=options.jobs,
+        extra=options.extra,
+    )
+    kept = sweeping.to_keep(options.experiment, options.scratch, found["done"])
+    files = archives.pack(kept, options.output, "sweep", about)
+    found |= {"about": about, "files": [file.name for file in files]}
+    return found, sweeping.table(found)
+
+
+PARTS = {
+    "numbers": numbers_part,
+    "benchmark": benchmark_part,
+    "training": training_part,
+    "sweep": sweep_part,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -147,7 +187,10 @@ def failed(results: dict) -> bool:
     numbers, training = results.get("numbers", {}), results.get("training", {})
     runs = training.get("runs", {}).values()
     return bool(
-        numbers.get("over") or numbers.get("failed") or any("output" in run for run in runs)
+        numbers.get("over")
+        or numbers.get("failed")
+        or any("output" in run for run in runs)
+        or results.get("sweep", {}).get("outputs")
     )
 
 

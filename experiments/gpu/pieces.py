@@ -78,8 +78,8 @@ def read(file: Path) -> tuple[int, np.ndarray, np.ndarray]:
         return int(piece["first"]), images_of(piece["residual"]), piece["label"]
 
 
-def join(folder: Path, output: Path) -> dict[str, int]:
-    """Makes OUTPUT/data_train.npz and data_test.npz from a folder's pieces; counts of images.
+def join(folder: Path, output: Path, name: str = "data") -> dict[str, int]:
+    """Makes OUTPUT/NAME_train.npz and NAME_test.npz from a folder's pieces; counts of images.
 
     Raises:
       SystemExit: there is no piece of one of the splits.
@@ -94,7 +94,7 @@ def join(folder: Path, output: Path) -> dict[str, int]:
         with ProcessPoolExecutor(min(len(files), 8), context) as pool:
             parts = sorted(pool.map(read, files), key=lambda part: part[0])
         images, labels = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
-        np.savez(output / f"data_{split}.npz", image=images, label=labels.astype(np.int32))
+        np.savez(output / f"{name}_{split}.npz", image=images, label=labels.astype(np.int32))
         counts[split] = len(labels)
     return counts
 

@@ -2,23 +2,22 @@
 
 Both are command lines of `kdjax.main`, with the schedule of their config files, that run side by
 side on the card. At the end of the time SIGTERM makes both save a checkpoint; their workdirs come
-back as archives in parts of a size, from which `resume` goes on.
+back as archives (`archives.py`), from which a later command goes on.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 RUNS = ("mcl", "cross_entropy")
-PART_BYTES = 15 * 2**20
+# Several processes share the card.
+ENVIRONMENT = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 _STOPPED = 128 + signal.SIGTERM  # the status of a run that SIGTERM ended
 
 
@@ -48,13 +47,12 @@ def train(
       By run: its status (0: done, 143: stopped and saved), its rows with an evaluation, the last
       step, and the end of its output where it failed.
     """
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
     processes = {}
     for name in RUNS:
         log = (scratch / f"{name}.log").open("w")
         processes[name] = subprocess.Popen(
             command(name, scratch, dtype, epochs, tiny=tiny),
-            env=environment,
+            env=ENVIRONMENT,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -81,46 +79,6 @@ def _result(name: str, scratch: Path, status: int) -> dict:
     if status not in (0, _STOPPED):
         found["output"] = (scratch / f"{name}.log").read_text()[-2000:]
     return found
-
-
-def pack(scratch: Path, output: Path, about: dict) -> list[Path]:
-    """Archives of the workdirs, in parts, and `training.json`, with which a resumption agrees."""
-    files = []
-    for name in RUNS:
-        if not (scratch / name).is_dir():
-            continue
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            archive.add(scratch / name, name)
-        data = buffer.getvalue()
-        for number, first in enumerate(range(0, len(data), PART_BYTES)):
-            files.append(output / f"{name}.tar.gz.{number}")
-            files[-1].write_bytes(data[first : first + PART_BYTES])
-    files.append(output / "training.json")
-    files[-1].write_text(json.dumps(about, indent=2) + "\n")
-    return files
-
-
-def unpack(folder: Path, scratch: Path, about: dict) -> None:
-    """The workdirs of `pack`, to go on with.
-
-    Raises:
-      SystemExit: the run was of other images, epochs or precision, or its parts are not there.
-    """
-    file = folder / "training.json"
-    if not file.is_file():
-        raise SystemExit(f"--resume={folder}: no training.json; name the --output of a run")
-    was = json.loads(file.read_text())
-    if other := [key for key in about if was.get(key) != about[key]]:
-        told = "; ".join(f"{key} was {was.get(key)}, is {about[key]}" for key in other)
-        raise SystemExit(f"--resume={folder}: another run: {told}")
-    for name in RUNS:
-        parts = sorted(folder.glob(f"{name}.tar.gz.*"), key=lambda part: int(part.suffix[1:]))
-        if not parts:
-            raise SystemExit(f"--resume={folder}: no {name}.tar.gz.0")
-        data = b"".join(part.read_bytes() for part in parts)
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(scratch, filter="data")
 
 
 def table(found: dict[str, dict], about: dict) -> list[str]:

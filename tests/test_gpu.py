@@ -70,7 +70,7 @@ def test_archives_come_back_in_parts_and_go_on(tmp_path, monkeypatch):
     about = {"images": {"train": 8, "test": 4}, "dtype": "bfloat16", "epochs": 3}
     folders = [scratch / name for name in training.RUNS]
     files = [file.name for file in archives.pack(folders, output, "training", about)]
-    assert "training.tar.gz.8" in files and files[-1] == "training.json"
+    assert "training.tar.gz.4" in files and files[-1] == "training.json"
     archives.unpack(output, "training", other, about)
     for name in training.RUNS:
         assert (other / name / "state").read_bytes() == values + name.encode()

@@ -62,10 +62,12 @@ def run(
     rows.write(results, rows.read(sweep.RESULTS / name))  # what has rows is not run again
     logs = [scratch / f"sweep_{number}.log" for number in range(jobs)]
     line = command(experiment, only, scratch, extra)
-    processes = [
-        subprocess.Popen(line, env=ENVIRONMENT, stdout=log.open("w"), stderr=subprocess.STDOUT)
-        for log in logs
-    ]
+    processes = []
+    for log in logs:
+        with log.open("w") as stream:
+            processes.append(
+                subprocess.Popen(line, env=ENVIRONMENT, stdout=stream, stderr=subprocess.STDOUT)
+            )
     try:
         while time.monotonic() < deadline and any(p.poll() is None for p in processes):
             time.sleep(0.2)

@@ -49,13 +49,13 @@ def train(
     """
     processes = {}
     for name in RUNS:
-        log = (scratch / f"{name}.log").open("w")
-        processes[name] = subprocess.Popen(
-            command(name, scratch, dtype, epochs, tiny=tiny),
-            env=ENVIRONMENT,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        with (scratch / f"{name}.log").open("w") as log:
+            processes[name] = subprocess.Popen(
+                command(name, scratch, dtype, epochs, tiny=tiny),
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
     try:
         while time.monotonic() < deadline and any(p.poll() is None for p in processes.values()):
             time.sleep(0.2)

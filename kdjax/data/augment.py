@@ -92,8 +92,8 @@ def normalize(
 ) -> jax.Array:
     """(images / 255 - mean) / std, computed in float32.
 
-    As one subtraction and one multiplication, which compilers cannot fuse and round once: the same
-    pixels give the same bits in whatever program this becomes part of.
+    One subtraction and one multiplication, which compilers cannot fuse and round once: the same
+    pixels give the same bits in all programs.
 
     Args:
       images: uint8 [B, H, W, C].

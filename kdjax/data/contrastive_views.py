@@ -1,7 +1,7 @@
 """What self-supervised methods do to the views of an image: crop, color jitter, gray and blur.
 
-All arithmetic on pixels is in whole numbers, so that a view is the same to the last bit in whatever
-program, and on whatever device, it is made.
+Arithmetic on pixels is in integers, so that a view is bit-identical in all programs and on all
+devices.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ def _boxes(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     usual = min(max(full_width / full_height, _ASPECT[0]), _ASPECT[1])
     largest_height = min(full_height, round(full_width / usual))
     largest_width = min(full_width, round(full_height * usual))
-    first, found = fits.argmax(axis=1)[:, None], fits.any(axis=1)
-    height = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], largest_height)
-    width = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], largest_width)
+    first, any_fits = fits.argmax(axis=1)[:, None], fits.any(axis=1)
+    height = jnp.where(any_fits, jnp.take_along_axis(heights, first, 1)[:, 0], largest_height)
+    width = jnp.where(any_fits, jnp.take_along_axis(widths, first, 1)[:, 0], largest_width)
     top = jax.random.randint(top_key, (count,), 0, full_height - height + 1)
     left = jax.random.randint(left_key, (count,), 0, full_width - width + 1)
-    top = jnp.where(found, top, (full_height - largest_height) // 2)
-    left = jnp.where(found, left, (full_width - largest_width) // 2)
+    top = jnp.where(any_fits, top, (full_height - largest_height) // 2)
+    left = jnp.where(any_fits, left, (full_width - largest_width) // 2)
     return top, left, height, width
 
 

@@ -1,8 +1,8 @@
 """Batches of items that are loaded one by one, by threads of this process or by worker processes.
 
-Batches come in order, whatever loads them. A worker process writes into anonymous shared memory
-that this process allocates: it has no name, so that neither it nor the workers outlive the program,
-in whatever way it ends.
+Batches come in order, from threads and processes alike. A worker process writes into anonymous
+shared memory that this process allocates. It has no name, so that neither it nor the workers
+outlive the program, even one that is killed.
 """
 
 import atexit

@@ -11,7 +11,7 @@ def trivial_augment(
 ) -> jax.Array:
     """One operation of 14, at a magnitude that is drawn, too.
 
-    Translations reach 32 pixels whatever the image's size: the whole of a CIFAR image.
+    Translations reach 32 pixels for images of any size, which is the whole of a CIFAR image.
 
     Args:
       keys: typed PRNG keys [B].

@@ -73,7 +73,7 @@ def get_config(argument: str = "coco256") -> ConfigDict:
     return config.lock()
 
 
-def _small(config) -> None:
+def _small(config: ConfigDict) -> None:
     """Changes a config to that of small images, from random weights."""
     config.batch_size = config.evaluation.batch_size = 8
     config.epochs = 40

@@ -8,7 +8,7 @@ them. A mean near 1 is a collapse: every image has the same projection, and the 
 have no gradient.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import jax
@@ -63,7 +63,7 @@ def report(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    for argument in sys.argv[1:]:
-        report(Path(argument))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", type=Path, nargs="+")
+    for workdir in parser.parse_args().workdirs:
+        report(workdir)

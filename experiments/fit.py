@@ -7,6 +7,7 @@ and cross entropy (nats), of the training images as they are stored, without aug
 the test images.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -28,12 +29,13 @@ def rows(name: str, found: dict[str, dict[str, float]]):
         yield f"{name:<24} {who:<24}{cells}"
 
 
-def main(workdirs_given: list[str]) -> None:
-    if not workdirs_given:
-        raise SystemExit(__doc__)
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", type=Path, nargs="+")
+    workdirs = parser.parse_args(argv).workdirs
     header = "".join(f"{split:>9} {'entropy':>8}" for split in SPLITS)
     print(f"{'run':<24} {'':<24}{header}")
-    for workdir in map(Path, workdirs_given):
+    for workdir in workdirs:
         run = kdjax.load_run(workdir)
         found = {split: kdjax.evaluate(run, split=split, checkpoint="latest") for split in SPLITS}
         for row in rows(workdir.name, found):

@@ -181,12 +181,13 @@ def _form_of(values: Any) -> models.Form:
     name = options.pop("name", None)
     if name == "" and not options:
         return models.PLAIN
-    known = isinstance(name, str) and name in models.FORMS
-    entry = models.FORMS[name] if known else None
-    wanted = {entry.option, *entry.more} - {""} if known else set()
-    numbers = [value for option, value in options.items() if not known or option not in entry.more]
+    if not isinstance(name, str) or name not in models.FORMS:
+        raise _unusable("form", values, "a registered form with its options")
+    entry = models.FORMS[name]
+    wanted = {entry.option, *entry.more} - {""}
+    numbers = [value for option, value in options.items() if option not in entry.more]
     others = [value for value in options.values() if value not in (0, False)]
-    if not known or options.keys() != wanted or not all(map(_is_positive, [*numbers, *others])):
+    if options.keys() != wanted or not all(map(_is_positive, [*numbers, *others])):
         raise _unusable("form", values, "a registered form with its options")
     return models.Form(name, tuple(options.items()))
 

@@ -97,8 +97,12 @@ class Optimizer:
     warm_up_epochs: int = setting(0, "of a linear rise from zero", at_least=0)
     momentum: float = setting(0.9, "of SGD", at_least=0, below=1)
     nesterov: bool = setting(True, "Nesterov's form of it")
-    weight_decay: float = setting(
-        5e-4, "coupled, on all parameters, as in PyTorch's SGD", at_least=0
+    weight_decay: float = setting(5e-4, "coupled, as in PyTorch's SGD", at_least=0)
+    decayed: str = setting(
+        "",
+        "which parameters decay: all, or matrices (no biases, no norms); '': all with sgd and "
+        "adamw, matrices with lamb and lars",
+        choices=("", "all", "matrices"),
     )
     beta1: float = setting(0.9, "of adamw and lamb", at_least=0, below=1)
     beta2: float = setting(0.999, "of adamw and lamb", at_least=0, below=1)
@@ -106,6 +110,9 @@ class Optimizer:
     trust_coefficient: float = setting(1e-3, "of lars", above=0)
     clip_norm: float = setting(
         0.0, "the largest norm of all gradients together; 0: any", at_least=0
+    )
+    clip_value: float = setting(
+        0.0, "the largest size of every gradient's entries; 0: any", at_least=0
     )
     power: float = setting(0.9, "of poly", above=0)
     accumulate: int = setting(
@@ -123,6 +130,9 @@ class Evaluation:
     every_epochs: int = setting(1, "and after the last one", at_least=1)
     batch_size: int = setting(500, "global", at_least=1)
     best: str = setting("mean/top1", "the metric that makes a checkpoint the best one")
+    patience: int = setting(
+        0, "evaluations in a row without a better one that end the run; 0: none", at_least=0
+    )
     neighbors: int = setting(
         200, "that vote, of methods without classifiers; capped at the training images", at_least=1
     )
@@ -190,6 +200,13 @@ class Config:
         "memory, more time",
     )
     sync_batch_norm: bool = setting(True, "statistics over the global batch, not the device's")
+    smooth_labels: float = setting(
+        0.0,
+        "part of the target that is spread over all classes, of the cross entropies on labels of "
+        "any method",
+        at_least=0,
+        below=1,
+    )
     seed: int = setting(0, "of all that is random", at_least=0, at_most=_SEED_BITS)
     batch_size: int = setting(128, "global, over all devices", at_least=1)
     epochs: int = setting(200, "of the whole run", at_least=1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import expectation, kl_divergence, labels_of, same_logits
+from kdjax.losses.smoothing import smoothed
 from kdjax.numerics import at_least_float32, total
 
 
@@ -37,7 +38,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     if labels.shape == log_probs.shape:
         return -expectation(labels, log_probs)
     labels = labels_of(log_probs, labels)
-    return -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    return smoothed(-jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0], log_probs)
 
 
 def kd(

@@ -19,6 +19,7 @@ from kdjax.methods.averaged import Ema, averaged
 from kdjax.methods.base import Method, Renormalize
 from kdjax.methods.pruned import pruned
 from kdjax.methods.registry import METHODS, Clock, Context, finished
+from kdjax.methods.smoothed import smoothed
 from kdjax.methods.start import started
 from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, renormalization, store
 from kdjax.registry import joined
@@ -150,6 +151,7 @@ def create(
     method = finished(entry, entry.build(cohort, settings, **chosen))
     if start is not None:
         method = started(method, start, config.networks, transfers=entry.transfers)
+    method = smoothed(method, config.method, config.smooth_labels)
     method = _pruned(method, config, members, train_labels)
     return averaged(method, check(Ema, config.ema, "config.ema"))
 

@@ -26,6 +26,12 @@ def check(config: ConfigDict) -> None:
     check_settings(config.data)
     optimizers.check(config)
     _check_micro_batches(config)
+    if config.evaluation.patience and config.pruning.method:
+        raise UserError(
+            f"config.evaluation.patience={config.evaluation.patience}: pruning by config.pruning."
+            f"method={config.pruning.method!r} is complete at the end of its schedule only; set "
+            "patience to 0"
+        )
     if config.ema.decay and config.pruning.method:
         raise UserError(
             "config.ema.decay and config.pruning.method exclude each other: an average of weights "

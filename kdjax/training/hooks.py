@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import jax
 
 from kdjax.methods.base import EpochReport
 from kdjax.parallel import fetch
@@ -34,6 +36,10 @@ def _nothing(program: Program, state: TrainState, epoch: int) -> None:
     del program, state, epoch
 
 
+def _goes_on(rows: Sequence[Mapping[str, float]]) -> None:
+    del rows
+
+
 @dataclasses.dataclass(frozen=True)
 class Hook:
     """Functions that the loop calls; the defaults do nothing.
@@ -45,11 +51,14 @@ class Hook:
         `state` is on the devices.
       change: `(program, state, epoch) -> Change | None`, after the evaluation of every epoch but
         the last, before its checkpoint is saved.
+      ends: `rows of metrics.jsonl -> line for the user | None`, before the first epoch and after
+        every epoch: with a line, the run ends there, as after its last epoch.
     """
 
     check: Callable[[Program], None] = _accept
     report: Callable[[Program, TrainState, int], EpochReport | None] = _nothing
     change: Callable[[Program, TrainState, int], Change | None] = _nothing
+    ends: Callable[[Sequence[Mapping[str, float]]], str | None] = _goes_on
 
 
 def _method_report(program: Program, state: TrainState, epoch: int) -> EpochReport | None:
@@ -61,3 +70,17 @@ def _method_report(program: Program, state: TrainState, epoch: int) -> EpochRepo
 
 # Asks the method for its `epoch_report`.
 METHOD_REPORT = Hook(report=_method_report)
+
+
+def _trace(program: Program) -> None:
+    batches = program.feed.train(0, 0)
+    try:
+        _, first = next(batches)
+    finally:
+        batches.close()
+    constants = program.feed.constants("train")
+    jax.eval_shape(program.train_steps, program.abstract_state(), constants, first)
+
+
+# Traces a step before training, so that what a loss refuses is refused before.
+TRACED = Hook(check=_trace)

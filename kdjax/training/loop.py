@@ -13,7 +13,7 @@ from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
-from kdjax.runs.metrics import MetricsWriter
+from kdjax.runs.metrics import MetricsWriter, read
 from kdjax.training import compile_time, optimizers, resumption
 from kdjax.training.announcements import Training
 from kdjax.training.finite import not_finite
@@ -45,7 +45,8 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
     announced = Training(program, step)
     writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
     with Preemption() as preemption:
-        loop = _Loop(program, hooks, checkpoints, writer, preemption)
+        rows = [row for row in read(workdir / "metrics.jsonl") if row["step"] <= step]
+        loop = _Loop(program, hooks, checkpoints, writer, preemption, rows)
         try:
             metrics = loop.run(program.parallel.replicate(state), step)
             announced.close(checkpoints, program.config.evaluation.best, workdir)
@@ -66,6 +67,7 @@ class _Loop:
         checkpoints: Checkpoints,
         writer: MetricsWriter | None,
         preemption: Preemption,
+        rows: list[dict[str, float]],
     ):
         self.program = program
         self.hooks = hooks
@@ -73,6 +75,7 @@ class _Loop:
         self.checkpoints = checkpoints
         self.writer = writer
         self.preemption = preemption
+        self.rows = rows
         self.schedule = optimizers.learning_rate(program.config, program.steps_per_epoch)
         self.train_constants = program.feed.constants("train")
         self.test_constants = program.feed.constants("test")
@@ -80,7 +83,7 @@ class _Loop:
     def run(self, state: TrainState, step: int) -> dict[str, float]:
         config, per_epoch = self.config, self.program.steps_per_epoch
         metrics = None
-        for epoch in range(step // per_epoch, config.epochs):
+        for epoch in range(step // per_epoch, 0 if self._ends() else config.epochs):
             state, row = self._epoch(state, epoch, step)
             step, done = (epoch + 1) * per_epoch, epoch + 1
             self._check_finite(step, not_finite(state))
@@ -93,16 +96,26 @@ class _Loop:
                 row |= metrics
             may_be_best = self._report(state, row, done, evaluated=metrics is not None)
             self._write(row)
-            if done < config.epochs:
+            ended = done == config.epochs or self._ends()
+            if not ended:
                 state = self._change(state, done)
-            stop = self.preemption.requested(step) and done < config.epochs
-            if done % config.checkpoint.every_epochs == 0 or done == config.epochs or stop:
+            stop = self.preemption.requested(step) and not ended
+            if done % config.checkpoint.every_epochs == 0 or ended or stop:
                 self._save(step, state, metrics if may_be_best and metrics else {})
             if stop:
                 self.checkpoints.wait()
                 self.preemption.stop(step)
+            if ended:
+                break
         self.checkpoints.wait()
         return metrics or self._evaluate(state)
+
+    def _ends(self) -> bool:
+        """Whether a hook ends the run here."""
+        lines = [line for hook in self.hooks if (line := hook.ends(self.rows)) is not None]
+        for line in lines:
+            say(line)
+        return bool(lines)
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         return self.program.evaluate(state, self.test_constants)
@@ -212,6 +225,7 @@ class _Loop:
 
     def _write(self, row: dict[str, float]) -> None:
         """Writes an epoch's row to the metrics files, and prints a summary of it."""
+        self.rows.append(row)
         if self.writer is not None:
             self.writer.write(row)
         evaluation = self.program.method.evaluation

@@ -64,16 +64,20 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Schedule:
 def create(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimizer that `config.optimizer` names.
 
-    With `config.optimizer.clip_norm`, gradients are first clipped to this global norm.
+    With `config.optimizer.clip_value`, the entries of gradients are first clipped to this size;
+    with `clip_norm`, gradients are then clipped to this global norm.
 
     Raises:
       UserError: an unknown optimizer or schedule, or invalid settings.
     """
     settings = config.optimizer
     tx = OPTIMIZERS[settings.name](settings, learning_rate(config, steps_per_epoch))
+    clips = []
+    if settings.clip_value:
+        clips.append(optax.clip(settings.clip_value))
     if settings.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(settings.clip_norm), tx)
-    return tx
+        clips.append(optax.clip_by_global_norm(settings.clip_norm))
+    return optax.chain(*clips, tx) if clips else tx
 
 
 def check(config: ConfigDict) -> None:
@@ -86,14 +90,24 @@ def matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def decay_mask(settings: ConfigDict, usual: str) -> Callable[[Any], Any] | None:
+    """The mask of weight decay, a function of the parameters, or None for all of them.
+
+    Args:
+      settings: `config.optimizer`.
+      usual: 'all' or 'matrices', what `config.optimizer.decayed=''` stands for.
+    """
+    return matrices if (settings.decayed or usual) == "matrices" else None
+
+
 @register_optimizer("sgd")
 def sgd(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
     """SGD with momentum as in PyTorch, with weight decay added to the gradient before momentum.
 
-    Uses `momentum`, `nesterov` and `weight_decay`, which applies to all parameters.
+    Uses `momentum`, `nesterov`, `weight_decay` and `decayed`, by default all parameters.
     """
     return optax.chain(
-        optax.add_decayed_weights(settings.weight_decay),
+        optax.add_decayed_weights(settings.weight_decay, mask=decay_mask(settings, "all")),
         optax.sgd(learning_rate, momentum=settings.momentum or None, nesterov=settings.nesterov),
     )
 
@@ -102,8 +116,8 @@ def sgd(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransfor
 def adamw(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019, algorithm 2), as PyTorch's.
 
-    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`, which applies to all parameters, as in the
-    algorithm, and is multiplied by the learning rate.
+    Uses `beta1`, `beta2`, `epsilon`, `weight_decay`, which is multiplied by the learning rate, and
+    `decayed`, by default all parameters, as in the algorithm.
     """
     return optax.adamw(
         learning_rate,
@@ -111,6 +125,7 @@ def adamw(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransf
         b2=settings.beta2,
         eps=settings.epsilon,
         weight_decay=settings.weight_decay,
+        mask=decay_mask(settings, "all"),
     )
 
 
@@ -118,12 +133,12 @@ def adamw(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransf
 def lamb(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
     """LAMB (You et al. 2020, algorithm 2).
 
-    Uses `beta1`, `beta2`, `epsilon` and `weight_decay`. As in the authors' code, biases and the
-    parameters of norms are neither decayed nor scaled by the trust ratio.
+    Uses `beta1`, `beta2`, `epsilon`, `weight_decay` and `decayed`. As in the authors' code, biases
+    and the parameters of norms are not scaled by the trust ratio nor, by default, decayed.
     """
     return optax.chain(
         optax.scale_by_adam(b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon),
-        optax.add_decayed_weights(settings.weight_decay, mask=matrices),
+        optax.add_decayed_weights(settings.weight_decay, mask=decay_mask(settings, "matrices")),
         optax.masked(optax.scale_by_trust_ratio(), matrices),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -133,13 +148,14 @@ def lamb(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransfo
 def lars(settings: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
     """LARS (You et al. 2017, algorithm 1).
 
-    Uses `momentum`, `nesterov`, `trust_coefficient` and `weight_decay`. As is usual with it, biases
-    and the parameters of norms are neither decayed nor scaled by the trust ratio.
+    Uses `momentum`, `nesterov`, `trust_coefficient`, `weight_decay` and `decayed`. As is usual with
+    it, biases and the parameters of norms are not scaled by the trust ratio nor, by default,
+    decayed.
     """
     return optax.lars(
         learning_rate,
         weight_decay=settings.weight_decay,
-        weight_decay_mask=matrices,
+        weight_decay_mask=decay_mask(settings, "matrices") or True,
         trust_coefficient=settings.trust_coefficient,
         trust_ratio_mask=matrices,
         momentum=settings.momentum,

@@ -10,7 +10,8 @@ from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import logged, say
 from kdjax.training import checks, loop, resumption, shrinking, teachers
-from kdjax.training.hooks import METHOD_REPORT, Hook
+from kdjax.training.early_stopping import early_stopping
+from kdjax.training.hooks import METHOD_REPORT, TRACED, Hook
 from kdjax.training.program import Program, build
 
 
@@ -57,6 +58,11 @@ def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ..
 
 def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:
     """The hooks of a run's training loop."""
+    hooks = [METHOD_REPORT]
     if config.pruning.shrink_epochs:
-        return METHOD_REPORT, shrinking.SHRINKING
-    return (METHOD_REPORT,)
+        hooks.append(shrinking.SHRINKING)
+    if config.smooth_labels:
+        hooks.append(TRACED)
+    if config.evaluation.patience:
+        hooks.append(early_stopping(config))
+    return tuple(hooks)

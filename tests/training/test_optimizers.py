@@ -208,3 +208,36 @@ def test_an_optimizer_from_outside(monkeypatch):
 def test_errors_name_the_setting(change, message):
     with pytest.raises(UserError, match=message):
         optimizers.check(settings(**change))
+
+
+def first_update(start=START, **options):
+    """The update of the first step."""
+    tx = optimizers.create(settings(**options), steps_per_epoch=2)
+    params = jax.tree.map(jnp.asarray, start)
+    grads = {name: jnp.asarray(gradient(name, p)) for name, p in start.items()}
+    return tx.update(grads, tx.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "lars"])
+def test_decay_is_for_all_parameters_or_for_matrices(name):
+    options = {"name": name, "weight_decay": 0.1}
+    usual, none = first_update(**options), first_update(name=name, weight_decay=0.0)
+    every, matrices = (first_update(**options, decayed=some) for some in ("all", "matrices"))
+    assert not np.allclose(every["b"], none["b"], rtol=1e-4)
+    assert not np.allclose(matrices["w"], none["w"], rtol=1e-4)
+    np.testing.assert_array_equal(matrices["b"], none["b"])
+    np.testing.assert_array_equal(every["w"], matrices["w"])
+    expected = matrices if name in ("lamb", "lars") else every
+    jax.tree.map(np.testing.assert_array_equal, usual, expected)
+
+
+def test_gradients_are_clipped_by_value_then_by_norm():
+    options = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "learning_rate": 1.0}
+    by_value = first_update(**options, clip_value=0.5)
+    clipped = {name: np.clip(gradient(name, p), -0.5, 0.5) for name, p in START.items()}
+    jax.tree.map(lambda u, g: np.testing.assert_allclose(u, -g, rtol=1e-6), by_value, clipped)
+    norm = np.sqrt(sum((g**2).sum() for g in clipped.values()))
+    both = first_update(**options, clip_value=0.5, clip_norm=0.25)
+    jax.tree.map(
+        lambda u, g: np.testing.assert_allclose(u, -g * 0.25 / norm, rtol=1e-5), both, clipped
+    )

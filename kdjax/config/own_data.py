@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data import images, npz_members
+from kdjax.data import npz_members
 from kdjax.data.folder import EXTENSIONS
+from kdjax.data.images import stored_size
 from kdjax.data.regular_files import expanded, is_directory, is_regular, sorted_entries
 
 KINDS = ("folder:", "arrays:")
@@ -29,13 +30,13 @@ class Facts(NamedTuple):
     """What is known of a data set without reading its images.
 
     Attributes:
-      count: number of training images, those to be held out included.
+      images: number of training images, those to be held out included.
       classes: number of classes.
       side: the usual shorter side in pixels.
       has_test: whether there are images to evaluate on.
     """
 
-    count: int
+    images: int
     classes: int
     side: int
     has_test: bool
@@ -85,7 +86,7 @@ def use(config: ConfigDict, source: str) -> None:
         data.validation_fraction = _HELD_OUT
     if not source.startswith("folder:"):
         return
-    if is_large(source):
+    if known is None or known.side >= LARGE:
         data.augmentation, data.image_size = "resized_crop_flip", 224
     else:
         data.image_size = 32 if known.side <= 48 else 64
@@ -101,9 +102,9 @@ def fitted(config: ConfigDict) -> ConfigDict:
       UserError: a file is damaged.
     """
     known = facts(config.data.source)
-    if known is None or not known.count:
+    if known is None or not known.images:
         return config
-    trained = known.count * (1 - config.data.validation_fraction)
+    trained = known.images * (1 - config.data.validation_fraction)
     fitting = 2 ** int(math.log2(max(_LEAST_BATCH, trained / _STEPS)))
     batch_size, optimizer = min(config.batch_size, fitting), config.optimizer
     optimizer.learning_rate *= batch_size / config.batch_size
@@ -139,7 +140,7 @@ def _of_folder(root: Path) -> Facts | None:
     if not files:
         return None
     sample = files[:: -(-len(files) // _SAMPLE)]
-    side = int(np.median([min(images.stored_size(path)) for path in sample]))
+    side = int(np.median([min(stored_size(path)) for path in sample]))
     has_test = any(is_directory(root / name) for name in ("test", "val"))
     return Facts(len(files), len(classes), side, has_test and train != root)
 

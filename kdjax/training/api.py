@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
 from kdjax.data.regular_files import expanded
 from kdjax.errors import UserError
+from kdjax.report import page
 from kdjax.training import stages
 from kdjax.training.evaluation import Run, load_run
 from kdjax.training.preemption import Preempted
@@ -52,4 +54,6 @@ def train(config: ConfigDict | str, workdir: str | Path) -> Run:
         if error.number == signal.SIGINT:
             raise KeyboardInterrupt from error
         raise
+    if page.available() and jax.process_index() == 0:
+        page.after_training(workdir)
     return load_run(workdir)

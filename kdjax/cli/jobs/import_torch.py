@@ -9,7 +9,6 @@ from absl.flags import FlagValues
 
 from kdjax.cli.flags import CONFIG, MEAN, STD, TORCH_FILE, TORCH_PART, WORKDIR, Flag
 from kdjax.cli.jobs.base import JOBS, Job
-from kdjax.errors import UserError
 from kdjax.runs.console import say
 
 NETWORK = Flag("network", "The network whose weights the file has.")
@@ -22,34 +21,19 @@ def import_torch(values: FlagValues) -> None:
       UserError: the file is not a state dict of the network, or the workdir is in use.
     """
     from kdjax import models
-    from kdjax.interop import torch as interop
-    from kdjax.networks import InputSpec, Network, NetworkSpec, normalization, store
+    from kdjax.interop.published import read_network
+    from kdjax.networks import normalization, store
 
     directory, file, name = Path(values.workdir), Path(values.torch_file), values.network
     store.check_free(directory)
     statistics = normalization.from_flags(values.mean, values.std)
-    state = interop.read(file)
-    if values.torch_part:
-        state = interop.select(state, values.torch_part)
-    module = models.create(name, num_classes=1)
-    try:
-        num_classes = interop.count_classes(module, state)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    side = models.create(models.parse(name).network, num_classes=1).image_size
-    channels = 3 if statistics is None else len(statistics.mean)
-    spec = NetworkSpec.of(name, num_classes, InputSpec((side, side), channels, statistics))
-    try:
-        variables, report = interop.import_state_dict(
-            spec.build(), state, image_shape=spec.input.shape
-        )
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+    models.create(name, num_classes=1)  # a wrong name is refused before the file is read
+    network, report = read_network(file, name, statistics, part=values.torch_part)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     source = {"file": file.name, "sha256": digest, "names": report.dialect}
-    store.save(directory, Network(spec, variables), source)
+    store.save(directory, network, source)
     say(str(report))
-    say(f"{name}, {num_classes} classes: {directory}")
+    say(f"{name}, {network.spec.num_classes} classes: {directory}")
     if statistics is None:
         say(
             "what its images were normalized with is not known: as a teacher it will see them as "

@@ -21,15 +21,24 @@ def leaves(tree: Any) -> dict[str, Any]:
       ValueError: two leaves with the same path, as of the keys 'a/b' and 'a', 'b'.
     """
     arrays: dict[str, Any] = {}
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    siblings = collections.Counter(keys[:-1] for keys, _ in flat)
-    for keys, leaf in flat:
-        is_variable = keys[1:] and keys[-1] == _VALUE and siblings[keys[:-1]] == 1
-        path = jax.tree_util.keystr(keys[:-1] if is_variable else keys, simple=True, separator="/")
+    for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         if path in arrays:
             raise ValueError(f"two arrays have the path {path!r}")
         arrays[path] = leaf
     return arrays
+
+
+def paths(tree: Any) -> list[str]:
+    """The paths of the leaves of any pytree, as `leaves` has them, in the tree's order."""
+    keys_of_leaves = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    siblings = collections.Counter(keys[:-1] for keys in keys_of_leaves)
+
+    def path(keys: tuple) -> str:
+        is_variable = keys[1:] and keys[-1] == _VALUE and siblings[keys[:-1]] == 1
+        keys = keys[:-1] if is_variable else keys
+        return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+    return [path(keys) for keys in keys_of_leaves]
 
 
 _VALUE = jax.tree_util.GetAttrKey("value")

@@ -11,6 +11,7 @@ import numpy as np
 from kdjax.models import BatchNorm, StagedNetwork
 from kdjax.models.filters import Link
 from kdjax.models.narrowing import Narrow, narrow_layers
+from kdjax.tree import paths
 
 # Kept indices of arrays, by path: {axis: indices}, axes counted from the end.
 Cuts = dict[str, dict[int, np.ndarray]]
@@ -36,13 +37,18 @@ def narrow(tree: Any, cuts: Cuts, *, within: str = "") -> Any:
       The pytree with smaller arrays.
     """
 
-    def cut(path: tuple, leaf: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        for axis, indices in _cut_of(name, cuts, within).items():
-            leaf = leaf.take(indices, axis=axis)
-        return leaf
+    arrays = [
+        narrow_array(path, leaf, cuts, within=within)
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), arrays)
 
-    return jax.tree_util.tree_map_with_path(cut, tree)
+
+def narrow_array(path: str, array: Any, cuts: Cuts, *, within: str = "") -> Any:
+    """`narrow` for one array of a tree, whose path is `path`."""
+    for axis, indices in _cut_of(path, cuts, within).items():
+        array = array.take(indices, axis=axis)
+    return array
 
 
 def _cut_of(name: str, cuts: Cuts, within: str) -> dict[int, np.ndarray]:

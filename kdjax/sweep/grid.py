@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
 import re
@@ -44,7 +45,7 @@ def runs(
       extra: flags of all runs.
 
     Raises:
-      UserError: an axis of another form, an axis or seed that comes twice, or no seed.
+      UserError: an axis of another form, an axis, seed or name that comes twice, or no seed.
     """
     parsed = [axis(text) for text in axes]
     named = [name for name, _ in parsed]
@@ -57,7 +58,11 @@ def runs(
         raise UserError(f"--grid: {', '.join(sorted(taken))} is set by another flag")
     combinations = itertools.product(configs, *(values for _, values in parsed))
     points = [dict(zip(("config", *named), each, strict=True)) for each in combinations]
-    return [_run(point, seed, extra) for seed in seeds for point in points]
+    made = [_run(point, seed, extra) for seed in seeds for point in points]
+    names = collections.Counter(run.name for run in made)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"--grid: {twice[0]} would be the name of two runs; use two --runs")
+    return made
 
 
 def axis(text: str) -> tuple[str, list[str]]:
@@ -105,7 +110,7 @@ def _run(point: dict[str, str], seed: int, extra: Sequence[str]) -> Run:
 
 
 def _label(config: str, settings: dict[str, str]) -> str:
-    """A file name that differs wherever what it is made of differs."""
+    """A file name made of config and settings."""
     file, _, arguments = config.partition(":")
     parts = [file.removesuffix(".py"), *filter(None, [arguments])]
     short = [name.rpartition(".")[2] for name in settings]

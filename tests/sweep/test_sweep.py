@@ -46,6 +46,8 @@ def test_values_with_commas_and_names_of_files():
         assert run.name == os.path.basename(run.name) and "(" not in run.name
     assert first.name != second.name
     assert grid.runs(["mine/my.py:a,b"], [], [0], [])[0].name == "mine_my_a_b_seed0"
+    with pytest.raises(UserError, match="mcl_a_b_seed0 would be the name of two runs"):
+        grid.runs(["mcl:a,b", "mcl:a_b"], [], [0], [])
     both = grid.runs(["m"], ["config.a.rate=1,2", "config.b.rate=3"], [0], [])
     assert both[0].label == "m_config.a.rate=1_config.b.rate=3"
 

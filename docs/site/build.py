@@ -36,6 +36,7 @@ MODULES = (
     "kdjax.detection",
     "kdjax.interop.torch",
     "kdjax.interop.export",
+    "kdjax.interop.published",
     "kdjax.numerics",
     "kdjax.errors",
 )

@@ -64,6 +64,18 @@ def read(workdirs: Sequence[Path]) -> list[Reported]:
     return [_read(path, name) for path, name in zip(workdirs, _names(workdirs), strict=True)]
 
 
+def workdirs_of(directory: Path) -> list[Path]:
+    """The workdirs that a directory stands for: itself, or those of a sweep's folder.
+
+    Runs of a sweep that have no epoch yet are left out. A directory without any is returned as it
+    is, for `read` to refuse.
+    """
+    if (directory / "config.json").is_file() or not directory.is_dir():
+        return [directory]
+    inside = [path for path in sorted(directory.iterdir()) if (path / "config.json").is_file()]
+    return [path for path in inside if metric_files.last(path / "metrics.jsonl")] or [directory]
+
+
 def _read(path: Path, name: str) -> Reported:
     config = workdir.read_config(path)
     history = History(metric_files.read(path / "metrics.jsonl"))

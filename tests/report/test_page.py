@@ -67,6 +67,8 @@ def test_a_page_of_several_runs(tmp_path):
     assert "s0/run" in text and "other/run" in text
     assert "80.00 ± 10.00" in text and "60.00 ± 10.00" in text  # best, last, over three seeds
     assert '<td class="">optimizer.learning_rate</td><td class="number">0.1</td>' in text
+    sweep = contents.workdirs_of(tmp_path / "s0")
+    assert sweep == [workdirs[0]] and contents.workdirs_of(workdirs[0]) == [workdirs[0]]
     (first, second) = contents.groups(contents.read(workdirs), "mean/top1")
     np.testing.assert_allclose(first.best, [0.7, 0.8, 0.9])
     assert second.names == ("other/run",) and second.last[0] == pytest.approx(0.7)

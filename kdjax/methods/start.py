@@ -50,8 +50,10 @@ def started(
             "'cross_entropy'"
         )
 
-    if transfers and network.spec.form.name != method.form.name:
-        network = network.backbone
+    if transfers and network.spec.form.name not in ("", method.form.name):
+        # Also of a form without a classifier of images: what is behind the stages is left out.
+        inside = {name: tree["backbone"] for name, tree in network.variables.items()}
+        network = Network(network.spec.backbone, inside)
 
     def init(key, images):
         params, model_state = method.init(key, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -22,7 +23,7 @@ from kdjax.detection.detector import rcnn
 from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.methods.detection_evaluation import DETECTION
-from kdjax.models import Cohort
+from kdjax.models import Cohort, Form
 from kdjax.networks import InputSpec, Network, NetworkSpec
 from kdjax.parallel import AXIS
 from kdjax.runs import metrics
@@ -192,6 +193,23 @@ def test_stages_start_from_a_compact_network_of_other_classes(tmp_path):
             )
 
 
+@pytest.mark.slow
+def test_stages_start_from_a_network_that_segments(tmp_path):
+    spec = NetworkSpec.of("tiny_four_deeplab32", 3, InputSpec((64, 64)))
+    spec = dataclasses.replace(
+        spec, form=Form("deeplab", (*dict(spec.form.options, rate=1, width=4).items(),))
+    )
+    variables = random_variables(spec.build(), np.zeros((1, 64, 64, 3), np.float32))
+    networks.save(tmp_path / "start", Network(spec, variables), {})
+    config = configured(**{"start.checkpoint": str(tmp_path / "start")})
+    method = methods.create(config, num_classes=CLASSES, axis_name=None)
+    params, _ = jax.jit(method.init)(jax.random.key(1), jnp.zeros((1, 64, 64, 3)))
+    mine = params["cohort"]["network_0"]["backbone"]
+    trained = variables["params"]["backbone"]
+    assert mine.keys() == trained.keys()
+    jax.tree.map(np.testing.assert_array_equal, mine, trained)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two epochs by the command line, and its data."""
@@ -236,6 +254,11 @@ def test_its_network_is_read_exported_and_detects(run, call, tmp_path):
     status, _, errors = call("--job=export", "--formats=torch", f"--torch_file={file}", workdir)
     assert (status, errors) == (0, [])
     assert interop.count_classes(trained.module(), interop.read(file)) == CLASSES
+    status, _, errors = call(
+        *("--job=import-torch", f"--torch_file={file}", "--network=tiny_four_rcnn"),
+        f"--workdir={tmp_path / 'imported'}",
+    )
+    assert status == 2 and len(errors) == 1 and str(file) in errors[0], errors
     with pytest.raises(UserError, match="Cascade R-CNN has no counterpart in torchvision"):
         interop.export_state_dict(rcnn(network(), heads=3), trained.variables)
 

@@ -162,7 +162,7 @@ def object_evaluation_batches(
     *,
     shape: tuple[int, int, int],
     augmentation: Augmentation,
-    columns: slice = slice(None),
+    columns: slice | np.ndarray = slice(None),
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of a whole split of images with objects, of which nothing is drawn.
@@ -188,7 +188,7 @@ def evaluation_batches(
     mask: np.ndarray,
     *,
     image_size: int,
-    columns: slice = slice(None),
+    columns: slice | np.ndarray = slice(None),
     workers: int = 0,
     crop_fraction: float = 0.875,
 ) -> Iterator[dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ RESUMABLE = (
     "remat",
     "evaluation",
     "checkpoint",
+    "wandb",
     "data.workers",
     "data.dir",
     "start.checkpoint",

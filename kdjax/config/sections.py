@@ -6,6 +6,7 @@ import dataclasses
 
 from kdjax.methods.averaged import Ema
 from kdjax.methods.pruning_settings import Pruning
+from kdjax.runs.wandb import Wandb
 from kdjax.settings import setting
 from kdjax.transfer.prototypes import FewShot
 
@@ -224,6 +225,7 @@ class Config:
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     start: Start = dataclasses.field(default_factory=Start)
+    wandb: Wandb = dataclasses.field(default_factory=Wandb)
     ema: Ema = dataclasses.field(default_factory=Ema)
     pruning: Pruning = dataclasses.field(default_factory=Pruning)
     few_shot: FewShot = dataclasses.field(default_factory=FewShot)

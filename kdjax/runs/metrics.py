@@ -6,8 +6,9 @@ import collections
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdjax.errors import UserError
 from kdjax.runs import files, schema
@@ -31,12 +32,13 @@ class MetricsWriter:
       workdir: the directory of the file.
       step: the step from which training continues; rows of later steps, written by a process that
         was killed after its last checkpoint, are removed.
+      others: further writers of rows, with `write` and `close`.
 
     Raises:
       UserError: the file is damaged or cannot be written.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, others: Sequence[Any] = ()):
         self._path = workdir / "metrics.jsonl"
         size = 0
         if self._path.exists():
@@ -47,7 +49,8 @@ class MetricsWriter:
                     file.truncate(size)
         except OSError as error:
             raise files.cannot_write(self._path, error) from error
-        self._tensorboard = _tensorboard(workdir, step)
+        tensorboard = _tensorboard(workdir, step)
+        self._others = [*others] if tensorboard is None else [tensorboard, *others]
 
     def write(self, row: dict[str, float]) -> None:
         """Appends one row; it must have 'step'.
@@ -64,13 +67,13 @@ class MetricsWriter:
                 file.write(line.encode())
         except OSError as error:
             raise files.cannot_write(self._path, error) from error
-        if self._tensorboard is not None:
-            self._tensorboard.write(row)
+        for other in self._others:
+            other.write(row)
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Closes TensorBoard's file and the other writers."""
+        for other in self._others:
+            other.close()
 
 
 def read(path: Path) -> list[dict[str, float]]:

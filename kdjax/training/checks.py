@@ -10,6 +10,7 @@ from kdjax.data import Dataset
 from kdjax.data.feed import check_settings
 from kdjax.errors import UserError
 from kdjax.methods import METHODS
+from kdjax.runs import wandb
 from kdjax.training import optimizers, teachers
 
 
@@ -25,6 +26,7 @@ def check(config: ConfigDict) -> None:
     configs.validate(config)
     check_settings(config.data)
     optimizers.check(config)
+    wandb.check(config.wandb)
     _check_micro_batches(config)
     if config.evaluation.patience and config.pruning.method:
         raise UserError(

@@ -36,6 +36,10 @@ def _nothing(program: Program, state: TrainState, epoch: int) -> None:
     del program, state, epoch
 
 
+def _unchanged(train_steps: Callable) -> Callable:
+    return train_steps
+
+
 def _goes_on(rows: Sequence[Mapping[str, float]]) -> None:
     del rows
 
@@ -53,12 +57,14 @@ class Hook:
         the last, before its checkpoint is saved.
       ends: `rows of metrics.jsonl -> line for the user | None`, before the first epoch and after
         every epoch: with a line, the run ends there, as after its last epoch.
+      around: `train_steps -> train_steps`, what the loop calls in place of `Program.train_steps`.
     """
 
     check: Callable[[Program], None] = _accept
     report: Callable[[Program, TrainState, int], EpochReport | None] = _nothing
     change: Callable[[Program, TrainState, int], Change | None] = _nothing
     ends: Callable[[Sequence[Mapping[str, float]]], str | None] = _goes_on
+    around: Callable[[Callable], Callable] = _unchanged
 
 
 def _method_report(program: Program, state: TrainState, epoch: int) -> EpochReport | None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from kdjax.config import plain
 from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
 from kdjax.runs.metrics import MetricsWriter, read
+from kdjax.runs.wandb import writers
 from kdjax.training import compile_time, optimizers, resumption
 from kdjax.training.announcements import Training
 from kdjax.training.finite import not_finite
@@ -43,7 +45,10 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
     program, step, state = resumption.start(program, workdir, checkpoints)
     announced = Training(program, step)
-    writer = MetricsWriter(workdir, step) if jax.process_index() == 0 else None
+    writer = None
+    if jax.process_index() == 0:
+        config = program.config
+        writer = MetricsWriter(workdir, step, writers(workdir, config.wandb, plain(config)))
     with Preemption() as preemption:
         rows = [row for row in read(workdir / "metrics.jsonl") if row["step"] <= step]
         loop = _Loop(program, hooks, checkpoints, writer, preemption, rows)
@@ -69,8 +74,8 @@ class _Loop:
         preemption: Preemption,
         rows: list[dict[str, float]],
     ):
-        self.program = program
         self.hooks = hooks
+        self._use(program)
         self.config = program.config
         self.checkpoints = checkpoints
         self.writer = writer
@@ -79,6 +84,11 @@ class _Loop:
         self.schedule = optimizers.learning_rate(program.config, program.steps_per_epoch)
         self.train_constants = program.feed.constants("train")
         self.test_constants = program.feed.constants("test")
+
+    def _use(self, program: Program) -> None:
+        self.program, self.train_steps = program, program.train_steps
+        for hook in self.hooks:
+            self.train_steps = hook.around(self.train_steps)
 
     def run(self, state: TrainState, step: int) -> dict[str, float]:
         config, per_epoch = self.config, self.program.steps_per_epoch
@@ -156,7 +166,7 @@ class _Loop:
             change = hook.change(self.program, state, epoch)
             if change is not None:
                 say(change.message)
-                self.program = change.program
+                self._use(change.program)
                 state = self.program.parallel.replicate(change.state)
         return state
 
@@ -169,7 +179,7 @@ class _Loop:
         batches = self.program.feed.train(epoch, first)
         try:
             for steps, batch in batches:
-                state, metrics = self.program.train_steps(state, self.train_constants, batch)
+                state, metrics = self.train_steps(state, self.train_constants, batch)
                 # The host reads the previous dispatch while the device computes this one.
                 self._collect(rows, pending)
                 pending, step = (step, metrics), step + steps

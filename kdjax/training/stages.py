@@ -12,13 +12,19 @@ from kdjax.runs.console import logged, say
 from kdjax.training import checks, loop, resumption, shrinking, teachers
 from kdjax.training.early_stopping import early_stopping
 from kdjax.training.hooks import METHOD_REPORT, TRACED, Hook
+from kdjax.training.profiling import profiled
 from kdjax.training.program import Program, build
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
+def train(config: ConfigDict, workdir: Path, *, profile_steps: int = 0) -> dict[str, float]:
     """Trains to `config.epochs`, resuming from the workdir's latest checkpoint.
 
     If the run trains a teacher, it is trained first, in the workdir's subdirectory 'teacher'.
+
+    Args:
+      config: see `kdjax.config`.
+      workdir: the directory of the run.
+      profile_steps: how many steps of the run itself are traced, to its subdirectory 'profile'.
 
     Returns:
       The evaluation metrics of the last epoch.
@@ -34,7 +40,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if teacher is None or teachers.finished(teacher, directory):
         program, hooks, finished = _checked(config, workdir)  # before anything is written
         with workdirs.claimed(workdir, config, finished=finished), logged(workdir / "log.txt"):
-            return loop.run(program, workdir, hooks)
+            return _run(program, workdir, hooks, profile_steps)
     teachers.check(config)
     claimed = workdirs.claimed(workdir, config)  # before hours of the teacher's training
     with claimed, logged(workdir / "log.txt"):
@@ -42,7 +48,14 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         train(teacher, directory)
         say(f"student {config.networks[0]}: {workdir}")
         program, hooks, _ = _checked(config, workdir)
-        return loop.run(program, workdir, hooks)
+        return _run(program, workdir, hooks, profile_steps)
+
+
+def _run(
+    program: Program, workdir: Path, hooks: tuple[Hook, ...], profile_steps: int
+) -> dict[str, float]:
+    with profiled(workdir / "profile", profile_steps) as tracing:
+        return loop.run(program, workdir, (*hooks, *tracing))
 
 
 def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ...], bool]:

@@ -42,6 +42,8 @@ def config_of_teacher(config: ConfigDict) -> ConfigDict | None:
     )
     teacher_config.teacher = configs.base().teacher
     teacher_config.pruning, teacher_config.start = configs.base().pruning, configs.base().start
+    if teacher_config.wandb.project:
+        teacher_config.wandb.name = f"teacher {teacher_config.networks[0]}"
     if methods.needs_teacher(teacher_config):
         raise UserError(
             f"config.teacher.method={teacher_config.method!r} needs a teacher itself; use "

@@ -8,20 +8,31 @@ from absl.flags import FlagValues
 
 from kdjax.cli.flags import CONFIG, WORKDIR, Flag
 from kdjax.cli.jobs.base import JOBS, Job, show_accuracies
+from kdjax.errors import UserError
 from kdjax.runs.console import say
 
 REPORT = Flag("report", "Write report.html at the end.", True, bool)
+PROFILE = Flag("profile", "Write a trace of some steps to WORKDIR/profile.", False, bool)
+PROFILE_STEPS = Flag("profile_steps", "How many steps --profile traces.", 10, int, at_least=1)
 
 
 def train(values: FlagValues) -> None:
-    """Trains a run to its last epoch, prints the accuracies, and writes the report."""
+    """Trains a run to its last epoch, prints the accuracies, and writes the report.
+
+    Raises:
+      UserError: `--profile_steps` without `--profile`, or as `stages.train`.
+    """
+    if values["profile_steps"].present and not values.profile:
+        raise UserError("--profile_steps has no effect without --profile; add it")
+
     import jax
 
     from kdjax.report import page
     from kdjax.training import stages
 
     workdir = Path(values.workdir)
-    show_accuracies(stages.train(values.config, workdir))
+    steps = values.profile_steps if values.profile else 0
+    show_accuracies(stages.train(values.config, workdir, profile_steps=steps))
     if values.report and jax.process_index() == 0:
         say(page.after_training(workdir))
 
@@ -32,7 +43,7 @@ JOBS.add(
         train,
         "Train the run of --config, going on from the workdir's latest checkpoint; then write "
         "report.html (--noreport: do not).",
-        flags=(CONFIG, WORKDIR, REPORT),
+        flags=(CONFIG, WORKDIR, REPORT, PROFILE, PROFILE_STEPS),
         required=(WORKDIR, CONFIG),
     ),
 )

@@ -72,7 +72,8 @@ def opened(
 
     Args:
       workdir: of a run, or a directory that holds a network.
-      config: of the data, for a network without a run; None for that of the run.
+      config: of the data, for the names of the classes; None for those that the run was trained
+        with, or, of a network without a run, for numbers.
       checkpoint: 'best' or 'latest'.
       members: the numbers of the networks; () for all.
 
@@ -85,12 +86,13 @@ def opened(
         if name not in found:
             raise UserError(f"--members: there is no {name}; there are {', '.join(found)}")
     networks = tuple(found[name].backbone for name in names)
-    if config is None and store.is_run(workdir):
-        config = evaluation.load_run(workdir).config
-    count = networks[0].spec.num_classes
-    class_names, crop = tuple(map(str, range(count))), 1.0
+    count, crop = networks[0].spec.num_classes, 1.0
+    class_names = store.read_class_names(workdir) or tuple(map(str, range(count)))
     if config is not None:
         class_names = subset.subset(sources.open_source(config.data), config.data).class_names
+    elif store.is_run(workdir):
+        config = evaluation.load_run(workdir).config
+    if config is not None:
         crop = AUGMENTATIONS[config.data.augmentation].evaluation_crop
     if len(class_names) != count:
         raise UserError(

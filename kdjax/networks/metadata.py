@@ -1,7 +1,7 @@
 """What a checkpoint says of its networks: their specs, and where their variables are in its state.
 
     {"networks": [{"spec": {...}, "places": {"params": "params/cohort/network_0", ...}}, ...],
-     "best": "mean/top1"}
+     "best": "mean/top1", "class_names": ["cat", "dog"]}
 
 A place gives the subtree of the state that is a subtree of the network's variables, so that one
 rule reads networks of every method: alone, with a shared trunk, or inside of something larger.
@@ -116,6 +116,18 @@ def best_of(metadata: Mapping[str, Any]) -> str:
     if not isinstance(best, str):
         raise UserError("a checkpoint's metadata are damaged: 'best' must be a metric's name")
     return best
+
+
+def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes; () of a network that was imported, made compact, or saved before.
+
+    Raises:
+      UserError: the metadata are damaged.
+    """
+    names = metadata.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError("a checkpoint's metadata are damaged: 'class_names' must be texts")
+    return tuple(names)
 
 
 def variables_of(

@@ -147,6 +147,19 @@ def read_spec(
         raise UserError(f"{directory}: {error}") from error
 
 
+def read_class_names(directory: str | Path) -> tuple[str, ...]:
+    """The names of the classes that a run's networks tell apart; () where they are not known.
+
+    Raises:
+      UserError: as `load`.
+    """
+    manager, _ = _opened(Path(directory), "latest")
+    try:
+        return descriptions.class_names_of(manager.metadata())
+    finally:
+        manager.close()
+
+
 def latest_normalization(workdir: Path) -> Normalization | None:
     """What the images of a run are normalized with; None where it has no checkpoint yet.
 

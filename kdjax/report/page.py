@@ -6,7 +6,7 @@ import base64
 import html
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +16,12 @@ from kdjax import config as configs
 from kdjax.errors import UserError
 from kdjax.report import contents, curves
 from kdjax.report.contents import Reported
+from kdjax.report.markup import document, number, table
 from kdjax.runs import files
 
 FILE = "report.html"
 _WITHOUT = "pip install 'kdjax[plots]'"
 _PAIRS = 10  # of classes that are confused most
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 1120px;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.about { color: #666; margin-top: .2rem; }
-.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.card { border: 1px solid #ddd; border-radius: 6px; padding: .6rem 1rem; min-width: 8rem; }
-.card b { display: block; font-size: 1.3rem; } .card span { color: #666; font-size: .85rem; }
-svg, img { max-width: 100%; height: auto; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee;
-  vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .82rem; }
-summary { cursor: pointer; font-weight: 600; }
-"""
 
 
 def available() -> bool:
@@ -92,9 +76,9 @@ def _of_run(run: Reported) -> str:
         _batch(run),
         "<h2>Best and last epoch</h2>" + _epochs(run),
         _settings(run),
-        "<h2>Versions</h2>" + _table(("", ""), run.versions.items()),
+        "<h2>Versions</h2>" + table(("", ""), run.versions.items()),
     ]
-    return _document(run.name, parts)
+    return document(run.name, parts)
 
 
 def _of_runs(runs: Sequence[Reported]) -> str:
@@ -113,17 +97,7 @@ def _of_runs(runs: Sequence[Reported]) -> str:
             f'<div class="wide">{curves.of_run(run)}</div>{_confusion(run)}{_batch(run)}'
             f"{_settings(run)}"
         )
-    return _document(title, parts)
-
-
-def _document(title: str, parts: Iterable[str]) -> str:
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}: kdjax</title><style>{_STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    return document(title, parts)
 
 
 def _about(run: Reported) -> str:
@@ -139,10 +113,10 @@ def _about(run: Reported) -> str:
 def _cards(run: Reported) -> str:
     metric = run.config.evaluation.best
     cards = [
-        (_number(run.best.get(metric), percent=True), f"{metric}, best, epoch {run.best['epoch']}"),
-        (_number(run.last.get(metric), percent=True), f"{metric}, last"),
+        (number(run.best.get(metric), percent=True), f"{metric}, best, epoch {run.best['epoch']}"),
+        (number(run.last.get(metric), percent=True), f"{metric}, last"),
         (f"{run.last['epoch']} of {run.config.epochs}", "epochs"),
-        (_number(run.last.get("train/loss")), "training loss, last"),
+        (number(run.last.get("train/loss")), "training loss, last"),
         (f"{np.nanmedian(run.history['images_per_second']):.0f}", "images per second, median"),
     ]
     shown = "".join(
@@ -162,11 +136,11 @@ def _confusion(run: Reported) -> str:
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
     places = [divmod(int(place), len(names)) for place in order]
     pairs = [(names[r], names[c], wrong[r, c]) for r, c in places if wrong[r, c]]
-    table = _table(("class", "predicted as", "images"), pairs)
+    most = table(("class", "predicted as", "images"), pairs)
     return (
         f"<h2>Confusion matrix</h2><p class='about'>test images, best checkpoint</p>"
         f"<div class='wide'>{curves.confusion(matrix, names)}</div>"
-        f"<details><summary>Classes that are confused most</summary>{table}</details>"
+        f"<details><summary>Classes that are confused most</summary>{most}</details>"
     )
 
 
@@ -182,8 +156,8 @@ def _batch(run: Reported) -> str:
 
 def _epochs(run: Reported) -> str:
     names = [name for name in run.history.columns if name in run.best or name in run.last]
-    rows = [(name, _number(run.best.get(name)), _number(run.last.get(name))) for name in names]
-    return _table(("metric", "best epoch", "last epoch"), rows)
+    rows = [(name, number(run.best.get(name)), number(run.last.get(name))) for name in names]
+    return table(("metric", "best epoch", "last epoch"), rows)
 
 
 def _settings(run: Reported) -> str:
@@ -195,11 +169,11 @@ def _results(runs: Sequence[Reported]) -> str:
     rows = []
     for run in runs:
         metric = run.config.evaluation.best
-        best, last = (_number(row.get(metric), percent=True) for row in (run.best, run.last))
+        best, last = (number(row.get(metric), percent=True) for row in (run.best, run.last))
         about = (run.name, run.config.method, ", ".join(run.config.networks))
         rows.append((*about, run.last["epoch"], metric, best, run.best["epoch"], last))
     head = ("run", "method", "networks", "epochs", "metric", "best", "at epoch", "last")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _spreads(runs: Sequence[Reported]) -> str:
@@ -216,7 +190,7 @@ def _spreads(runs: Sequence[Reported]) -> str:
     ]
     head = ("runs that differ in the seed", "number", f"{metric}, best", "last")
     note = "<p class='about'>mean and standard deviation over seeds (n - 1), in percent</p>"
-    return "<h2>Means and spreads</h2>" + note + _table(head, rows)
+    return "<h2>Means and spreads</h2>" + note + table(head, rows)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -226,29 +200,4 @@ def _spread(values: np.ndarray) -> str:
 
 def _differences(runs: Sequence[Reported]) -> str:
     rows = [(name, *values) for name, values in contents.differing(runs).items()]
-    return _table(("setting", *(run.name for run in runs)), rows) if rows else "<p>None.</p>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; what is a number, or looks like one, stands to the right."""
-    first = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f'<td class="{"number" if _is_number(cell) else ""}">{html.escape(str(cell))}</td>'
-            for cell in row
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    return f'<div class="wide"><table><tr>{first}</tr>{"".join(lines)}</table></div>'
-
-
-def _is_number(cell: object) -> bool:
-    return str(cell)[:1].isdigit() and not any(c.isalpha() for c in str(cell).replace("e", ""))
-
-
-def _number(value: float | None, *, percent: bool = False) -> str:
-    if value is None:
-        return "-"
-    if percent:
-        return f"{100 * value:.2f} %"
-    return str(value) if isinstance(value, int) else f"{value:.5g}"
+    return table(("setting", *(run.name for run in runs)), rows) if rows else "<p>None.</p>"

@@ -102,9 +102,9 @@ class Program:
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
-        """The metadata saved with every checkpoint: specs, and the paths of their variables."""
+        """The metadata saved with every checkpoint: specs, paths of variables, names of classes."""
         state = self.abstract_state()
-        return metadata.describe(
+        described = metadata.describe(
             self.specs,
             state.params,
             state.model_state,
@@ -112,6 +112,7 @@ class Program:
             self.config.evaluation.best,
             self.method.averaged_variables,
         )
+        return described | {"class_names": list(self.feed.dataset.class_names)}
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""

@@ -133,6 +133,19 @@ def test_predictions_of_a_folder_of_images(trained, call, tmp_path):
     assert float(rows[0]["probability"]) == pytest.approx(expected.max(), rel=1e-4)
 
 
+def test_predictions_need_no_data_of_training(call, tmp_path):
+    source = runs.write_arrays(tmp_path / "tiny.npz")
+    names = "ant,bee,cat,dog"
+    flags = runs.settings(source, epochs=1, data__class_names=names)
+    assert call(*flags, f"--workdir={tmp_path / 'run'}")[0] == 0
+    (tmp_path / "tiny.npz").unlink()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    flags = ("--job=predict", f"--workdir={tmp_path / 'run'}", f"--images={tmp_path}/a.png")
+    assert call(*flags)[0] == 0
+    head = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[0]
+    assert head == f"image,class,probability,{names}"
+
+
 @pytest.mark.parametrize(
     ("pattern", "arguments"),
     [

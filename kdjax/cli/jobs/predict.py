@@ -51,7 +51,8 @@ JOBS.add(
         "Write the classes that networks of --workdir predict for --images, with the probabilities "
         "of all classes, as predictions.csv or with --format=json predictions.json to --output "
         "(default: --workdir). Images are resized and cropped as in the evaluation of the run. "
-        "--config is for networks without a run: its data give the names of the classes.",
+        "The data of training are not needed. --config is for networks without a run: its data "
+        "give the names of the classes, which are numbers otherwise.",
         flags=(WORKDIR, IMAGES, MEMBERS, CHECKPOINT, FORMAT, OUTPUT, CONFIG),
         required=(WORKDIR, IMAGES),
     ),

@@ -19,7 +19,6 @@ from kdjax.detection import pictures
 from kdjax.detection.detector import Detector, held, rcnn, trained
 from kdjax.detection.regions import Truths
 from kdjax.detection.settings import Detection as DetectorSettings
-from kdjax.errors import UserError
 from kdjax.methods import base, joint_augmentation
 from kdjax.methods.detection_evaluation import DETECTION, CanvasDetections
 from kdjax.methods.registry import register
@@ -69,12 +68,6 @@ class Detection(DetectorSettings):
 def _check_config(config: ConfigDict) -> None:
     """Raises `UserError` for settings that do not go with images and boxes."""
     joint_augmentation.check(config, "detection", "boxes")
-    if config.pruning.method:
-        raise UserError(
-            f"config.pruning.method={config.pruning.method!r}: detectors are not pruned while they "
-            "learn; prune the network by another method, --job=compact it, and start from that by "
-            "config.start.checkpoint"
-        )
 
 
 def _augmentation(settings: Detection) -> Augmentation:

@@ -151,7 +151,6 @@ def configured(**changes):
     [
         ({"data.views": 2}, "config.data.views=2: method 'detection' augments images and boxes"),
         ({"shared_stages": 1}, "config.shared_stages=1: networks of method 'detection' share"),
-        ({"pruning.method": "sfp"}, "detectors are not pruned while they learn"),
         ({"detection.min_sizes": ()}, "min_sizes=(): give at least one"),
         ({"detection.batch_norm": "trained"}, "batch_norm='trained' with trained_stages=3"),
         ({"detection.form": "yolo"}, "config.detection.form='yolo' is unknown"),
@@ -302,3 +301,28 @@ def test_evaluation_on_four_devices_is_that_on_one(run):
     assert one.keys() == four.keys() and "network_0/ap50" in one
     for name, value in one.items():
         assert four[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value)
+
+
+@pytest.mark.slow
+def test_pruning_while_a_detector_learns(run, tmp_path, call):
+    """Filters of the network are pruned, those of the pyramid and the heads are not."""
+    changes = {"pruning.method": "ghfp", "pruning.rate": 0.5, "pruning.filters": "conv_bn"}
+    flags = runs.settings(run[1], **changes)
+    status, _, errors = call(*flags, f"--workdir={tmp_path / 'run'}")
+    assert (status, errors) == (0, [])
+    pruned = kdjax.load_run(tmp_path / "run")
+    assert pruned.rows[-1]["pruning/filters_pruned"] > 0
+    state = pruned.restore("latest").state
+    zero = {
+        name: int((~array.any((0, 1, 2))).sum())
+        for name, array in leaves(state.params["cohort"]["network_0"]).items()
+        if name.endswith("kernel") and array.ndim == 4
+    }
+    assert sum(zero.values()) > 0
+    assert not any(count for name, count in zero.items() if not name.startswith("backbone/"))
+    # The pyramid reads the channels that would be removed.
+    shrinking = (*flags, "--config.pruning.shrink_epochs=(1,)", f"--workdir={tmp_path / 'other'}")
+    compacting = ("--job=compact", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'it'}")
+    for refused in (shrinking, compacting):
+        status, _, errors = call(*refused)
+        assert status == 2 and len(errors) == 1, errors

@@ -62,7 +62,10 @@ CHECKPOINT = Flag(
 )
 EMA = Flag("ema", "The moving average of the weights, of a run with config.ema.", False, bool)
 NETWORK_INDEX = Flag("network_index", "Which network of a run, from 0.", 0, int, at_least=0)
-TORCH_FILE = Flag("torch_file", "PyTorch checkpoint: .pth, .pth.tar or .safetensors.")
+TORCH_FILE = Flag(
+    "torch_file",
+    "PyTorch checkpoint: .pth, .pth.tar or .safetensors; to import, also a folder of a timm model.",
+)
 TORCH_PART = Flag(
     "torch_part",
     "Only the arrays under this name: 'backbone' for the network inside one with auxiliary "

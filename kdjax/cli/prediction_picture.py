@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.cli import batch_picture
 from kdjax.data import preprocessing
 from kdjax.data.objects.canvas import placed
 from kdjax.errors import UserError
 from kdjax.parallel import fetch
+from kdjax.segmentation.pictures import colors
 from kdjax.training import evaluation
 
 _COLUMNS = 2
+_FONT_SIZE = 13
+_MARGIN = 8
+_GAP = 3
 
 
 def write_predictions(
@@ -81,5 +87,35 @@ def write_predictions(
         pictures.append(picture)
         captions.append(caption)
     path = workdir / "predictions.png"
-    batch_picture.save(batch_picture.sheet(np.stack(pictures), captions, _COLUMNS), path)
+    page = batch_picture.sheet(np.stack(pictures), captions, _COLUMNS)
+    if dataset.has_masks:
+        page = with_legend(page, dataset.class_names, colors(dataset.num_classes))
+    batch_picture.save(page, path)
     return path, len(pictures)
+
+
+def with_legend(
+    page: Image.Image, class_names: Sequence[str], class_colors: np.ndarray
+) -> Image.Image:
+    """A page with the colors and the names of classes below, in as many lines as they need.
+
+    Args:
+      page: a picture.
+      class_names: N of them.
+      class_colors: uint8 `[N, 3]`.
+    """
+    font = ImageFont.load_default(_FONT_SIZE)
+    line, places, left, top = sum(font.getmetrics()), [], _MARGIN, page.height
+    for name in class_names:
+        width = line + _GAP + round(font.getlength(name)) + _MARGIN
+        if left > _MARGIN and left + width > page.width:
+            left, top = _MARGIN, top + line + _GAP
+        places.append((left, top))
+        left += width
+    longer = Image.new("RGB", (page.width, top + line + _MARGIN), "white")
+    longer.paste(page)
+    draw = ImageDraw.Draw(longer)
+    for name, color, (left, top) in zip(class_names, class_colors, places, strict=True):
+        draw.rectangle((left, top, left + line - 2, top + line - 2), fill=tuple(map(int, color)))
+        draw.text((left + line + _GAP, top), name, fill="black", font=font)
+    return longer

@@ -1,12 +1,15 @@
-"""Images and masks that are augmented together."""
+"""Images and masks that are augmented together, and drawn."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from kdjax import segmentation
+from kdjax.cli.prediction_picture import with_legend
+from kdjax.segmentation import pictures
 from kdjax.segmentation.augment import Augmentation, augmenter
 
 FILL = np.array([7.0, 8.0, 9.0], np.float32)
@@ -66,6 +69,17 @@ def test_scaled_images_are_resized_bilinearly_and_masks_by_the_nearest_pixel():
     np.testing.assert_allclose(images, expected, atol=1e-3)
     nearest = stored_masks[:, :rows, :columns].repeat(2, axis=1).repeat(2, axis=2)
     np.testing.assert_array_equal(masks, nearest)
+
+
+def test_a_legend_names_the_colors_of_classes():
+    shades = pictures.colors(40)
+    assert len({tuple(shade) for shade in shades}) == 40
+    names = [f"class {number}" for number in range(40)]
+    page = Image.new("RGB", (200, 50), "gray")
+    drawn = np.asarray(with_legend(page, names, shades))
+    assert drawn.shape[1] == 200 and (drawn[:50] == np.asarray(page)).all()
+    below = {tuple(pixel) for pixel in drawn[50:].reshape(-1, 3)}
+    assert {tuple(shade) for shade in shades} <= below
 
 
 def test_scales_are_drawn_from_a_range_or_its_steps():

@@ -27,13 +27,14 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 _CODE = re.compile(r"(`[^`]*`)")
+_SUFFIX = re.compile(r"(`[^`]*`)(?=\w)")  # of plurals
 
 
 def restructured(app, what, name, obj, options, lines) -> None:
     """Makes reStructuredText of a docstring.
 
     Equations, indented paragraphs after a blank line, become literal blocks. Bars outside of
-    backticks are only bars.
+    backticks are only bars, and letters may follow backticks.
     """
     result, section = [], False
     for line in lines:
@@ -46,7 +47,7 @@ def restructured(app, what, name, obj, options, lines) -> None:
                 result += ["::", ""]
             result.append(line)
             continue
-        parts = _CODE.split(line)
+        parts = _CODE.split(_SUFFIX.sub(r"\1\\ ", line))
         result.append("".join(p if p[:1] == "`" else p.replace("|", r"\|") for p in parts))
     lines[:] = result
 

@@ -61,20 +61,24 @@ def panels(history: History, *, brief: bool = False) -> list[Panel]:
     """
     columns = history.columns
     terms = {name: name.removeprefix("train/") for name in columns if name.startswith("train/")}
-    accuracies, entropies, pruning = {}, {}, {}
+    accuracies, entropies, pruning, trained = {}, {}, {}, {}
     for name in columns:
         head, _, measure = name.rpartition("/")
-        if measure in _ACCURACIES:
+        if name.startswith("train/"):
+            if measure == "accuracy":
+                trained[name] = head.removeprefix("train/")
+        elif measure in _ACCURACIES:
             accuracies[name] = head
         elif measure == "cross_entropy":
             entropies[name] = head
         elif name.startswith("pruning/") or "pruned" in name or measure == "rate":
             pruning[name] = name.removeprefix("pruning/")
-    losses = {name: label for name, label in terms.items() if name not in pruning}
+    losses = {name: label for name, label in terms.items() if name not in trained}
     if brief:
         means = {name: label for name, label in accuracies.items() if name.startswith("mean/")}
         accuracies, losses = means, {"train/loss": "loss"}
         entropies = dict(itertools.islice(entropies.items(), 1))
+        trained = {}
         pruning = dict(itertools.islice(pruning.items(), 1))
     made = [
         Panel("accuracy on the test images, %", accuracies, percent=True),
@@ -82,6 +86,7 @@ def panels(history: History, *, brief: bool = False) -> list[Panel]:
             "training loss" if len(losses) == 1 else "terms of the training loss", losses, log=True
         ),
         Panel("cross entropy on the test images", entropies),
+        Panel("accuracy on the training images, %", trained, percent=True),
         Panel("learning rate", {"learning_rate": ""}),
         Panel("images per second", {"images_per_second": ""}),
         Panel("pruning", pruning),
@@ -118,10 +123,10 @@ def _drawn(shown: Sequence[Panel], histories: Sequence[tuple[History, str | None
 
 def _draw_panel(axes: Axes, panel: Panel, histories: Sequence[tuple[History, str | None]]) -> None:
     """Draws the curves of a panel over epochs, with a legend where there are several."""
-    colors, positive = itertools.cycle(_COLORS), True
+    lines, positive = itertools.cycle(itertools.product(("-", "--", ":"), _COLORS)), True
     for history, run in histories:
         for column, label in panel.curves.items():
-            color = next(colors)
+            line, color = next(lines)
             if column not in history.columns:
                 continue
             values = history[column] * (100 if panel.percent else 1)
@@ -130,6 +135,7 @@ def _draw_panel(axes: Axes, panel: Panel, histories: Sequence[tuple[History, str
             axes.plot(
                 history["epoch"][known],
                 values[known],
+                linestyle=line,
                 color=color,
                 label=label if run is None else run,
                 linewidth=1.6,
@@ -142,7 +148,7 @@ def _draw_panel(axes: Axes, panel: Panel, histories: Sequence[tuple[History, str
     if panel.log and positive:
         axes.set_yscale("log")
     if len(panel.curves) * len(histories) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(fontsize=8, edgecolor="none", framealpha=0.75)
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> str:

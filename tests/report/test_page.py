@@ -78,6 +78,14 @@ def test_panels_have_what_a_history_has():
     history = History([{"step": 1, "epoch": 1, "learning_rate": 0.1, "images_per_second": 1.0}])
     titles = [panel.title for panel in curves.panels(history)]
     assert titles == ["learning rate", "images per second"]
+    names = ("train/loss", "train/cross_entropy", "train/network_0/accuracy", "ensemble/top1")
+    history = History([{"step": 1, "epoch": 1} | dict.fromkeys(names, 0.5)])
+    found = {panel.title: list(panel.curves.values()) for panel in curves.panels(history)}
+    assert found == {
+        "accuracy on the test images, %": ["ensemble"],
+        "terms of the training loss": ["loss", "cross_entropy"],
+        "accuracy on the training images, %": ["network_0"],
+    }
 
 
 def test_runs_that_cannot_be_reported(tmp_path, monkeypatch):

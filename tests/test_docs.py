@@ -14,6 +14,7 @@ from kdjax.methods import method_table as table
 from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
+SLOW = ("Prune, train and cut your own network",)
 PAGES = (RECIPES, RECIPES.with_name("transfer.md"))
 
 
@@ -26,7 +27,8 @@ def blocks() -> list:
             before = text[: match.start(1)]
             heading = re.findall(r"^## (.*)", before, re.MULTILINE)[-1]
             padded = "\n" * before.count("\n") + match[1]
-            code.append(pytest.param(page, padded, id=f"{page.stem}: {heading}"))
+            marks = [pytest.mark.slow] if heading in SLOW else []
+            code.append(pytest.param(page, padded, id=f"{page.stem}: {heading}", marks=marks))
     return code
 
 

@@ -27,7 +27,6 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 _CODE = re.compile(r"(`[^`]*`)")
-_SUFFIX = re.compile(r"(`[^`]*`)(?=\w)")  # of plurals
 
 
 def restructured(app, what, name, obj, options, lines) -> None:
@@ -47,8 +46,12 @@ def restructured(app, what, name, obj, options, lines) -> None:
                 result += ["::", ""]
             result.append(line)
             continue
-        parts = _CODE.split(_SUFFIX.sub(r"\1\\ ", line))
-        result.append("".join(p if p[:1] == "`" else p.replace("|", r"\|") for p in parts))
+        text, *rest = _CODE.split(line)  # text, code, text, code, ..., text
+        escaped = text.replace("|", r"\|")
+        for code, text in zip(rest[::2], rest[1::2], strict=True):
+            plural = r"\ " if text[:1].isalnum() else ""
+            escaped += code + plural + text.replace("|", r"\|")
+        result.append(escaped)
     lines[:] = result
 
 

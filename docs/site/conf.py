@@ -35,7 +35,7 @@ def restructured(app, what, name, obj, options, lines) -> None:
     Equations, indented paragraphs after a blank line, become literal blocks. Bars outside of
     backticks are only bars, and letters may follow backticks.
     """
-    result, section = [], False
+    result, section, in_code = [], False, False
     for line in lines:
         indented = line.startswith("    ")
         if line and not line.startswith(" "):
@@ -49,9 +49,10 @@ def restructured(app, what, name, obj, options, lines) -> None:
         text, *rest = _CODE.split(line)  # text, code, text, code, ..., text
         escaped = text.replace("|", r"\|")
         for code, text in zip(rest[::2], rest[1::2], strict=True):
-            plural = r"\ " if text[:1].isalnum() else ""
+            plural = r"\ " if text[:1].isalnum() and not in_code else ""
             escaped += code + plural + text.replace("|", r"\|")
         result.append(escaped)
+        in_code = bool(line.strip()) and in_code != bool(line.count("`") % 2)
     lines[:] = result
 
 

@@ -14,7 +14,6 @@ from kdjax.methods import method_table as table
 from tests import tiny_runs as runs
 
 RECIPES = pathlib.Path(__file__).parent.parent / "docs" / "recipes.md"
-SLOW = ("Prune, train and cut your own network",)
 PAGES = (RECIPES, RECIPES.with_name("transfer.md"))
 
 
@@ -27,8 +26,7 @@ def blocks() -> list:
             before = text[: match.start(1)]
             heading = re.findall(r"^## (.*)", before, re.MULTILINE)[-1]
             padded = "\n" * before.count("\n") + match[1]
-            marks = [pytest.mark.slow] if heading in SLOW else []
-            code.append(pytest.param(page, padded, id=f"{page.stem}: {heading}", marks=marks))
+            code.append(pytest.param(page, padded, id=f"{page.stem}: {heading}"))
     return code
 
 

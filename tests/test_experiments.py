@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import camvid, curves, fit, pruning_plots, returning, sweep
+from experiments.benchmark import __main__ as benchmark
 from kdjax import config as configs
 from kdjax import pruning
 from kdjax.cli.command_line import parse
@@ -347,3 +348,15 @@ def test_fit_to_training_images(tmp_path, capsys):
     assert test < 60 and test_entropy > 1
     with pytest.raises(SystemExit, match="2"):
         fit.main([])
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_methods_and_names_what_it_cannot(tmp_path, capsys):
+    output = tmp_path / "table.txt"
+    flags = ["--smoke", f"--output={output}", "--methods", "dml", "ghfp", "kd", "linear_probe"]
+    assert benchmark.main(flags) == 0, capsys.readouterr().out
+    rows = json.loads(output.with_suffix(".json").read_text())
+    for row in rows[:3]:
+        assert all(row[name] > 0 for name, _, _ in benchmark.COLUMNS if name != "method")
+        assert row["host"] < 1 and f"{row['method']} " in output.read_text()
+    assert "refused" in rows[3]

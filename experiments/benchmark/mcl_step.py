@@ -40,6 +40,7 @@ IMAGES = 6400
 MEAN, STD = np.array([0.5071, 0.4865, 0.4409]), np.array([0.2673, 0.2564, 0.2762])
 SGD = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 WITHOUT_PRODUCTS = "kdjax without products"  # kernel gradients by XLA on CPUs, too
+WITH_LIBRARY = "kdjax with library"  # convolutions and sums compiled on this machine
 SIDES = {
     "cpu": ("kdjax", "torch", "torch channels_last"),
     "gpu": ("kdjax", "torch", "torch.compile"),
@@ -223,7 +224,9 @@ def make_side(name: str, settings: Settings):
 
         # The package's attribute of this name is the function; its module has the threshold.
         sys.modules[convolve.__module__].SMALLEST = sys.maxsize
-    if name in ("kdjax", WITHOUT_PRODUCTS):
+    if name == WITH_LIBRARY:
+        os.environ["KDJAX_CPU_KERNELS"] = "1"
+    if name in ("kdjax", WITHOUT_PRODUCTS, WITH_LIBRARY):
         return KdjaxSide(settings)
     return TorchSide(settings, **report.TORCH_SIDES[name])
 
@@ -295,7 +298,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10, help="per round and side")
     parser.add_argument(
-        "--sides", nargs="*", help="kdjax, any of PyTorch's, and 'kdjax without products'"
+        "--sides",
+        nargs="*",
+        help=f"kdjax, any of PyTorch's, {WITHOUT_PRODUCTS!r} and {WITH_LIBRARY!r}",
     )
     parser.add_argument("--in_process", action="store_true", help="all sides in this process")
     parser.add_argument("--output", default="experiments/results/mcl_step.txt")
@@ -308,8 +313,9 @@ def main() -> None:
     import jax
 
     options = parse()
-    if options.in_process and WITHOUT_PRODUCTS in (options.sides or ()):
-        raise SystemExit(f"{WITHOUT_PRODUCTS!r} is for a process of its own, not --in_process")
+    for name in (WITHOUT_PRODUCTS, WITH_LIBRARY):
+        if options.in_process and name in (options.sides or ()):
+            raise SystemExit(f"{name!r} is for a process of its own, not --in_process")
     settings = Settings(
         options.network, options.networks, options.batch_size, max(options.steps, 2)
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import convolution
+from kdjax.models.convolution import channel_sums
 from kdjax.numerics import accumulation_dtype
 
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
@@ -60,10 +61,11 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
 
+        summed = channel_sums.served(x)
         x = x.astype(accumulation_dtype(x.dtype))
         if train:
             axis_name = None if self.is_initializing() else self.axis_name
-            mean, var, count = batch_moments(x, axis_name)
+            mean, var, count = batch_moments(x, axis_name, by_library=summed)
             if not self.is_initializing():
                 self._update(running_mean, mean)
                 self._update(running_var, var * (count / max(count - 1, 1)))
@@ -72,7 +74,10 @@ class BatchNorm(nn.Module):
 
         # One multiplication and one addition per value. Its rounding is that of `x` itself.
         multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
+        offset = bias - mean * multiplier
+        if train and summed:
+            return channel_sums.scale_and_shift(x, multiplier, offset).astype(self.dtype)
+        return (x * multiplier + offset).astype(self.dtype)
 
     def _update(self, running: nn.Variable, value: jax.Array) -> None:
         value = self.momentum * running.value + (1.0 - self.momentum) * value
@@ -80,7 +85,9 @@ class BatchNorm(nn.Module):
         running.value = jax.lax.stop_gradient(value.astype(running.value.dtype))
 
 
-def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
+def batch_moments(
+    x: jax.Array, axis_name: str | None, *, by_library: bool = False
+) -> tuple[jax.Array, jax.Array, int]:
     """Mean `[C]`, biased variance `[C]` and the number of values per channel of `x` `[..., C]`.
 
     The variance is that of the values less their mean. (The mean of the squares less the square of
@@ -93,8 +100,11 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
     """
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    mean = x.mean(axes)
-    var = jnp.square(x - mean).mean(axes)
+    if by_library:
+        mean, var = channel_sums.moments(x)
+    else:
+        mean = x.mean(axes)
+        var = jnp.square(x - mean).mean(axes)
     if axis_name is not None:
         means, variances = jax.lax.all_gather(jnp.stack([mean, var]), axis_name, axis=1)
         mean = means.mean(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from kdjax import user_cache
 from kdjax.cli import compiled
 
 
@@ -17,7 +18,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value", ["", "relative/folder"])
 def test_without_a_cache_folder_it_is_in_the_home_directory(home, value):
-    chosen = compiled.folder({"XDG_CACHE_HOME": value})
+    chosen = user_cache.folder({"XDG_CACHE_HOME": value}, "compiled")
     assert chosen.parent == home / ".cache" / "kdjax" / "compiled"
 
 
@@ -26,8 +27,8 @@ def test_processors_do_not_share(home, tmp_path, monkeypatch):
     for name, flags in (("old", "flags : sse2"), ("new", "flags : sse2 avx2")):
         file = tmp_path / name
         file.write_text(f"model name : any\n{flags}\n")
-        monkeypatch.setattr(compiled, "_PROCESSOR", file)
-        folders.add(compiled.folder({"XDG_CACHE_HOME": str(home)}))
+        monkeypatch.setattr(user_cache, "_PROCESSOR", file)
+        folders.add(user_cache.folder({"XDG_CACHE_HOME": str(home)}, "compiled"))
     assert len(folders) == 2 and {each.parents[2] for each in folders} == {home}
 
 
@@ -37,7 +38,7 @@ def test_users_without_a_home_directory_keep_nothing(monkeypatch):
 
     monkeypatch.setattr(Path, "home", missing)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    assert compiled.folder({}) is None
+    assert user_cache.folder({}, "compiled") is None
     monkeypatch.setattr(compiled.os, "environ", {})
     before = jax.config.jax_compilation_cache_dir
     compiled.keep()
@@ -62,7 +63,7 @@ def job(monkeypatch, call, tmp_path):
 
 def test_jobs_keep_programs(job, tmp_path):
     folder = job(named=False)
-    assert folder == str(compiled.folder(os.environ))
+    assert folder == str(user_cache.folder(os.environ, "compiled"))
     assert Path(folder).is_relative_to(tmp_path)
 
 

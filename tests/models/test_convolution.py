@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import models
 from kdjax.models import layers
-from kdjax.models.convolution import convolve
+from kdjax.models.convolution import convolve, native
 from kdjax.models.convolution import window as windows
 from kdjax.models.convolution.kernel_gradient import kernel_gradient
 from kdjax.models.convolution.window import LAYOUT, Window
@@ -21,26 +21,42 @@ WINDOWS = {
     "1x1": Window((5, 4), (1, 1), (1, 1), ((0, 0), (0, 0))),
     "1x1 by 2": Window((5, 4), (1, 1), (2, 2), ((0, 0), (0, 0))),
     "uneven": Window((6, 5), (2, 3), (1, 1), ((0, 1), (2, 0))),
+    "much padding": Window((3, 4), (3, 3), (3, 2), ((2, 2), (2, 1))),
+    "many columns": Window((2, 19), (1, 3), (1, 1), ((0, 0), (1, 1))),
     "unequal strides": Window((6, 5), (3, 2), (2, 1), ((2, 1), (0, 1))),
 }
 FEATURES = (5, 7)
+MORE_FEATURES = (35, 23)  # more than a block of 16, and than the weights that a cache holds
 MODULE = sys.modules[convolve.__module__]
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
 
 
-@pytest.fixture
-def everywhere(monkeypatch):
-    """Every convolution is large enough for products."""
+@pytest.fixture(scope="module")
+def library():
+    """The compiled library."""
+    if jax.default_backend() != "cpu" or not native.loads():
+        pytest.skip("no C++ compiler, or not on a CPU")
+
+
+@pytest.fixture(params=["native", "products"])
+def everywhere(monkeypatch, request):
+    """Every convolution is large enough for the compiled library, or for products without it."""
     monkeypatch.setattr(MODULE, "SMALLEST", 1)
+    monkeypatch.setattr(MODULE, "SMALLEST_NATIVE", 1)
+    if request.param == "products":
+        monkeypatch.setattr(native, "available", lambda: False)
+    else:
+        request.getfixturevalue("library")
+        monkeypatch.setattr(native, "available", lambda: True)
 
 
-def arrays(window, dtype=np.float32, batch=6):
+def arrays(window, dtype=np.float32, batch=6, features=FEATURES):
     """Images, kernel and outputs of a window."""
     random = np.random.default_rng(0)
     shapes = (
-        (batch, *window.image, FEATURES[0]),
-        (*window.kernel, *FEATURES),
-        (batch, *window.output, FEATURES[1]),
+        (batch, *window.image, features[0]),
+        (*window.kernel, *features),
+        (batch, *window.output, features[1]),
     )
     return tuple(random.normal(size=shape).astype(dtype) for shape in shapes)
 
@@ -67,7 +83,9 @@ def direct(x, w, window) -> np.ndarray:
 @pytest.fixture(scope="module")
 def maps():
     """The three maps of every window by XLA, and the kernel gradient as products."""
-    data = {name: arrays(window) for name, window in WINDOWS.items()}
+    data = {name: arrays(window, features=MORE_FEATURES) for name, window in WINDOWS.items()}
+
+    has_library = jax.default_backend() == "cpu" and native.loads()
 
     @jax.jit
     def computed(data):
@@ -75,6 +93,9 @@ def maps():
         for name, (x, w, y) in data.items():
             window = WINDOWS[name]
             results[name] = {"products": kernel_gradient(x, y, window)}
+            if has_library:
+                pairs = zip(native.MAPS, ((x, w), (y, w), (x, y)), strict=True)
+                results[name]["native"] = {m: native.call(m, *both, window) for m, both in pairs}
             for field in ("convolution", "input_gradient", "kernel_gradient"):
                 first, second = {"c": (x, w), "i": (y, w), "k": (x, y)}[field[0]]
                 results[name][field] = getattr(windows, field)(first, second, window)
@@ -94,6 +115,8 @@ def test_three_maps(maps, name):
     assert np.sum(x * results["input_gradient"]) == pytest.approx(scalar, rel=1e-4)
     assert np.sum(w * results["kernel_gradient"]) == pytest.approx(scalar, rel=1e-4)
     assert difference(results["products"], results["kernel_gradient"]) < 1e-6
+    for field, actual in results.get("native", {}).items():
+        assert difference(actual, results[field]) < 1e-6
 
 
 def test_kernel_gradients_in_bfloat16_are_summed_in_float32():
@@ -196,6 +219,7 @@ def test_other_windows_are_left_to_xla(everywhere, kind):
 
 @on_cpu
 def test_small_convolutions_large_kernels_and_other_devices_are_left_to_xla(monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: False)
     small = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
     large = jax.ShapeDtypeStruct((128, 32, 32, 16), jnp.float32)
     assert is_replaced(conv_of(), large) and not is_replaced(conv_of(), small)
@@ -210,3 +234,42 @@ def test_an_export_of_fixed_size_is_for_all_platforms(everywhere):
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     export = jax.export.export(jax.jit(layer.apply), platforms=("cpu", "cuda", "tpu"))
     assert "custom_call" not in export(variables, x).mlir_module()
+
+
+def test_the_library_serves_large_float32_convolutions(library, monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: True)
+    names = {}
+    for dtype in ("float32", "bfloat16"):
+        layer, x = conv_of(kernel_size=5, dtype=dtype), jax.ShapeDtypeStruct((4, 32, 32, 16), dtype)
+        variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+        names[dtype] = str(jax.make_jaxpr(layer.apply)(variables, x))
+    assert "kdjax_convolution" in names["float32"] and "kdjax_conv" not in names["bfloat16"]
+
+
+def test_without_a_compiler_the_log_says_why(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    assert not native._load()
+    assert "no C++ compiler" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_library_is_kept_unless_it_differs_from_xla(library, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "target", lambda name: f"kdjax_test_{name}")
+    right = native._xla
+    monkeypatch.setattr(native, "_xla", lambda name: lambda *all: 1.01 * right(name)(*all))
+    assert not native._load() and "does not agree" in caplog.text
+    assert not list(tmp_path.rglob("*.so"))
+    monkeypatch.setattr(native, "_xla", right)
+    monkeypatch.setattr(native, "target", lambda name: f"kdjax_kept_{name}")
+    assert native._load() and len(list(tmp_path.rglob("*.so"))) == 1
+
+
+def test_the_library_is_asked_for(monkeypatch):
+    monkeypatch.setattr(native, "loads", lambda: True)
+    for value, asked in (("0", False), ("1", True)):
+        monkeypatch.setenv("KDJAX_CPU_KERNELS", value)
+        assert native.available() is asked
+    monkeypatch.delenv("KDJAX_CPU_KERNELS")
+    assert not native.available()

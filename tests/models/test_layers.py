@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax.models import layers
+from kdjax.models.convolution import channel_sums, native
 
 # One channel, four values: mean 3, biased variance 5, unbiased variance 20 / 3.
 KNOWN = np.array([0.0, 2.0, 4.0, 6.0], np.float32).reshape(4, 1, 1, 1)
@@ -151,3 +152,48 @@ def test_starting_weights():
     for leaf in (classifier["kernel"], classifier["bias"]):
         assert 0.12 < np.abs(leaf).max() <= 0.125
     np.testing.assert_allclose(classifier["kernel"].std(), 0.125 / np.sqrt(3), rtol=0.02)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
+def test_batch_norm_by_the_library(monkeypatch):
+    """Sums by the compiled library: outputs, statistics and gradients as XLA's."""
+    if not native.loads():
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr(native, "available", lambda: True)
+    norm = layers.BatchNorm()
+    x, y = 3 + 2 * np.random.default_rng(0).normal(size=(2, 3, 11, 13, 37)).astype(np.float32)
+    variables = {
+        "params": {"scale": np.linspace(1, 2, 37), "bias": np.linspace(-1, 1, 37)},
+        "batch_stats": {"mean": np.zeros(37), "var": np.ones(37)},
+    }
+    variables = jax.tree.map(np.float32, variables)
+
+    @jax.jit
+    def run(params, x):
+        def loss(params, x):
+            inputs = {"params": params, "batch_stats": variables["batch_stats"]}
+            outputs, state = norm.apply(inputs, x, True, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(outputs) * y), (outputs, state)
+
+        results = []
+        for smallest in (1, 1 << 40):
+            monkeypatch.setattr(channel_sums, "SMALLEST", smallest)
+            results.append(jax.grad(loss, (0, 1), has_aux=True)(params, x))
+        return results
+
+    for actual, expected in zip(*map(jax.tree.leaves, run(variables["params"], x)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+    text = [str(jax.make_jaxpr(lambda x: norm.apply(variables, x, True, mutable=True)[0])(x))]
+    monkeypatch.setattr(channel_sums, "SMALLEST", 1)
+    text.append(str(jax.make_jaxpr(lambda x: norm.apply(variables, x, True, mutable=True)[0])(x)))
+    assert ["kdjax_moments" in each for each in text] == [False, True]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
+def test_moments_by_the_library_are_accurate_far_from_zero():
+    if not native.loads():
+        pytest.skip("no C++ compiler")
+    x = (1000 + np.random.default_rng(0).normal(size=(5000, 3))).astype(np.float32)
+    mean, var = native.sums("moments", x)
+    np.testing.assert_allclose(mean, x.mean(0, np.float64), rtol=1e-7)
+    np.testing.assert_allclose(var, x.var(0, np.float64), rtol=1e-5)

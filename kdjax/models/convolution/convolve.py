@@ -1,12 +1,10 @@
-"""`convolve`: a convolution whose kernel gradient is fast on CPUs.
+"""`convolve`: a convolution with its gradients, fast on CPUs.
 
-XLA for CPU computes a kernel gradient from transposed copies of the feature maps, and computes the
-element-wise operations before them once more for each copy: four tenths of a ResNet-32's step.
-Matrix products over a few images at a time need no copies. docs/performance.md has the times.
-
-oneDNN, which jaxlib contains, is not used: in float32 it gained nothing in a whole step on a
-processor with AVX2, it ends the process where the processor lacks instructions for bfloat16, and
-programs with its calls cannot be written to JAX's compilation cache.
+Where the user asks for it, a library that is compiled on the machine (`native`) computes all three
+maps of large convolutions in float32. Without it, and in bfloat16, kernel gradients are matrix
+products over a few images at a time (`kernel_gradient`): XLA computes them from transposed copies
+of the feature maps, and computes the element-wise operations before them once more for each copy.
+docs/performance.md has the times.
 """
 
 from __future__ import annotations
@@ -18,66 +16,89 @@ from typing import Any
 import jax
 from jax import lax
 
+from kdjax.models.convolution import kernel_gradient as products
+from kdjax.models.convolution import native, primitive
 from kdjax.models.convolution import window as windows
-from kdjax.models.convolution.kernel_gradient import kernel_gradient as products
 from kdjax.models.convolution.window import Window
 
 # Values of the larger feature map from which on products, a loop to compile each, are worth it.
 SMALLEST = 1 << 18
-# Taps of a kernel's side. The operands are copied once for each.
-_LARGEST_KERNEL = 3
-_DTYPES = ("float32", "bfloat16")
+# Multiply-adds from which on the library is worth a custom call.
+SMALLEST_NATIVE = 1 << 22
+# Taps of a kernel's side. For products, the operands are copied once for each.
+_LARGEST_KERNEL = {"native": 7, "products": 3}
+_DTYPES = {"native": ("float32",), "products": ("float32", "bfloat16")}
 
 
 def convolve(
     x: jax.Array, w: jax.Array, window_strides: Any, padding: Any, **others: Any
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, with the kernel gradient that is fastest on this machine.
+    """`jax.lax.conv_general_dilated`, in the way that is fastest on this machine.
 
-    `flax.linen.Conv` takes it as `conv_general_dilated`. Where the gradient is replaced, only
-    reverse-mode derivatives are defined, of any order.
+    `flax.linen.Conv` takes it as `conv_general_dilated`. Where XLA's is replaced, only reverse-mode
+    derivatives are defined, of any order.
     """
     window = windows.of_convolution(x, w, window_strides, padding, **others)
-    if window is not None and _is_replaced(x, w, window):
-        return _convolution(x, w, window)
-    return lax.conv_general_dilated(x, w, window_strides, padding, **others)
+    way = None if window is None else _way(x, w, window)
+    if way is None:
+        return lax.conv_general_dilated(x, w, window_strides, padding, **others)
+    return _convolution(x, w, window, way)
 
 
-def _is_replaced(x: jax.Array, w: jax.Array, window: Window) -> bool:
-    """Whether the kernel gradient is computed as products."""
-    if jax.default_backend() != "cpu" or x.dtype != w.dtype or x.dtype.name not in _DTYPES:
-        return False
+def _way(x: jax.Array, w: jax.Array, window: Window) -> str | None:
+    """How the convolution and its gradients are computed: 'native', 'products', or None: by XLA."""
+    if jax.default_backend() != "cpu" or x.dtype != w.dtype:
+        return None
     outputs = x.shape[0] * math.prod(window.output) * w.shape[3]
-    return max(window.kernel) <= _LARGEST_KERNEL and max(x.size, outputs) >= SMALLEST
+    large = {
+        "native": outputs * math.prod(w.shape[:3]) >= SMALLEST_NATIVE,
+        "products": max(x.size, outputs) >= SMALLEST,
+    }
+    for way in ("native", "products"):
+        fits = x.dtype.name in _DTYPES[way] and max(window.kernel) <= _LARGEST_KERNEL[way]
+        if fits and large[way] and (way == "products" or native.available()):
+            return way
+    return None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolution(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
-    return windows.convolution(x, w, window)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x: jax.Array, w: jax.Array, window: Window, way: str) -> jax.Array:
+    return (primitive if way == "native" else windows).convolution(x, w, window)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _kernel_gradient(x: jax.Array, y: jax.Array, window: Window) -> jax.Array:
-    return products(x, y, window)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _input_gradient(y: jax.Array, w: jax.Array, window: Window, way: str) -> jax.Array:
+    return (primitive if way == "native" else windows).input_gradient(y, w, window)
 
 
-def _convolution_and_saved(x, w, window):
-    return _convolution(x, w, window), (x, w)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient(x: jax.Array, y: jax.Array, window: Window, way: str) -> jax.Array:
+    return (primitive if way == "native" else products).kernel_gradient(x, y, window)
 
 
-def _convolution_gradients(window, saved, y):
-    x, w = saved
-    return windows.input_gradient(y, w, window), _kernel_gradient(x, y, window)
+def _with_operands(function):
+    """What `defvjp` takes as the forward pass of a bilinear function."""
+    return lambda first, second, window, way: (
+        function(first, second, window, way),
+        (first, second),
+    )
 
 
-def _kernel_gradient_and_saved(x, y, window):
-    return _kernel_gradient(x, y, window), (x, y)
+def _convolution_gradients(window, way, operands, y):
+    x, w = operands
+    return _input_gradient(y, w, window, way), _kernel_gradient(x, y, window, way)
 
 
-def _kernel_gradient_gradients(window, saved, w):
-    x, y = saved
-    return windows.input_gradient(y, w, window), _convolution(x, w, window)
+def _input_gradient_gradients(window, way, operands, x):
+    y, w = operands
+    return _convolution(x, w, window, way), _kernel_gradient(x, y, window, way)
 
 
-_convolution.defvjp(_convolution_and_saved, _convolution_gradients)
-_kernel_gradient.defvjp(_kernel_gradient_and_saved, _kernel_gradient_gradients)
+def _kernel_gradient_gradients(window, way, operands, w):
+    x, y = operands
+    return _input_gradient(y, w, window, way), _convolution(x, w, window, way)
+
+
+_convolution.defvjp(_with_operands(_convolution), _convolution_gradients)
+_input_gradient.defvjp(_with_operands(_input_gradient), _input_gradient_gradients)
+_kernel_gradient.defvjp(_with_operands(_kernel_gradient), _kernel_gradient_gradients)

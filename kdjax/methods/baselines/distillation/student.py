@@ -13,7 +13,7 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.baselines.distillation.comparison import Baseline, TwoPhases
-from kdjax.models import BranchedOutputs, Cohort, Outputs, PyramidOutputs, SelfTaughtOutputs
+from kdjax.models import Cohort, Outputs
 
 _ADAPTERS = "adapters"
 _STEM = "stem"
@@ -149,17 +149,14 @@ def _student(
     mutable = ["intermediates"] + ["batch_stats"] * train
     (outputs,), updated = cohort.apply(variables, images, train=train, mutable=mutable)
     seen = updated.pop("intermediates", {})
-    stem_of = "trunk" if cohort.shared_stages else "network_0"
-    return _with_stem(outputs, seen.get(stem_of, {})), updated
+    return _with_stem(outputs, seen.get("trunk", seen.get("network_0", {}))), updated
 
 
 def _taught(teacher: nn.Module, variables: dict[str, Any], images: jax.Array) -> Outputs:
     """`_student` for the teacher, in evaluation mode."""
     outputs, updated = teacher.apply(variables, images, mutable=["intermediates"])
     seen = updated.get("intermediates", {})
-    if isinstance(outputs, BranchedOutputs | PyramidOutputs | SelfTaughtOutputs):
-        outputs, seen = outputs.backbone, seen.get("backbone", {})
-    return _with_stem(outputs, seen)
+    return _with_stem(getattr(outputs, "backbone", outputs), seen.get("backbone", seen))
 
 
 def _with_stem(outputs: Outputs, seen: dict[str, Any]) -> Outputs:

@@ -1,0 +1,183 @@
+"""The library for this processor: convolutions and sums, compiled from the `.cc` files here.
+
+`KDJAX_CPU_KERNELS=1` in the environment asks for it. It is compiled at the first large convolution
+on a CPU, compared with XLA's operations, and kept in the user's cache folder. Without a compiler,
+or where the comparison fails, the log says so and all is XLA's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import user_cache
+from kdjax.models.convolution import window as windows
+from kdjax.models.convolution.window import Window
+
+MAPS = ("convolution", "input_gradient", "kernel_gradient")
+SUMS = ("moments", "products")
+_VARIABLE = "KDJAX_CPU_KERNELS"
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("direct.cc", "kernel_gradient.cc", "sums.cc")
+)
+_HEADERS = tuple(Path(__file__).with_name(name) for name in ("band.h", "parallel.h"))
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w")
+# What the library is compared on: odd sizes, with and without strides and padding.
+_WINDOWS = (
+    Window((7, 9), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    Window((8, 7), (3, 2), (2, 1), ((0, 1), (1, 0))),
+    Window((5, 6), (1, 1), (2, 2), ((0, 0), (0, 0))),
+)
+_log = logging.getLogger("kdjax")
+_lock = threading.Lock()
+
+
+class _Unavailable(Exception):
+    """The library cannot be made, or is wrong."""
+
+
+def available() -> bool:
+    """Whether the user asks for the library and it loads."""
+    return os.environ.get(_VARIABLE) == "1" and loads()
+
+
+def loads() -> bool:
+    """Whether the library can be used; makes it where it has not been made yet."""
+    with _lock:
+        return _loads()
+
+
+@functools.cache
+def _loads() -> bool:
+    outcome = []
+    # In a thread of its own, for JAX may be tracing in this one.
+    thread = threading.Thread(target=lambda: outcome.append(_load()))
+    thread.start()
+    thread.join()
+    return bool(outcome) and outcome[0]
+
+
+def _load() -> bool:
+    folder = user_cache.folder(os.environ, "kernels")
+    kept = None if folder is None else folder / f"{version()}.so"
+    try:
+        if kept is not None and kept.exists():
+            _register(kept)
+            return True
+        with tempfile.TemporaryDirectory() as temporary:
+            made = Path(temporary) / "kernels.so"
+            _compile(made)
+            _register(made)
+            _compare()
+            if kept is not None:
+                _keep(made, kept)
+    except (_Unavailable, OSError) as error:
+        _log.warning("convolutions are XLA's, which are slower on this CPU: %s", error)
+        return False
+    return True
+
+
+@functools.cache
+def version() -> str:
+    """A digest of what the library depends on, beside the processor."""
+    digest = hashlib.sha256(" ".join((metadata.version("jaxlib"), *_OPTIONS)).encode())
+    for source in (*_SOURCES, *_HEADERS):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def target(name: str) -> str:
+    """The name of a map's custom call; a program that was kept cannot meet another version."""
+    return f"kdjax_{name}_{version()}"
+
+
+def _compile(output: Path) -> None:
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        raise _Unavailable("there is no C++ compiler (c++, g++ or clang++)")
+    command = (compiler, *_OPTIONS, f"-I{jax.ffi.include_dir()}", "-o", output, *_SOURCES)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise _Unavailable(f"{compiler} fails: {result.stderr.strip()[-300:]}")
+
+
+def _register(path: Path) -> None:
+    library = ctypes.CDLL(str(path))
+    for name in (*MAPS, *SUMS):
+        capsule = jax.ffi.pycapsule(getattr(library, name))
+        jax.ffi.register_ffi_target(target(name), capsule, platform="cpu")
+
+
+def _keep(made: Path, kept: Path) -> None:
+    """Copies the library into its folder, whole or not at all."""
+    partial = kept.with_suffix(f".{os.getpid()}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made, partial)
+        os.replace(partial, kept)
+    except OSError as error:
+        _log.warning("the next run compiles its convolutions again: %s", error)
+
+
+def _compare() -> None:
+    """Compares small cases with XLA's.
+
+    Raises:
+      _Unavailable: they differ.
+    """
+    cases = [(window, *_arrays(window)) for window in _WINDOWS]
+
+    def both(arrays):
+        results = []
+        for (window, *_), (x, w, y) in zip(cases, arrays, strict=True):
+            for name, (first, second) in zip(MAPS, ((x, w), (y, w), (x, y)), strict=True):
+                results.append(
+                    (call(name, first, second, window), _xla(name)(first, second, window))
+                )
+            results.append((sums("moments", y), jnp.stack([y.mean((0, 1, 2)), y.var((0, 1, 2))])))
+            both_sums = jnp.stack([y.sum((0, 1, 2)), jnp.square(y).sum((0, 1, 2))])
+            results.append((sums("products", y, y), both_sums))
+        return results
+
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        results = jax.jit(both)([arrays for _, *arrays in cases])
+    for actual, expected in jax.device_get(results):
+        if not np.allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max()):
+            raise _Unavailable("the compiled library does not agree with XLA")
+
+
+def _arrays(window: Window) -> tuple[np.ndarray, ...]:
+    random, (ins, outs) = np.random.default_rng(0), (5, 19)
+    shapes = ((3, *window.image, ins), (*window.kernel, ins, outs), (3, *window.output, outs))
+    return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def _xla(name: str):
+    return getattr(windows, name)
+
+
+def sums(name: str, *arrays: jax.Array) -> jax.Array:
+    """`[2, C]` of arrays `[..., C]`: 'moments', or 'products', see `sums.cc`."""
+    shape = jax.ShapeDtypeStruct((2, arrays[0].shape[-1]), np.float32)
+    return jax.ffi.ffi_call(target(name), shape)(*arrays)
+
+
+def call(name: str, first: jax.Array, second: jax.Array, window: Window) -> jax.Array:
+    """One of the maps `MAPS` by the library, with the arguments of its namesake in `window`."""
+    shape = jax.eval_shape(lambda *both: _xla(name)(*both, window), first, second)
+    before = [pad[0] for pad in window.padding]
+    geometry = np.array([*window.strides, *before], np.int64)
+    return jax.ffi.ffi_call(target(name), shape)(first, second, window=geometry)

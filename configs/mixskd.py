@@ -13,8 +13,8 @@ mixed. The network is evaluated as network_0, its branches and self-teacher, whi
 afterwards, as network_0/branch1 and network_0/self_teacher.
 
 Settings are the official scripts' for CIFAR-100 and for ImageNet. Those for folders were not
-published: here the schedule and alpha of CIFAR-100, random resized crops of 224x224 pixels, and
-batches of 32, as CS-KD has for such sets. The loss is the ImageNet script's, with discriminators
+published: here alpha of CIFAR-100, and size, batch and schedule that fit the images (docs/python.md).
+The loss is the ImageNet script's, with discriminators
 that learn. The script for CIFAR leaves labels of mixed images out of the loss, and in neither do
 the discriminators learn:
 

@@ -13,10 +13,10 @@ mixed. The network is evaluated as network_0, its branches and self-teacher, whi
 afterwards, as network_0/branch1 and network_0/self_teacher.
 
 Settings are the official scripts' for CIFAR-100 and for ImageNet. Those for folders were not
-published: here alpha of CIFAR-100, and size, batch and schedule that fit the images (docs/python.md).
-The loss is the ImageNet script's, with discriminators
-that learn. The script for CIFAR leaves labels of mixed images out of the loss, and in neither do
-the discriminators learn:
+published: here alpha of CIFAR-100, and size, batch and schedule that fit the images
+(docs/python.md). The loss is the ImageNet script's, with discriminators that learn. The
+script for CIFAR leaves labels of mixed images out of the loss, and in neither do the discriminators
+learn:
 
     python -m kdjax.main --config configs/mixskd.py --workdir runs/mixskd_script \\
         --config.mixskd.mixed_labels=False --config.mixskd.train_discriminators=False

@@ -72,7 +72,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """
         origin = _origin(entry if definition is None else definition)
         earlier = self._origins.get(name)
-        if earlier is not None and not origin.may_replace(earlier):
+        if name in self._entries and earlier is not None and not origin.may_replace(earlier):
             raise ValueError(
                 f"{self._kind} {name!r} is registered already, for {earlier}; choose another name "
                 f"for {origin}"

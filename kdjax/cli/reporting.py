@@ -27,11 +27,15 @@ def prepare(workdir: Path, config: ConfigDict | None = None) -> None:
     Raises:
       UserError: no run, or its data or best checkpoint cannot be read.
     """
-    config = load_run(workdir).config if config is None else config
-    newest = (workdir / "metrics.jsonl").stat().st_mtime
+    trained = load_run(workdir).config
+    config = trained if config is None else config
+    log = workdir / "metrics.jsonl"
+    if not log.exists():  # stopped in its first epoch
+        return
+    newest = log.stat().st_mtime
     if _is_older(workdir / BATCH, newest):
         batch_picture.write_batch(config, workdir, step=0, limit=_PICTURES)
-    row = metrics.last(workdir / "metrics.jsonl") or {}
+    row = metrics.last(log) or {}
     if "network_0/cross_entropy" in row and _is_older(workdir / CONFUSION, newest):
         _write_confusion(workdir, config)
 

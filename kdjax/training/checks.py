@@ -56,17 +56,16 @@ def check_batch(batch_size: int, device_count: int, micro_batches: int = 1) -> N
     Raises:
       UserError: the batch size is not a multiple of the number of devices, or a micro-batch is not.
     """
-    if batch_size % micro_batches == 0 and batch_size // micro_batches % device_count:
-        batch_size, count = batch_size // micro_batches, micro_batches
-        raise UserError(
-            f"config.optimizer.accumulate={count}: a micro-batch of {batch_size} images is not "
-            f"divisible by the {device_count} devices of {jax.process_count()} process(es); use "
-            f"fewer micro-batches"
-        )
     if batch_size % device_count:
         raise UserError(
             f"config.batch_size={batch_size} is not divisible by the {device_count} devices of "
             f"{jax.process_count()} process(es); use a multiple of {device_count}"
+        )
+    if batch_size % micro_batches == 0 and batch_size // micro_batches % device_count:
+        raise UserError(
+            f"config.optimizer.accumulate={micro_batches}: a micro-batch of "
+            f"{batch_size // micro_batches} images is not divisible by the {device_count} devices "
+            f"of {jax.process_count()} process(es); use fewer micro-batches"
         )
 
 

@@ -298,7 +298,7 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 def test_error_of_ours_shows_its_traceback(monkeypatch, source, tmp_path):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("kdjax.training.stages.train", fail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 
 import jax
@@ -19,6 +20,7 @@ from kdjax.networks import Network, NetworkSpec
 from kdjax.settings import is_setting, rule
 from tests import tiny_runs as runs
 from tests.networks import saved
+from tests.tiny_runs import networks as _tiny  # noqa: F401 (registers 'tiny_four')
 
 CLASSES = 4
 
@@ -31,11 +33,12 @@ def config_of(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     several = sum(entry.family == family for entry in METHODS.values()) > 2
-    data = "camvid" if METHODS[name].masks else "digits"
+    data = {"segmentation": "camvid", "detection": "coco256"}.get(name, "digits")
     config = module.get_config(f"{name},{data}" if several else data)
     config = ConfigDict(config.to_dict())
     methods.use(config, name)
-    config.networks = ("resnet8",) * max(METHODS[name].networks, 1)
+    network = "tiny_four" if name == "detection" else "resnet8"
+    config.networks = (network,) * max(METHODS[name].networks, 1)
     config.teacher.network, config.batch_size = "", 8
     return config
 
@@ -79,7 +82,8 @@ def test_its_config_makes_a_loss(name, tmp_path):
         teacher=teacher(name),
     )
     rows = config.batch_size * (1 + config.data.partners)
-    images = jax.ShapeDtypeStruct((rows, 8, 8, 3), np.float32)
+    size = 64 if name == "detection" else 8
+    images = jax.ShapeDtypeStruct((rows, size, size, 3), np.float32)
     index = jax.ShapeDtypeStruct((rows,), np.int32)
     step = jax.ShapeDtypeStruct((), np.int32)
     batch = {"image": images, "label": index, "index": index, "step": step}
@@ -87,9 +91,14 @@ def test_its_config_makes_a_loss(name, tmp_path):
         batch["views"] = jax.ShapeDtypeStruct((rows, config.data.views, 8, 8, 3), np.float32)
     if METHODS[name].masks:
         batch["masks"] = jax.ShapeDtypeStruct((rows, 8, 8), np.int32)
+    if name == "detection":
+        of_objects = functools.partial(jax.ShapeDtypeStruct, dtype=np.int32)
+        batch |= {"sizes": of_objects((rows, 2)), "classes": of_objects((rows, 3))}
+        batch["boxes"] = jax.ShapeDtypeStruct((rows, 3, 4), np.float32)
+        batch["valid"] = jax.ShapeDtypeStruct((rows, 3), bool)
 
     def one_step(key, batch):
-        params, model_state = method.init(key, jnp.zeros((2, 8, 8, 3)))
+        params, model_state = method.init(key, jnp.zeros((2, size, size, 3)))
         loss, (updated, metrics) = method.loss(params, model_state, batch, key)
         return loss, (updated, metrics), model_state
 

@@ -12,6 +12,9 @@ from kdjax.methods.registry import METHODS, use
 from kdjax.training import optimizers
 from tests.tiny_runs import networks  # noqa: F401
 
+DEFAULT = ("cross_entropy", "mcl")
+WITH_TRUNK = ("cl_ilr", "one")
+NEEDS_WEIGHTS = "linear_probe"  # and other methods their teacher
 CLASSES = 4
 
 
@@ -20,13 +23,25 @@ def floats(tree) -> set[str]:
     return {str(leaf.dtype) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "mcl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *DEFAULT,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name, entry in METHODS.items()
+            if name not in (*DEFAULT, NEEDS_WEIGHTS) and "teacher" not in entry.context
+            if not entry.masks and entry.objects is None
+        ),
+    ],
+)
 def test_what_is_kept_and_returned_is_float32(name):
     config = configs.base()
     use(config, name)
     for setting, need in METHODS[name].data.items():
         config.data[setting] = max(config.data[setting], need.at_least)
     config.networks, config.dtype, config.batch_size = ("resnet8",) * 2, "bfloat16", 8
+    config.shared_stages = int(name in WITH_TRUNK)
     labels = jnp.arange(16) % CLASSES
     method = methods.create(
         config,

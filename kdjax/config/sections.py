@@ -20,14 +20,17 @@ class Data:
 
     source: str = setting(
         "tfds:cifar100",
-        "digits, tfds:NAME, folder:PATH, masks:PATH, arrays:FILE.npz, coco:PATH, voc:PATH or "
-        "yolo:PATH",
+        "digits, tfds:NAME, folder:PATH, hf:PATH, masks:PATH, arrays:FILE.npz, coco:PATH, "
+        "voc:PATH or yolo:PATH",
     )
     layout: str = setting(
         "",
         "axes of arrays of images ('': NHWC, where shapes that look like NCHW are refused); or of "
         "folders with masks ('': as their names are)",
         choices=("", "NHWC", "NCHW", "folders", "voc", "cityscapes", "ade20k"),
+    )
+    columns: tuple[str, ...] = setting(
+        (), "of images and of labels, of hf sets; (): the only ones of their kinds"
     )
     dir: str = setting("", "directory of prepared TFDS sets; '' is TFDS's own default")
     train_fraction: float = setting(

@@ -71,6 +71,17 @@ def stored_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def encoded_size(encoded: bytes, *, where: str) -> tuple[int, int]:
+    """(height, width) of an encoded image, by its header.
+
+    Raises:
+      UserError: no image; the message starts with `where`.
+    """
+    with _opened(io.BytesIO(encoded), where) as image:
+        width, height = image.size
+    return height, width
+
+
 @contextlib.contextmanager
 def _opened(file: io.BytesIO | Path, where: str) -> Iterator[Image.Image]:
     """Opens an image, and turns errors of the block into `UserError`."""

@@ -3,6 +3,7 @@
 digits            the 1,797 digits that scikit-learn carries, 32x32x3
 tfds:NAME         a TensorFlow data set prepared as array_record (see `tfds_source`)
 folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`)
+hf:PATH           a set that `save_to_disk` of Hugging Face's datasets wrote (see `hf_source`)
 masks:PATH        images and masks (see `mask_folders`)
 coco:PATH, voc:PATH, yolo:PATH   images and objects in boxes (see `objects.folders`)
 arrays:FILE.npz   plain arrays (see `arrays`)
@@ -25,6 +26,7 @@ _OPTIONAL_SETTINGS = {
     "ignored": 255,
     "test_split": "",
     "bad_boxes": "refuse",
+    "columns": (),
 }
 
 
@@ -35,7 +37,7 @@ class SourceKind(NamedTuple):
       open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
       place: what follows it, for messages, such as 'PATH'; '' for a source without one.
       settings: which of the settings that only some kinds read this one does: 'dir', 'layout',
-        'ignored', 'test_split', 'bad_boxes'.
+        'ignored', 'test_split', 'bad_boxes', 'columns'.
     """
 
     open: Callable[[str, Any], Source]
@@ -59,8 +61,8 @@ def register_source(
       kind: without colon.
       open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
       place: what is to follow the colon, for messages; '' for sources without it.
-      settings: which of 'dir', 'layout', 'ignored', 'test_split' and 'bad_boxes' `open_kind` reads;
-        others are refused.
+      settings: which of 'dir', 'layout', 'ignored', 'test_split', 'bad_boxes' and 'columns'
+        `open_kind` reads; others are refused.
 
     Raises:
       ValueError: the kind is registered already, has a colon, or a setting is unknown.
@@ -75,7 +77,8 @@ def open_source(data: ConfigDict) -> Source:
     """Opens `data.source`.
 
     Args:
-      data: `config.data`: source, dir, layout, ignored, test_split, bad_boxes, class_names.
+      data: `config.data`: source, dir, layout, ignored, test_split, bad_boxes, columns,
+        class_names.
 
     Raises:
       UserError: unknown kind, a setting that has no effect on this kind, or data that are missing,
@@ -137,6 +140,14 @@ def _open_folder(place: str, data) -> Source:
     return folder.open_folder(place, data.test_split, split=bool(data.validation_fraction))
 
 
+def _open_hf(place: str, data) -> Source:
+    from kdjax.data import hf_source
+
+    return hf_source.open_hf(
+        place, data.test_split, tuple(data.columns), split=bool(data.validation_fraction)
+    )
+
+
 def _open_arrays(place: str, data) -> Source:
     from kdjax.data import arrays
 
@@ -170,6 +181,7 @@ def _open_yolo(place: str, data) -> Source:
 register_source("digits", _open_digits)
 register_source("tfds", _open_tfds, place="NAME", settings=("dir",))
 register_source("folder", _open_folder, place="PATH", settings=("test_split",))
+register_source("hf", _open_hf, place="PATH", settings=("test_split", "columns"))
 _LAID_OUT = ("layout", "ignored", "test_split")
 register_source("arrays", _open_arrays, place="FILE.npz", settings=_LAID_OUT)
 register_source("masks", _open_masks, place="PATH", settings=_LAID_OUT)

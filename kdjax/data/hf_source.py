@@ -1,0 +1,150 @@
+"""Data sets of the Hugging Face library `datasets`, as `save_to_disk` writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.data import images
+from kdjax.data.regular_files import expanded, is_directory, read_bytes
+from kdjax.data.splits import RecordSplit, Source
+from kdjax.errors import UserError
+
+_HELD_OUT = ("test", "validation")
+
+
+class HfRecords:
+    """The images of one column, decoded to RGB when asked for.
+
+    Args:
+      rows: a `datasets.Dataset` of one column, of encoded images.
+      column: its name.
+      where: what the rows are, for messages.
+    """
+
+    def __init__(self, rows: Any, column: str, where: str):
+        self.rows = rows
+        self.column = column
+        self.where_rows = where
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return images.decode(self._encoded(index), where=f"{self.where_rows}, row {index}")
+
+    def common_shape(self) -> tuple[int, int, int] | None:
+        """(H, W, 3) if all images have one size, else None; their headers are read."""
+        first = None
+        for index in range(len(self)):
+            height, width = images.encoded_size(
+                self._encoded(index), where=f"{self.where_rows}, row {index}"
+            )
+            first = first or (height, width, 3)
+            if first != (height, width, 3):
+                return None
+        return first
+
+    def _encoded(self, index: int) -> bytes:
+        stored = self.rows[int(index)][self.column]
+        if stored is None:
+            raise UserError(f"{self.where_rows}, row {index}: has no image")
+        return stored["bytes"] or read_bytes(Path(stored["path"]))
+
+
+def open_hf(
+    place: str, test_split: str = "", columns: tuple[str, ...] = (), *, split: bool = False
+) -> Source:
+    """Opens `hf:PATH`, a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
+
+    Args:
+      place: the folder; `~` is the home directory.
+      test_split: of the set, held out; '': 'test', or else 'validation'.
+      columns: of the image and of the label; (): the only ones of their kinds.
+      split: whether test images are taken from the training images later: then no test split is
+        needed. Test images are the training images.
+
+    Raises:
+      UserError: the library is missing, the folder holds no set of it, or the set has no such
+        split or columns.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise UserError(
+            f"config.data.source='hf:{place}' needs the package datasets: pip install 'kdjax[hf]'"
+        )
+    root = expanded(place)
+    if not is_directory(root):
+        raise UserError(f"{root}: no such folder; check config.data.source")
+    splits = _splits(root)
+    train = splits.get("train")
+    if train is None:
+        raise UserError(f"{root}: has no split 'train'; there are {', '.join(splits)}")
+    names = [test_split] if test_split else [name for name in _HELD_OUT if name in splits]
+    held_out = train if split and not test_split else splits.get(names[0]) if names else None
+    if held_out is None:
+        raise UserError(
+            f"{root}: has no split {test_split or ' or '.join(_HELD_OUT)}; there are "
+            f"{', '.join(splits)}: set config.data.test_split, or hold some out by "
+            "config.data.validation_fraction=0.2"
+        )
+    image, label = _columns(train, columns, root)
+    class_names = _class_names(train, label)
+    pair = [_split(rows, image, label, f"{root} ({rows.split})") for rows in (train, held_out)]
+    return Source(root.absolute().name, *pair, class_names)
+
+
+def _splits(root: Path) -> dict[str, Any]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(root))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(
+            f"{root}: holds no set that save_to_disk wrote ({type(error).__name__}: {line})"
+        ) from error
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+
+
+def _columns(rows: Any, given: tuple[str, ...], root: Path) -> tuple[str, str]:
+    """The names of the columns of images and of labels."""
+    import datasets
+
+    kinds = (datasets.Image, datasets.ClassLabel)
+    found = [[n for n, feature in rows.features.items() if isinstance(feature, k)] for k in kinds]
+    if not found[1] and "label" in rows.features:
+        found[1] = ["label"]
+    if given:
+        missing = [name for name in given if name not in rows.features]
+        if len(given) != 2 or missing or given[0] not in found[0]:
+            raise UserError(
+                f"{root}: config.data.columns={tuple(given)}: give the names of a column of images "
+                f"and of one of labels; there are {', '.join(rows.features)}"
+            )
+        return given[0], given[1]
+    if [len(names) for names in found] != [1, 1]:
+        raise UserError(
+            f"{root}: columns of images: {', '.join(found[0]) or 'none'}, of labels: "
+            f"{', '.join(found[1]) or 'none'}; name one of each by config.data.columns"
+        )
+    return found[0][0], found[1][0]
+
+
+def _class_names(rows: Any, label: str) -> tuple[str, ...]:
+    names = getattr(rows.features[label], "names", None)
+    if names:
+        return tuple(names)
+    return tuple(map(str, range(int(max(rows[label], default=-1)) + 1)))
+
+
+def _split(rows: Any, image: str, label: str, where: str) -> RecordSplit:
+    import datasets
+
+    encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    labels = np.asarray(rows[label][:])
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{where}: column {label!r} has no whole numbers as labels")
+    return RecordSplit(HfRecords(encoded, image, where), labels.astype(np.int32))

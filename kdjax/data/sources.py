@@ -91,6 +91,7 @@ def open_source(data: ConfigDict) -> Source:
         raise UserError(f"config.data.source={data.source!r}: write {form}")
     for setting, unset in _OPTIONAL_SETTINGS.items():
         value = getattr(data, setting)
+        value = tuple(value) if isinstance(unset, tuple) else value  # of config.json: a list
         if value != unset and setting not in kind.settings:
             raise UserError(
                 f"config.data.{setting}={value!r} has no effect on config.data.source="

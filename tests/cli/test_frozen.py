@@ -12,7 +12,7 @@ from PIL import Image
 from kdjax import config as configs
 from kdjax import data
 from kdjax import networks as trained_networks
-from kdjax.cli import episode_picture, heat_map, neighbor_picture
+from kdjax.cli import attention_picture, episode_picture, heat_map, neighbor_picture
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.transfer import prototypes
@@ -148,6 +148,42 @@ def test_cka_of_a_run_and_another_network(call, run, network, tmp_path):
     assert values.min() >= 0 and values[0, 3] < 0.999
     with Image.open(tmp_path / "cka.png") as picture:
         assert picture.size[0] == picture.size[1] > 9 * heat_map.CELL
+
+
+def test_pictures_of_what_networks_look_at(call, run, tmp_path):
+    flags = (f"--workdir={run}", f"--output={tmp_path}", "--pictures=12")
+    assert call("--job=grad-cam", *flags)[0] == 0
+    with Image.open(tmp_path / "grad_cam.png") as picture:
+        # Four images, each before two networks, in one row of twelve.
+        assert picture.size[0] > 12 * 96 and 128 < picture.size[1] < 256
+    status, _, errors = call("--job=grad-cam", *flags, "--stage=9")
+    assert status == 2 and "--stage=9: network_0 has stages 1..2" in errors[0]
+
+
+def test_red_is_where_the_map_is_high():
+    pixels = np.full((2, 4, 4, 1), 100, np.uint8)
+    maps = np.zeros((2, 2, 2), np.float32)
+    maps[0, 0, 0] = 3.0
+    pictures = attention_picture.overlaid(pixels, maps)
+    assert pictures.shape == (2, 4, 4, 3) and (pictures[1] == 100).all()
+    np.testing.assert_array_equal(
+        pictures[0, 0, 0], np.rint(0.3 * 100 + 0.7 * np.array([255, 0, 0]))
+    )
+    np.testing.assert_array_equal(pictures[0, 3, 3], 100)
+
+
+def test_points_of_features_keep_classes_apart(call, run, tmp_path):
+    flags = (f"--workdir={run}", f"--output={tmp_path}", "--points=24", "--layers=stage1")
+    status, _, errors = call("--job=t-sne", *flags)
+    assert (status, errors) == (0, [])
+    found = read(tmp_path, "t_sne")
+    assert found["points"].keys() == {"network_0 stage1", "network_1 stage1"}
+    points, labels = np.array(found["points"]["network_0 stage1"]), np.array(found["labels"])
+    assert points.shape == (24, 2) and len(set(found["images"])) == 24
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag([np.inf] * 24)
+    assert np.mean(labels[distances.argmin(1)] == labels) > 0.9  # shades of gray
+    with Image.open(tmp_path / "t_sne.png") as picture:
+        assert picture.size[0] > 2 * 4 * 120
 
 
 def test_heat_map_has_the_color_of_every_cell():

@@ -6,6 +6,7 @@ from kdjax.cli.jobs import (
     evaluate,
     export,
     few_shot,
+    grad_cam,
     import_torch,
     knn,
     losses,
@@ -15,6 +16,7 @@ from kdjax.cli.jobs import (
     report,
     show_batch,
     show_predictions,
+    t_sne,
     train,
 )
 from kdjax.cli.jobs.base import JOBS, Job
@@ -27,6 +29,7 @@ __all__ = [
     "evaluate",
     "export",
     "few_shot",
+    "grad_cam",
     "import_torch",
     "knn",
     "losses",
@@ -36,5 +39,6 @@ __all__ = [
     "report",
     "show_batch",
     "show_predictions",
+    "t_sne",
     "train",
 ]

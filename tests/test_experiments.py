@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import camvid, curves, fit, pruning_plots, returning, sweep
-from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import steps as benchmark
 from kdjax import config as configs
 from kdjax import pruning
 from kdjax.cli.command_line import parse

@@ -74,6 +74,8 @@ def make_config(name: str, settings: Settings, folder: Path):
     config, pruned = configs.base(), name in pruning.METHODS
     method = METHODS["cross_entropy" if pruned else name]
     methods.use(config, method.name)
+    for setting, need in method.data.items():
+        config.data[setting] = max(config.data[setting], need.at_least)
     config.networks = (settings.network,) * max(2 if name == "mcl" else 1, method.networks)
     config.batch_size, config.epochs = settings.batch_size, 10
     config.data.source = write_images(folder / "images.npz", settings)

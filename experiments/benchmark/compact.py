@@ -114,7 +114,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 128])
     parser.add_argument("--multiple", type=int, default=4, help="of the last rows")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--output", default="experiments/results/compact.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/compact.txt")
     return parser.parse_args()
 
 

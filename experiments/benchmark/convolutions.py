@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-import statistics
-import time
 
 import jax
 
-from experiments.benchmark import report
+from experiments.benchmark import alternating, report
 from kdjax import parallel
 from kdjax.models.convolution import native
 from kdjax.models.convolution import window as windows
@@ -59,23 +57,10 @@ def ways(shape: tuple[int, ...]) -> dict[tuple[str, str], tuple]:
     return result
 
 
-def milliseconds(shape: tuple[int, ...], rounds: int) -> dict[tuple[str, str], float]:
-    """Median time of each, after one call that compiles."""
-    functions = ways(shape)
-    times = {name: [] for name in functions}
-    for turn in range(rounds + 1):
-        for name, (function, arguments) in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--output", default="experiments/results/convolutions.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/convolutions.txt")
     options = parser.parse_args()
     if not native.loads():
         raise SystemExit("the library of convolutions cannot be made on this machine")
@@ -91,7 +76,7 @@ def main() -> None:
         images, size, ins, outs, kernel, stride = shape
         name = f"{images} x {size} x {ins} -> {outs}, {kernel} x {kernel} by {stride}"
         operations = 2 * images * (size // stride) ** 2 * ins * outs * kernel**2
-        times = milliseconds(shape, options.rounds)
+        times = alternating.milliseconds(ways(shape), options.rounds)
         for field in native.MAPS:
             library = times[field, "library"]
             products = times.get((field, "products"))

@@ -10,11 +10,9 @@ are random, with objects of random places. torchvision has to be installed for i
 
 from __future__ import annotations
 
-import argparse
-import resource
-import time
-
 import numpy as np
+
+from experiments.benchmark import two_libraries
 
 CLASSES = 20
 OBJECTS = 6
@@ -102,31 +100,10 @@ def torchvision_step(batch: int, side: int):
     return step
 
 
-def main() -> None:
-    """Prints milliseconds per step (median) and the peak of the process's memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--of", choices=["kdjax", "torchvision"], required=True)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=5)
-    flags = parser.parse_args()
-    make = {"kdjax": kdjax_step, "torchvision": torchvision_step}[flags.of]
-    step = make(flags.batch, flags.side)
-    started = time.perf_counter()
-    step()
-    first = time.perf_counter() - started
-    times = []
-    for _ in range(flags.steps):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(
-        f"{flags.of}: {1e3 * np.median(times):.0f} ms per step of {flags.batch} images of "
-        f"{flags.side}x{flags.side} (first {first:.1f} s, {min(times):.2f} to {max(times):.2f} s), "
-        f"peak {peak:.0f} MiB"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    two_libraries.main(
+        __doc__.splitlines()[0],
+        {"kdjax": kdjax_step, "torchvision": torchvision_step},
+        side=256,
+        steps=5,
+    )

@@ -238,7 +238,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--sides", nargs="*", choices=TORCH_SIDES, default=TORCH_SIDES, help="of PyTorch, or none"
     )
-    parser.add_argument("--output", default="experiments/results/hssakd_step.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/hssakd_step.txt")
     return parser.parse_args()
 
 

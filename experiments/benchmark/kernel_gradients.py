@@ -9,12 +9,10 @@ step: `mcl_step` with the side 'kdjax without products' measures that.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 
 import jax
 
-from experiments.benchmark import report
+from experiments.benchmark import alternating, report
 from kdjax import parallel
 from kdjax.models.convolution.kernel_gradient import kernel_gradient
 from kdjax.models.convolution.window import Window
@@ -52,28 +50,17 @@ def gradients(images: int, size: int, ins: int, outs: int, kernel: int):
     return {n: jax.jit(f, compiler_options=options) for n, f in functions.items()}, (x, y)
 
 
-def milliseconds(shape: tuple[int, ...], rounds: int) -> dict[str, float]:
-    """Median time of each, after one call that compiles."""
-    functions, arguments = gradients(*shape)
-    times = {name: [] for name in functions}
-    for turn in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--output", default="experiments/results/kernel_gradients.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/kernel_gradients.txt")
     options = parser.parse_args()
     lines = [report.command("kernel_gradients"), report.machine(jax.devices()[0].device_kind), ""]
     lines.append(f"{'images x size x channels':<30} {'XLA ms':>8} {'products ms':>12}")
     for images, size, ins, outs, kernel in SHAPES:
-        row = milliseconds((images, size, ins, outs, kernel), options.rounds)
+        functions, arguments = gradients(images, size, ins, outs, kernel)
+        calls = {name: (function, arguments) for name, function in functions.items()}
+        row = alternating.milliseconds(calls, options.rounds)
         name = f"{images} x {size} x {ins} -> {outs}, {kernel} x {kernel}"
         lines.append(f"{name:<30} {row['XLA']:>8.1f} {row['products']:>12.1f}")
     print("\n".join(lines))

@@ -303,7 +303,7 @@ def parse() -> argparse.Namespace:
         help=f"kdjax, any of PyTorch's, {WITHOUT_PRODUCTS!r} and {WITH_LIBRARY!r}",
     )
     parser.add_argument("--in_process", action="store_true", help="all sides in this process")
-    parser.add_argument("--output", default="experiments/results/mcl_step.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/mcl_step.txt")
     return parser.parse_args()
 
 

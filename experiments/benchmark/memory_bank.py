@@ -12,7 +12,6 @@ copy of the rows of all anchors, [B, K + 2, D], would take. Then steps of method
 from __future__ import annotations
 
 import functools
-import platform
 import statistics
 import sys
 import time
@@ -22,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmark import report
 from kdjax import config as configs
 from kdjax import losses, methods
 
 IMAGES, FEATURES, NEGATIVES, NETWORKS = 1_281_167, 128, 8192, 2
 BATCHES = (32, 256)
-MEGABYTE = 2**20
+MEBIBYTE = 2**20
 
 # Of the steps that are run.
 STEP_IMAGES, STEP_BATCH, STEP_CLASSES, NETWORK = 50_000, 64, 100, "resnet20"
@@ -35,14 +35,15 @@ ROUNDS, STEPS = 4, 3
 
 
 def main() -> int:
-    print(f"jax {jax.__version__}, {jax.default_backend()}, {platform.processor()}\n")
-    bank = 4 * IMAGES * FEATURES / MEGABYTE
-    print(f"One bank has {bank:.0f} MB. Temporary MB:\n")
+    print(report.command("memory_bank"))
+    print(f"{report.machine(jax.devices()[0].device_kind)}\n")
+    bank = 4 * IMAGES * FEATURES / MEBIBYTE
+    print(f"One bank has {bank:.0f} MiB. Temporary MiB:\n")
     print("| anchors | all their rows | loss and gradient | with the update of banks |")
     print("|---|---|---|---|")
     for batch in BATCHES:
-        rows = 4 * batch * (NEGATIVES + 2) * FEATURES / MEGABYTE
-        sizes = [loss_bytes(batch, update) / MEGABYTE for update in (False, True)]
+        rows = 4 * batch * (NEGATIVES + 2) * FEATURES / MEBIBYTE
+        sizes = [loss_bytes(batch, update) / MEBIBYTE for update in (False, True)]
         print(f"| {batch} | {rows:.0f} | {sizes[0]:.0f} | {sizes[1]:.0f} |", flush=True)
     print(
         f"\n{NETWORKS} x {NETWORK}, batch of {STEP_BATCH}, {STEP_IMAGES} images, seconds a step:\n"

@@ -161,7 +161,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--policies", nargs="*", choices=policies.POLICIES, default=list(policies.POLICIES)
     )
-    parser.add_argument("--output", default="experiments/results/policies.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/policies.txt")
     return parser.parse_args()
 
 

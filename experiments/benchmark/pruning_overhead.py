@@ -166,7 +166,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--output", default="experiments/results/pruning_overhead.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/pruning_overhead.txt")
     return parser.parse_args()
 
 

@@ -112,7 +112,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shrink", nargs="*", type=int, default=[25, 50, 100])
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--output", default="experiments/results/shrinking.txt")
+    parser.add_argument("--output", default="experiments/results/benchmark/shrinking.txt")
     return parser.parse_args()
 
 

@@ -162,7 +162,7 @@ class Flow:
         value.term = Term(path, 1, (value,))
         return value
 
-    def node(self, compute: Callable[..., Constant], *inputs: int) -> int:
+    def node(self, compute: Callable[..., Constant] | _Given, *inputs: int) -> int:
         """A new node, computed from the constants of other nodes."""
         self._nodes.append((compute, inputs))
         return len(self._nodes) - 1
@@ -224,10 +224,9 @@ class Flow:
 
 
 class _Given(NamedTuple):
-    name: Any
+    """The computation of a node that `evaluate` is given."""
 
-    def __call__(self) -> Constant:
-        raise NotImplementedError
+    name: Any
 
 
 def _needed(nodes: Sequence[tuple[Any, tuple[int, ...]]], wanted: Sequence[int]) -> set[int]:

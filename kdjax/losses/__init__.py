@@ -4,6 +4,7 @@ Every function returns one value per example, `[B]`, in float32 (float64 for flo
 caller averages. Hyper-parameters are keyword-only. Only jax is imported.
 """
 
+from kdjax.losses.bake_loss import bake, bake_targets
 from kdjax.losses.channel_relations import fsp, nst
 from kdjax.losses.contrastive import MutualContrast, mutual_contrast
 from kdjax.losses.crd import CrdMemory, crd
@@ -52,16 +53,10 @@ from kdjax.losses.regularization import (
     virtual_logits,
     virtual_softmax,
 )
-from kdjax.losses.relations import (
-    correlation_congruence,
-    pkt,
-    rkd,
-    rkd_angle,
-    rkd_distance,
-    similarity_preserving,
-)
+from kdjax.losses.relations import correlation_congruence, pkt, similarity_preserving
+from kdjax.losses.rkd_loss import rkd, rkd_angle, rkd_distance
 from kdjax.losses.self_attention import Frskd, frskd, sad
-from kdjax.losses.self_distillation import CsKd, Ddgsd, bake, bake_targets, cs_kd, ddgsd, ps_kd
+from kdjax.losses.self_distillation import CsKd, Ddgsd, cs_kd, ddgsd, ps_kd
 from kdjax.losses.singular_vectors import kdsvd
 from kdjax.losses.stage_ensembles import StageEnsembles, stage_ensembles
 

@@ -1,4 +1,4 @@
-"""Losses that compare how the images of a batch relate to one another: SP, CC, RKD and PKT.
+"""Losses that compare how the images of a batch relate to one another: SP, CC and PKT.
 
 All take `axis_name`, the name of the mapped device axis. With it an image is related to the images
 of all devices, so that the mean over devices is the loss of one device with the global batch, and
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.feature_maps import Maps, by_layer, same_shape
-from kdjax.numerics import SHORTEST, at_least_float32, flattened, total, unit
+from kdjax.losses.global_batch import first_number, rows_and_columns
+from kdjax.numerics import flattened, total, unit
 
 
 def similarity_preserving(
@@ -45,7 +46,7 @@ def similarity_preserving(
     """
     terms = []
     for pair in by_layer(student, teacher, stop_teacher=stop_teacher):
-        students, teachers = (unit(_products(*_rows_and_columns(x, axis_name))) for x in pair)
+        students, teachers = (unit(_products(*rows_and_columns(x, axis_name))) for x in pair)
         terms.append(jnp.square(students - teachers).mean(1))
     return total(terms)
 
@@ -81,102 +82,13 @@ def correlation_congruence(
     """
     [(student, teacher)] = by_layer(student, teacher, stop_teacher=stop_teacher)
     same_shape(student, teacher)
-    rows, columns = _rows_and_columns(jnp.abs(student - teacher), axis_name)
+    rows, columns = rows_and_columns(jnp.abs(student - teacher), axis_name)
     count = len(columns)
-    number = _first_number(rows, axis_name) + jnp.arange(len(rows))
+    number = first_number(rows, axis_name) + jnp.arange(len(rows))
     before = jnp.where(number[:, None] > 0, columns[number - 1], 0.0)
     after = jnp.where(number[:, None] < count - 1, columns[(number + 1) % max(count, 1)], 0.0)
     share = count / (2 * max(count - 1, 1))
     return share * jnp.sum(rows * (before + after), axis=1)
-
-
-def rkd(
-    student: jax.Array,
-    teacher: jax.Array,
-    *,
-    distance_weight: float = 25.0,
-    angle_weight: float = 50.0,
-    axis_name: str | None = None,
-) -> jax.Array:
-    """Relational knowledge distillation (RKD): `w_D rkd_distance + w_A rkd_angle`.
-
-    The teacher is a constant.
-
-    Source: Park et al., CVPR 2019, arXiv 1904.05068, section 3.2; checked against
-    `distiller_zoo/RKD.py` of RepDistiller, `RKDLoss`, whose weights are the defaults.
-
-    Args:
-      student: `[B, ...]` embeddings or maps, flattened.
-      teacher: `[B, ...]`, flattened; lengths may differ from the student's.
-      distance_weight: w_D.
-      angle_weight: w_A.
-      axis_name: see the module.
-
-    Returns:
-      `[B]`, without a unit: both terms compare scale-free relations.
-
-    Raises:
-      ValueError: batches of different sizes.
-
-    >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> print(rkd(student, 2.0 * student) < 1e-6)  # relations do not depend on the scale
-    [ True  True  True]
-    """
-    distance = rkd_distance(student, teacher, axis_name=axis_name)
-    angle = rkd_angle(student, teacher, axis_name=axis_name)
-    return distance_weight * distance + angle_weight * angle
-
-
-def rkd_distance(
-    student: jax.Array, teacher: jax.Array, *, axis_name: str | None = None
-) -> jax.Array:
-    """RKD-D: `mean_{i,j} huber(d_s[i, j] - d_t[i, j])` over all ordered pairs, i = j included.
-
-    d are Euclidean distances divided by the mean distance of two different images of the batch.
-    The Huber loss has delta 1. The teacher is a constant.
-
-    Source: Park et al., CVPR 2019, arXiv 1904.05068; checked against
-    `distiller_zoo/RKD.py` of RepDistiller, `RKDLoss`.
-
-    Args:
-      student: `[B, ...]`, flattened.
-      teacher: `[B, ...]`, flattened; lengths may differ.
-      axis_name: see the module.
-
-    Returns:
-      `[B]`: the mean over j.
-
-    Raises:
-      ValueError: batches of different sizes.
-    """
-    [pair] = by_layer(student, teacher, stop_teacher=True)
-    students, teachers = (_distances(x, axis_name) for x in pair)
-    return _huber(students - teachers).mean(1)
-
-
-def rkd_angle(student: jax.Array, teacher: jax.Array, *, axis_name: str | None = None) -> jax.Array:
-    """RKD-A: `mean_{i,j,k} huber(c_s[i, j, k] - c_t[i, j, k])` over all B^3 triples.
-
-    `c[i, j, k]` is the cosine of the angle at image i between images j and k, 0 where j or k is i.
-    The Huber loss has delta 1. The teacher is a constant. Needs memory for B^2 (B + D) numbers.
-
-    Source: Park et al., CVPR 2019, arXiv 1904.05068; checked against
-    `distiller_zoo/RKD.py` of RepDistiller, `RKDLoss`.
-
-    Args:
-      student: `[B, ...]`, flattened.
-      teacher: `[B, ...]`, flattened; lengths may differ.
-      axis_name: see the module.
-
-    Returns:
-      `[B]`: the mean over j and k.
-
-    Raises:
-      ValueError: batches of different sizes.
-    """
-    [pair] = by_layer(student, teacher, stop_teacher=True)
-    students, teachers = (_cosines(x, axis_name) for x in pair)
-    return _huber(students - teachers).mean((1, 2))
 
 
 def pkt(
@@ -212,53 +124,11 @@ def pkt(
     probabilities = []
     for x in pair:
         directions = unit(flattened(x), epsilon=epsilon)
-        similarities = (_products(*_rows_and_columns(directions, axis_name)) + 1) / 2
+        similarities = (_products(*rows_and_columns(directions, axis_name)) + 1) / 2
         probabilities.append(similarities / similarities.sum(1, keepdims=True))
     students, teachers = probabilities
     return (teachers * jnp.log((teachers + epsilon) / (students + epsilon))).mean(1)
 
 
-def _rows_and_columns(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-    """This device's images `[B, D]`, and the images they are related to: those of all devices."""
-    x = flattened(at_least_float32(x))
-    return x, x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
-
-
-def _first_number(rows: jax.Array, axis_name: str | None) -> jax.Array | int:
-    """The number in the global batch of this device's first image."""
-    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(rows)
-
-
 def _products(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
-
-
-def _differences(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """`[B, columns, D]`. Explicit, as inner products would lose small distances by rounding."""
-    rows, columns = _rows_and_columns(x, axis_name)
-    return columns[None, :, :] - rows[:, None, :]
-
-
-def _distances(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """`[B, columns]` distances over the mean distance of two different images."""
-    squares = jnp.sum(jnp.square(_differences(x, axis_name)), axis=-1)
-    number = _first_number(squares, axis_name) + jnp.arange(squares.shape[0])
-    itself = number[:, None] == jnp.arange(squares.shape[1])[None, :]
-    # As in the official code, images that coincide are 1e-6 apart (and get no gradient from it).
-    distances = jnp.where(itself, 0.0, jnp.sqrt(jnp.maximum(squares, SHORTEST)))
-    sum_of_all = distances.sum()
-    if axis_name is not None:
-        sum_of_all = jax.lax.psum(sum_of_all, axis_name)
-    count = squares.shape[1]
-    # A single image has no distances.
-    return distances / jnp.maximum(sum_of_all / max(count * (count - 1), 1), SHORTEST)
-
-
-def _cosines(x: jax.Array, axis_name: str | None) -> jax.Array:
-    directions = unit(_differences(x, axis_name))
-    return jnp.einsum("ijd,ikd->ijk", directions, directions, precision=jax.lax.Precision.HIGHEST)
-
-
-def _huber(x: jax.Array) -> jax.Array:
-    size = jnp.abs(x)
-    return jnp.where(size < 1, 0.5 * jnp.square(x), size - 0.5)

@@ -15,7 +15,7 @@ from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop import torch as interop
 from kdjax.networks import InputSpec, Network, NetworkSpec
-from kdjax.segmentation.deeplab import AtrousPyramid
+from kdjax.segmentation.deeplab_heads import AtrousPyramid
 from tests import golden, golden_transfer
 from tests.models.helpers import random_variables, tiny
 

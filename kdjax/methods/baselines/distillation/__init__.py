@@ -1,6 +1,11 @@
 """Distillation from a trained teacher: one method, with a baseline per loss."""
 
-from kdjax.methods.baselines.distillation import embeddings, logit_losses, map_losses
+from kdjax.methods.baselines.distillation import (
+    embeddings,
+    logit_losses,
+    map_losses,
+    two_phase_losses,
+)
 from kdjax.methods.baselines.distillation.comparison import Baseline, Terms, TwoPhases
 from kdjax.methods.baselines.distillation.negatives import by_class
 from kdjax.methods.baselines.distillation.registration import (
@@ -22,4 +27,5 @@ __all__ = [
     "map_losses",
     "register_baseline",
     "register_teacher_loss",
+    "two_phase_losses",
 ]

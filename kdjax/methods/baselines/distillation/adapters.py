@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 
 from kdjax.errors import UserError
+from kdjax.methods.baselines.distillation.comparison import Layer
 from kdjax.models import layers
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.1)
@@ -58,6 +60,17 @@ class Regressor(nn.Module):
             )
         size = tuple(1 + a - b for a, b in zip(old, new, strict=True))
         return nn.Conv(kernel_size=size, padding="VALID", **fields)
+
+
+def regressed_maps(
+    compared: Sequence[Layer], *, relu: bool, axis_name: str | None
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """The student's maps regressed to the shapes of the teacher's, and the teacher's maps."""
+    regressed = [
+        Regressor(layer.teacher.shape[1:], relu, axis_name, name=layer.name)(layer.student)
+        for layer in compared
+    ]
+    return regressed, [layer.teacher for layer in compared]
 
 
 class PointwisePredictor(nn.Module):

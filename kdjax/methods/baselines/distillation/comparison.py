@@ -106,6 +106,11 @@ def is_feature(path: tuple[str, ...]) -> bool:
     return path[0] == "cohort" and path[2].startswith(("stem", "stage"))
 
 
+def layers_setting(*names: str) -> Any:
+    """The setting `layers`: 'stem', 'stage1', ..., 'last' (stage), 'stages' (all of them)."""
+    return setting(names, "layers compared: stem, stage1, ..., last, stages")
+
+
 def layers_of(student: Outputs, teacher: Outputs, names: Sequence[str]) -> list[Layer]:
     """The layers of these names in the student and in the teacher.
 

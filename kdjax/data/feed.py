@@ -1,6 +1,5 @@
 """Input to the devices: indices into resident arrays, or batches of a streamed data set."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,90 +7,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data import order, preprocessing, stream
+from kdjax.data import order, stream
 from kdjax.data.augment import AUGMENTATIONS
-from kdjax.data.available_memory import check_fits
 from kdjax.data.dataset import Dataset
-from kdjax.data.masks import pair_bytes
+from kdjax.data.dispatches import check_memory, dispatch_lengths, images_per_step
 from kdjax.data.objects.augmentation import Augmentation
 from kdjax.data.splits import ArraySplit
-from kdjax.errors import UserError
 from kdjax.parallel import Parallel
 
 Arrays = dict[str, Any]
-
-_MOST_STEPS = 100
-_STREAMED_BYTES = 2**28  # of the batches of one dispatch, which the host stacks
-
-
-def check_settings(data: ConfigDict) -> None:
-    """Checks the settings of `config.data` that do not depend on the data set.
-
-    Raises:
-      UserError: a value out of range, an unknown augmentation, or settings that exclude each other.
-    """
-    if data.views < 1:
-        raise UserError(f"config.data.views={data.views}: must be at least 1")
-    order.check_companions(data.images_per_class, data.partners)
-    preprocessing.augmenter(data.augmentation, data.policies)
-
-
-def images_per_step(config: ConfigDict) -> int:
-    """The number of images in a global batch: `config.batch_size`, and their partners."""
-    return config.batch_size * (1 + config.data.partners)
-
-
-def automatic_steps(dataset: Dataset, config: ConfigDict) -> int:
-    """The largest number of steps per dispatch that fits the device and the data.
-
-    It is 1 on CPU, where `parallel.scan` does not loop and a step takes far longer than the host's
-    work; elsewhere it is at most 100, and for streamed sets at most 256 MiB of batches.
-    """
-    if jax.default_backend() == "cpu":
-        return 1
-    if isinstance(dataset.train, ArraySplit):
-        return _MOST_STEPS
-    return max(1, min(_MOST_STEPS, _STREAMED_BYTES // _batch_bytes(dataset, config)))
-
-
-def _batch_bytes(dataset: Dataset, config: ConfigDict) -> int:
-    """Bytes of a global batch of decoded images."""
-    data = config.data
-    crops = data.views if AUGMENTATIONS[data.augmentation].crop else 1
-    per_image = (
-        pair_bytes(dataset.image_shape)
-        if dataset.has_masks
-        else crops * math.prod(dataset.image_shape)
-    )
-    return images_per_step(config) * per_image
-
-
-def _check_memory(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Raises `UserError` unless the memory holds a batch, as uint8 and as float32."""
-    sizes = {
-        "batch_size": images_per_step(config) * config.data.views,
-        "evaluation.batch_size": config.evaluation.batch_size,
-    }
-    for name, images in sizes.items():
-        check_fits(
-            5 * images * math.prod(image_shape),
-            f"config.{name}: a batch of {images} images {list(image_shape)}",
-            f"set a smaller config.{name} or config.data.image_size",
-        )
-
-
-def dispatch_lengths(steps: int, most_steps: int) -> tuple[int, ...]:
-    """Cuts an epoch of `steps` into dispatches of at most `most_steps` steps.
-
-    All are equally long if a length of at least half of `most_steps` divides the epoch; otherwise
-    the last one is shorter (and costs a second compilation).
-    """
-    for length in range(min(most_steps, steps), (most_steps + 1) // 2 - 1, -1):
-        if steps % length == 0:
-            return (length,) * (steps // length)
-    count = -(-steps // most_steps)
-    length = -(-steps // count)
-    return (length,) * (steps // length) + ((steps % length,) if steps % length else ())
 
 
 class Feed:
@@ -134,7 +58,7 @@ class Feed:
         self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
         self.most_steps = most_steps
         self.augmentation = augmentation
-        _check_memory(config, dataset.image_shape)
+        check_memory(config, dataset.image_shape)
 
     def constants(self, split: str) -> Arrays:
         """The resident arrays of 'train' or 'test' on every device; nothing for a streamed set."""

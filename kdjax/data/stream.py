@@ -6,72 +6,16 @@ workers, not on the part of a batch that is read, and not on the step at which r
 image that comes twice in an epoch is cropped twice.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
-from kdjax.data import images
 from kdjax.data.decoding import load_batches
+from kdjax.data.image_elements import Crop, CroppedImage, EvaluationImage, FittedImage
 from kdjax.data.masks import CanvasPairs
 from kdjax.data.objects.augmentation import Augmentation
 from kdjax.data.objects.canvas import EvaluationElement, TrainElement
 from kdjax.data.splits import RecordSplit
-
-Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-
-
-class _FittedImage:
-    """(image number, place) -> {'image', 'label', 'index'}, the central square."""
-
-    def __init__(self, split: RecordSplit, image_size: int):
-        self.split = split
-        self.image_size = image_size
-
-    def __call__(self, number_and_place) -> dict[str, np.ndarray]:
-        index, _ = map(int, number_and_place)
-        pixels = images.fit(self.split.records[index], self.image_size)
-        return _element(pixels, self.split.labels[index], index)
-
-
-class _CroppedImage:
-    """(image number, place) -> {'image', 'label', 'index'}, cropped at random."""
-
-    def __init__(
-        self, split: RecordSplit, crop: Crop, image_size: int, views: int, seed: tuple[int, int]
-    ):
-        self.split = split
-        self.crop = crop
-        self.image_size = image_size
-        self.views = views
-        self.seed = seed
-
-    def __call__(self, number_and_place) -> dict[str, np.ndarray]:
-        index, place = map(int, number_and_place)
-        pixels = self.split.records[index]
-        rng = np.random.default_rng([*self.seed, place])
-        # The first is the one that there would be without the others.
-        crops = [self.crop(pixels, self.image_size, rng) for _ in range(self.views)]
-        shown = np.stack(crops) if self.views > 1 else crops[0]
-        return _element(shown, self.split.labels[index], index)
-
-
-class _EvaluationImage:
-    """Image number -> {'image', 'label', 'index'}, central crop."""
-
-    def __init__(self, split: RecordSplit, image_size: int, crop_fraction: float):
-        self.split = split
-        self.image_size = image_size
-        self.crop_fraction = crop_fraction
-
-    def __call__(self, index) -> dict[str, np.ndarray]:
-        index = int(index)
-        pixels = self.split.records[index]
-        pixels = images.fit_evaluation(pixels, self.image_size, self.crop_fraction)
-        return _element(pixels, self.split.labels[index], index)
-
-
-def _element(pixels: np.ndarray, label, index: int) -> dict[str, np.ndarray]:
-    return {"image": pixels, "label": np.int32(label), "index": np.int32(index)}
 
 
 def train_batches(
@@ -114,9 +58,9 @@ def train_batches(
       UserError: `workers` is negative, or an image is unreadable.
     """
     if crop is None:
-        load_image = _FittedImage(split, image_size)
+        load_image = FittedImage(split, image_size)
     else:
-        load_image = _CroppedImage(split, crop, image_size, views, (seed, epoch))
+        load_image = CroppedImage(split, crop, image_size, views, (seed, epoch))
     return load_batches(_numbered(order)[first_step:, columns], load_image, workers)
 
 
@@ -212,7 +156,7 @@ def evaluation_batches(
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
     """
-    load_image = _EvaluationImage(split, image_size, crop_fraction)
+    load_image = EvaluationImage(split, image_size, crop_fraction)
     return _masked(load_batches(order[:, columns], load_image, workers), mask[:, columns])
 
 

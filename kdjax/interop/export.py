@@ -9,25 +9,27 @@ StableHLO and ONNX files hold functions from any number of images to logits, wit
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
 import kdjax
 from kdjax.errors import UserError
-from kdjax.interop import onnx
 from kdjax.interop import torch as interop
 from kdjax.interop.deployed import Images
+from kdjax.interop.exported_formats import (
+    SUFFIXES,
+    WRITERS,
+    Exported,
+    largest_difference,
+    state_dict,
+)
 from kdjax.networks import Network
 from kdjax.runs.files import writing
-
-PLATFORMS = ("cpu", "cuda", "tpu")
 
 # The largest difference of any logit from the network's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -36,28 +38,8 @@ TOLERANCE = 1e-4
 _COARSE_TOLERANCE = 1e-2
 
 _PACKAGES = {"stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime"), "torch": ()}
-_SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx", "torch": ".safetensors"}
-FORMATS = tuple(_SUFFIXES)
+FORMATS = tuple(SUFFIXES)
 _IMAGES = 3  # that files are compared on
-
-
-class _Exported(NamedTuple):
-    """A network, and the images on which its files are verified."""
-
-    network: Network
-    images: Images
-    apply: Callable[[Any, jax.Array], jax.Array]  # variables, images to logits
-    sample: np.ndarray  # [B, H, W, C]
-
-    def logits(self, variables: Any, *, exact: bool = False) -> np.ndarray:
-        """Logits `[B, N]` of the network; `exact`: in full float32 precision on every backend."""
-        precision = "highest" if exact and jax.default_backend() != "cpu" else None
-        with jax.default_matmul_precision(precision):
-            return np.asarray(self.apply(variables, self.sample))
-
-    def closed(self, images: jax.Array) -> jax.Array:
-        """`apply` with the network's weights."""
-        return self.apply(self.network.variables, images)
 
 
 def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]:
@@ -79,7 +61,7 @@ def files(directory: Path, name: str, formats: Sequence[str]) -> dict[str, Path]
                 f"--formats: {form} needs {' and '.join(missing)}: pip install 'kdjax[export]', or "
                 f"leave {form} out"
             )
-    paths = {form: directory / f"{name}{_SUFFIXES[form]}" for form in formats}
+    paths = {form: directory / f"{name}{SUFFIXES[form]}" for form in formats}
     paths[""] = directory / f"{name}.json"
     for file in paths.values():
         if file.exists():
@@ -136,26 +118,26 @@ def _make(directory: Path) -> None:
         raise UserError(f"--output={directory} cannot be written: {error.strerror}") from error
 
 
-def _exported(network: Network, images: Images) -> _Exported:
+def _exported(network: Network, images: Images) -> Exported:
     module = network.module()
 
     def apply(variables, pixels):
         return module.apply(variables, images.normalized(pixels)).logits
 
     sample = images.random(_IMAGES)
-    return _Exported(network, images, jax.jit(apply), sample)
+    return Exported(network, images, jax.jit(apply), sample)
 
 
-def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
+def _write(exported: Exported, file: Path, form: str) -> dict[str, Any]:
     """Writes one format under a temporary name, verifies it, and renames it.
 
     Returns:
       The entry of the file in the JSON description.
     """
-    content, details = _WRITERS[form](exported)
+    content, details = WRITERS[form](exported)
     with writing(file, replace=False) as unchecked:
         unchecked.write_bytes(content)
-        difference = _difference(exported, unchecked, form)
+        difference = largest_difference(exported, unchecked, form)
         tolerance = TOLERANCE
         if form == "stablehlo" and jax.default_backend() != "cpu":
             tolerance = _COARSE_TOLERANCE
@@ -168,73 +150,15 @@ def _write(exported: _Exported, file: Path, form: str) -> dict[str, Any]:
     return {"file": file.name, **details, "largest_relative_difference": difference}
 
 
-def _stablehlo(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
-    (batch,) = jax.export.symbolic_shape("batch")
-    spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
-    with _without_locations():
-        program = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
-    return program.serialize(), {"platforms": list(PLATFORMS), "jax": jax.__version__}
-
-
-@contextlib.contextmanager
-def _without_locations() -> Iterator[None]:
-    """Omits the paths of source files from programs that are lowered in the block."""
-    frames = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_traceback_in_locations_limit", frames)
-
-
-def _onnx(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
-    name = exported.network.spec.full_name
-    try:
-        content = onnx.convert(exported.closed, exported.images.shape, name)
-    except onnx.Unsupported as error:
-        raise UserError(f"{name} cannot be written as ONNX: {error}; leave onnx out") from error
-    return content, {"opset": onnx.OPSET}
-
-
-def _torch(exported: _Exported) -> tuple[bytes, dict[str, Any]]:
-    state = _state_dict(exported.network)
-    content = interop.encoded(state, _SUFFIXES["torch"])
-    return content, {"arrays": len(state), "images": "normalized, NCHW"}
-
-
-_WRITERS = {"stablehlo": _stablehlo, "onnx": _onnx, "torch": _torch}
-
-
 def write_state_dict(file: Path, network: Network) -> int:
     """Writes a network's PyTorch state dict; returns the number of its arrays.
 
     Raises:
       UserError: the network has no counterpart in PyTorch, or the file cannot be written.
     """
-    state = _state_dict(network)
+    state = state_dict(network)
     interop.write(file, state)
     return len(state)
-
-
-def _state_dict(network: Network) -> interop.StateDict:
-    return interop.export_state_dict(network.module(), network.variables)
-
-
-def _difference(exported: _Exported, file: Path, form: str) -> float:
-    """The largest difference of a file's logits, relative to the network's largest logit."""
-    variables, sample = exported.network.variables, exported.sample
-    exact = form != "stablehlo"
-    expected = exported.logits(variables, exact=exact)
-    if form == "stablehlo":
-        logits = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(sample))
-    elif form == "onnx":
-        logits = onnx.Session(file)(sample)
-    else:
-        module, shape = exported.network.module(), exported.images.shape
-        again, _ = interop.import_state_dict(module, interop.read(file), image_shape=shape)
-        logits = exported.logits(again, exact=exact)
-    largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(logits - expected).max()) / largest
 
 
 def _line(file: Path, difference: float) -> str:
@@ -242,7 +166,7 @@ def _line(file: Path, difference: float) -> str:
     return f"{file}  {megabytes:.1f} MB  largest relative difference {difference:.1e}"
 
 
-def _described(exported: _Exported, written: dict[str, dict]) -> str:
+def _described(exported: Exported, written: dict[str, dict]) -> str:
     """The description of an export's files."""
     network = exported.network
     description = {

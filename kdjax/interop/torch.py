@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from kdjax.errors import UserError
-from kdjax.interop import mapping
+from kdjax.interop import mapping, state_dict_entries
 from kdjax.interop.files import StateDict, encoded, read, some, write
 
 # These modules register their namings.
@@ -128,7 +128,9 @@ def import_state_dict(
     state = {name: np.asarray(value) for name, value in select(state).items()}
     shapes = mapping.shapes(module, image_shape)
     dialect, entries = _best_dialect(module, shapes, state)
-    counters = {name: state.pop(name) for name in mapping.counters(entries) if name in state}
+    counters = {
+        name: state.pop(name) for name in state_dict_entries.counters(entries) if name in state
+    }
     unread = {name: state.pop(name) for name in _unread(module, entries) if name in state}
     _check(entries, traverse_util.flatten_dict(shapes), state)
     _check_numbers(entries, state)
@@ -143,22 +145,22 @@ def import_state_dict(
     return traverse_util.unflatten_dict(values), report
 
 
-def _unread(module: nn.Module, entries: list[mapping.Entry]) -> dict[str, str]:
-    names = [entry.name for entry in entries] + mapping.counters(entries)
+def _unread(module: nn.Module, entries: list[state_dict_entries.Entry]) -> dict[str, str]:
+    names = [entry.name for entry in entries] + state_dict_entries.counters(entries)
     return mapping.unread(module, names)
 
 
 def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
     """The dialect with the most names in the state dict, and its entries."""
     dialects = {
-        dialect: mapping.entries(naming, shapes)
+        dialect: state_dict_entries.entries(naming, shapes)
         for dialect, naming in mapping.namings(module).items()
     }
     dialect = max(dialects, key=lambda name: sum(entry.name in state for entry in dialects[name]))
     return dialect, dialects[dialect]
 
 
-def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> None:
+def _check(entries: list[state_dict_entries.Entry], expected: dict, state: StateDict) -> None:
     """Raises `UserError` unless the state dict has exactly the expected arrays."""
     names = {entry.name for entry in entries}
     missing = [entry.name for entry in entries if entry.name not in state]
@@ -183,7 +185,7 @@ def _check(entries: list[mapping.Entry], expected: dict, state: StateDict) -> No
         raise UserError(f"not a state dict of this network: {'; '.join(problems)}{hint}")
 
 
-def _check_numbers(entries: list[mapping.Entry], state: StateDict) -> None:
+def _check_numbers(entries: list[state_dict_entries.Entry], state: StateDict) -> None:
     """Raises `UserError` unless all values are real and finite in float32."""
     for entry in entries:
         array = state[entry.name]
@@ -225,12 +227,12 @@ def export_state_dict(
     if dialect not in namings:
         raise UserError(f"unknown dialect {dialect!r}; choose from {', '.join(namings)}")
     flat = traverse_util.flatten_dict(dict(variables))
-    entries = mapping.entries(namings[dialect], variables)
+    entries = state_dict_entries.entries(namings[dialect], variables)
     state = {
         entry.name: np.ascontiguousarray(entry.to_torch(np.asarray(flat[entry.path])))
         for entry in entries
     }
-    for name in mapping.counters(entries):
+    for name in state_dict_entries.counters(entries):
         state[name] = np.asarray((counters or {}).get(name, 0), np.int64)
     for name, like in _unread(module, entries).items():
         state[name] = np.asarray((unread or {}).get(name, np.zeros_like(state[like])))

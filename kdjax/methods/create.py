@@ -21,7 +21,14 @@ from kdjax.methods.pruned import pruned
 from kdjax.methods.registry import METHODS, Clock, Context, finished
 from kdjax.methods.smoothed import smoothed
 from kdjax.methods.start import started
-from kdjax.networks import InputSpec, Network, NetworkSpec, Normalization, renormalization, store
+from kdjax.networks import (
+    InputSpec,
+    Network,
+    NetworkSpec,
+    Normalization,
+    config_sections,
+    renormalization,
+)
 from kdjax.registry import joined
 from kdjax.settings import check
 
@@ -176,7 +183,7 @@ def _teacher(
     config: ConfigDict, num_classes: int, given: Network | None, images: InputSpec | None
 ) -> Teacher:
     """The network that `config.teacher` names, unless another one is given."""
-    trained = given or store.from_config(config.teacher, "config.teacher", num_classes)
+    trained = given or config_sections.from_config(config.teacher, "config.teacher", num_classes)
     wanted = config.teacher.network
     if wanted and trained.spec.name != wanted:
         raise UserError(
@@ -206,7 +213,7 @@ def starting_compactions(config: ConfigDict) -> dict[str, models.Compaction]:
     """
     if not config.start.checkpoint:
         return {}
-    return _compactions_of(store.spec_from_config(config.start, "config.start"))
+    return _compactions_of(config_sections.spec_from_config(config.start, "config.start"))
 
 
 def starting_normalization(config: ConfigDict) -> Normalization | None:
@@ -222,7 +229,7 @@ def starting_normalization(config: ConfigDict) -> Normalization | None:
     name = "teacher" if frozen else "start"
     if not config[name].checkpoint:
         return None
-    return store.spec_from_config(config[name], f"config.{name}").input.normalization
+    return config_sections.spec_from_config(config[name], f"config.{name}").input.normalization
 
 
 def _compactions_of(spec: NetworkSpec) -> dict[str, models.Compaction]:
@@ -233,7 +240,7 @@ def _start(config: ConfigDict, num_classes: int | None) -> Network | None:
     """The network that `config.start` names, if any, of any number of classes where it is None."""
     if not config.start.checkpoint:
         return None
-    return store.from_config(config.start, "config.start", num_classes)
+    return config_sections.from_config(config.start, "config.start", num_classes)
 
 
 def _pruned(

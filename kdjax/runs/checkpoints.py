@@ -6,7 +6,6 @@ A checkpoint is the directory STEP with three items: `state` (the arrays), `metr
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from orbax.checkpoint import args as ocp_args
 from kdjax.errors import UserError
 from kdjax.runs import checkpoint_directories as directories
 from kdjax.runs import files, saved_state
+from kdjax.runs.checkpoint_scores import highest, read_scores
 from kdjax.runs.console import say
 from kdjax.runs.saved_state import SavedState
 from kdjax.runs.schema import Damaged
@@ -66,27 +66,13 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Step of the finished checkpoint with the best metric, or None."""
-        return _highest(self._scores({}))
+        return highest(read_scores(self.directory, self._best, {}))
 
     def best(self) -> tuple[int, float] | None:
         """Step and metric of the finished checkpoint with the best metric, or None."""
-        scores = self._scores({})
-        step = _highest(scores)
+        scores = read_scores(self.directory, self._best, {})
+        step = highest(scores)
         return None if step is None else (step, scores[step])
-
-    def _scores(self, damaged: dict[int, str]) -> dict[int, float]:
-        """The metric of the finished checkpoints, -inf of those without; adds to the damaged."""
-        scores = {}
-        for step in directories.steps(self.directory):
-            path = self.directory / str(step)
-            try:
-                _, metrics = saved_state.read_documents(path)
-            except Damaged as error:
-                if os.path.lexists(path):
-                    damaged.setdefault(step, str(error))
-                continue
-            scores[step] = metrics.get(self._best, -math.inf)
-        return scores
 
     def save(
         self, step: int, state: Any, metrics: dict[str, float], metadata: dict[str, Any]
@@ -129,7 +115,7 @@ class Checkpoints:
           UserError: they cannot be read.
         """
         if step is None:
-            readable = self._scores({})
+            readable = read_scores(self.directory, self._best, {})
             step = max(readable) if readable else self.step("latest")
         try:
             return saved_state.read_documents(self.directory / str(step))[0]["metadata"]
@@ -172,9 +158,9 @@ class Checkpoints:
     def _candidate(self, which: str, damaged: dict[int, str]) -> int | None:
         if which == "latest":
             return max(set(directories.steps(self.directory)) - damaged.keys(), default=None)
-        scores = self._scores(damaged)
+        scores = read_scores(self.directory, self._best, damaged)
         scores = {step: score for step, score in scores.items() if step not in damaged}
-        best = _highest(scores)
+        best = highest(scores)
         return max(scores, default=None) if best is None and damaged else best
 
     def _none(self, which: str) -> UserError:
@@ -247,9 +233,3 @@ class Checkpoints:
         """
         self.wait()
         self._checkpointer.close()
-
-
-def _highest(scores: dict[int, float]) -> int | None:
-    """The step of the highest score, the later one of equals; None if none has a score."""
-    steps = [step for step, score in scores.items() if score > -math.inf]
-    return max(steps, key=lambda step: (scores[step], step), default=None)

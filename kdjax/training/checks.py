@@ -6,8 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
-from kdjax.data import Dataset
-from kdjax.data.feed import check_settings
+from kdjax.data import Dataset, order, preprocessing
 from kdjax.errors import UserError
 from kdjax.methods import METHODS
 from kdjax.runs import wandb
@@ -24,7 +23,7 @@ def check(config: ConfigDict) -> None:
         exclude each other.
     """
     configs.validate(config)
-    check_settings(config.data)
+    _check_data(config.data)
     optimizers.check(config)
     wandb.check(config.wandb)
     _check_micro_batches(config)
@@ -43,6 +42,14 @@ def check(config: ConfigDict) -> None:
     teacher = teachers.config_of_teacher(config)
     if teacher is not None:
         check(teacher)
+
+
+def _check_data(data: ConfigDict) -> None:
+    """Raises `UserError` for settings of `config.data` that no data set can be read with."""
+    if data.views < 1:
+        raise UserError(f"config.data.views={data.views}: must be at least 1")
+    order.check_companions(data.images_per_class, data.partners)
+    preprocessing.augmenter(data.augmentation, data.policies)
 
 
 def check_batch(batch_size: int, device_count: int, micro_batches: int = 1) -> None:

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from kdjax import data, methods
 from kdjax.data import preprocessing
-from kdjax.data.feed import Feed, automatic_steps
+from kdjax.data.dispatches import automatic_steps
+from kdjax.data.feed import Feed
 from kdjax.errors import UserError
 from kdjax.methods import Method
 from kdjax.methods.evaluation import RowEvaluation

@@ -8,7 +8,8 @@ import pytest
 from kdjax import config as configs
 from kdjax import data
 from kdjax.data import ArraySplit, Dataset, RecordSplit, augment, images, policies, preprocessing
-from kdjax.data.feed import Feed, automatic_steps, dispatch_lengths
+from kdjax.data.dispatches import automatic_steps, dispatch_lengths
+from kdjax.data.feed import Feed
 from kdjax.errors import UserError
 from kdjax.parallel import AXIS, Parallel
 from kdjax.runs import metrics

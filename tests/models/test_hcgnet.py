@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import models
 from kdjax.errors import UserError
-from kdjax.interop import mapping
+from kdjax.interop import mapping, state_dict_entries
 from kdjax.interop import torch as interop
 from kdjax.models.hcgnet import Gates
 from tests.models.helpers import random_variables
@@ -131,7 +131,7 @@ def test_multiply_adds_of_a_dilated_convolution():
 
 def names(module, dialect: str) -> list[str]:
     variables = mapping.shapes(module, (32, 32, 3))
-    found = mapping.entries(mapping.namings(module)[dialect], variables)
+    found = state_dict_entries.entries(mapping.namings(module)[dialect], variables)
     names = [entry.name for entry in found]
     assert len(set(names)) == len(names)
     return names

@@ -9,7 +9,7 @@ import pytest
 
 from kdjax import models
 from kdjax.errors import UserError
-from kdjax.interop import mapping
+from kdjax.interop import mapping, state_dict_entries
 from kdjax.models import residual_blocks
 from tests.models.helpers import IMAGES, random_variables, tiny
 
@@ -157,7 +157,10 @@ def test_deep_branches_need_three_stages(form):
 def official_names(module) -> set[str]:
     """In the dialect in which weights are exported."""
     naming = next(iter(mapping.namings(module).values()))
-    return {entry.name for entry in mapping.entries(naming, mapping.shapes(module, (32, 32, 3)))}
+    return {
+        entry.name
+        for entry in state_dict_entries.entries(naming, mapping.shapes(module, (32, 32, 3)))
+    }
 
 
 BOTTLENECK = FOUR | {"blocks": (2, 1, 1, 1), "block": "bottleneck"}

@@ -17,7 +17,7 @@ from kdjax.errors import UserError
 from kdjax.interop import torch as interop
 from kdjax.main import main
 from kdjax.networks import NAMED, InputSpec, load, save
-from kdjax.networks.store import from_config
+from kdjax.networks.config_sections import from_config
 from kdjax.runs import metrics
 from tests import tiny_runs as runs
 from tests.models.helpers import random_variables

@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from kdjax import networks, segmentation
 from kdjax.errors import UserError
-from kdjax.interop import mapping
+from kdjax.interop import mapping, state_dict_entries
 from kdjax.interop import torch as interop
 from kdjax.networks import InputSpec, Network, NetworkSpec
 from kdjax.segmentation.deeplab_heads import AtrousPyramid
@@ -71,7 +71,7 @@ def computed(case: golden_transfer.Network, dtype, train: bool):
     if dtype == jnp.float64:
         step = step.lower(variables["params"]).compile(golden.OPTIMIZED)
     gradients, (named, statistics) = step(variables["params"])
-    entries = mapping.entries(
+    entries = state_dict_entries.entries(
         next(iter(mapping.namings(module).values())),
         {"params": gradients, "batch_stats": statistics},
     )

@@ -6,6 +6,7 @@ import functools
 
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
+from kdjax.interop.state_dict_entries import Naming
 from kdjax.segmentation.deeplab import DeepLabV3
 
 _LAYER = {"conv": "0", "bn": "1"}
@@ -24,8 +25,8 @@ _HEADS: Rules = (
 
 
 @mapping.namings.register
-def _deeplab(module: DeepLabV3) -> dict[str, mapping.Naming]:
-    def naming(own: mapping.Naming, path: str) -> str:
+def _deeplab(module: DeepLabV3) -> dict[str, Naming]:
+    def naming(own: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         return f"backbone.{own(rest)}" if owner == "backbone" else rename(_HEADS, path)
 

@@ -8,6 +8,7 @@ from kdjax.detection.detector import Detector
 from kdjax.errors import UserError
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
+from kdjax.interop.state_dict_entries import Naming
 
 _BOX_HEAD: Rules = (
     (r"box_heads_0/hidden([12])", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 5}"),
@@ -32,7 +33,7 @@ _DIALECTS = {"torchvision": _rules(".0", ".0.0"), "torchvision/old": _rules("", 
 
 
 @mapping.namings.register
-def _detector(detector: Detector) -> dict[str, mapping.Naming]:
+def _detector(detector: Detector) -> dict[str, Naming]:
     if detector.heads > 1:
         raise UserError("Cascade R-CNN has no counterpart in torchvision, whose names are used")
     network = mapping.namings(detector.network)["torchvision"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kdjax.interop import mapping
 from kdjax.interop.names.base import rename
+from kdjax.interop.state_dict_entries import Naming
 from kdjax.models import Cohort
 from kdjax.models.online import GatedCohort, PeerAttentionCohort, TreeCohort
 
@@ -14,20 +15,20 @@ _cohort = mapping.namings.dispatch(Cohort)
 
 
 @mapping.namings.register
-def _gated(cohort: GatedCohort) -> dict[str, mapping.Naming]:
+def _gated(cohort: GatedCohort) -> dict[str, Naming]:
     return mapping.extended(_cohort(cohort), {"gate_dense": "gate_fc", "gate_bn": "gate_norm"})
 
 
 @mapping.namings.register
-def _peers(cohort: PeerAttentionCohort) -> dict[str, mapping.Naming]:
+def _peers(cohort: PeerAttentionCohort) -> dict[str, Naming]:
     return mapping.extended(_cohort(cohort), {"query": "query_weight", "key": "key_weight"})
 
 
 @mapping.namings.register
-def _tree(cohort: TreeCohort) -> dict[str, mapping.Naming]:
+def _tree(cohort: TreeCohort) -> dict[str, Naming]:
     rules = mapping.shared_rules(cohort)
 
-    def naming(own: mapping.Naming, path: str) -> str:
+    def naming(own: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         # Pairs are counted as networks are: 'layer2_0' is that of the first two.
         return own(rest) if owner == "trunk" else rename(rules, path.replace("pair", "network"))

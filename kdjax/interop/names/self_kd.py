@@ -7,12 +7,13 @@ import re
 
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
+from kdjax.interop.state_dict_entries import Naming
 from kdjax.models.bifpn import Pyramid
 from kdjax.models.self_teacher import SelfTaught
 
 
 @mapping.namings.register
-def _self_taught(module: SelfTaught) -> dict[str, mapping.Naming]:
+def _self_taught(module: SelfTaught) -> dict[str, Naming]:
     head = "final_aux_classifier"
     names = {"self_teacher/conv": f"{head}.conv", "self_teacher/classifier": f"{head}.fc"}
     return mapping.extended(mapping.with_auxiliary(module), names)
@@ -54,8 +55,8 @@ _PYRAMID: Rules = (
 
 
 @mapping.namings.register
-def _pyramid(module: Pyramid) -> dict[str, mapping.Naming]:
-    def naming(own: mapping.Naming, path: str) -> str:
+def _pyramid(module: Pyramid) -> dict[str, Naming]:
+    def naming(own: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         if owner == "backbone":
             return f"backbone.{own(rest)}"

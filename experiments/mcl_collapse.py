@@ -3,9 +3,16 @@
 The learning rate of 0.1 is that of the first epochs of a long run: it does not fall.
 """
 
+from experiments import full_cifar100
+
 TITLE = "The first 3 epochs of MCL x2 on CIFAR-100, ResNet-8, 10 seeds"
 SEEDS = tuple(range(10))
-COMMON = ("--config.epochs=3", "--config.optimizer.schedule=constant")
+COMMON = (
+    "--config.epochs=3",
+    "--config.optimizer.schedule=constant",
+    *full_cifar100.BFLOAT16,
+    *full_cifar100.DATA,
+)
 _MCL = ("--config=configs/mcl.py:cifar100,resnet8,2",)
 RUNS = {
     "mcl": _MCL,

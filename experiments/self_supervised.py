@@ -1,8 +1,11 @@
 """MoCo beside MoCo with MCL, by linear probes and nearest neighbors: all of CIFAR-100, ResNet-8."""
 
+from experiments import full_cifar100
+
 TITLE = "MoCo and MCL on CIFAR-100, ResNet-8, all 50,000 training images, 60 epochs"
 SEEDS = (0, 1, 2)
-COMMON = ("--config.evaluation.every_epochs=10",)
+COMMON = ("--config.evaluation.every_epochs=10", *full_cifar100.DATA)
+_TRAINING = ("--config.epochs=60", *full_cifar100.BFLOAT16)
 
 
 def _probe(label: str) -> tuple[str, ...]:
@@ -15,8 +18,8 @@ def _probe(label: str) -> tuple[str, ...]:
 
 
 RUNS = {
-    "moco": ("--config=configs/moco_mcl.py:cifar100,resnet8,1", "--config.epochs=60"),
-    "moco_mcl": ("--config=configs/moco_mcl.py:cifar100,resnet8,2", "--config.epochs=60"),
+    "moco": ("--config=configs/moco_mcl.py:cifar100,resnet8,1", *_TRAINING),
+    "moco_mcl": ("--config=configs/moco_mcl.py:cifar100,resnet8,2", *_TRAINING),
     "moco_probe": _probe("moco"),
     "moco_mcl_probe": _probe("moco_mcl"),
 }

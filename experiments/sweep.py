@@ -13,7 +13,7 @@ experiments/results, as NAME/rows.csv, NAME being the experiment's last part, an
 between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
-each method's label to its own flags, in which `{runs}` is the directory of the workdirs, `{data}`
+each method's label to its own flags. In flags `{runs}` is the directory of the workdirs, `{data}`
 that of `--data` and `{seed}` the run's seed. It may have `DATA = False`, when it needs no prepared
 data set, `ONCE`, labels that are run with the first seed only (teachers), `METRIC`, what is
 compared in place of 'top1', `TEST`, which maps labels to settings with which the best checkpoint is
@@ -81,7 +81,8 @@ def chosen(parser: argparse.ArgumentParser, experiment, only: str | None) -> lis
 
 def uses_data(experiment) -> bool:
     """Whether flags of the experiment name the directory of prepared data."""
-    return any("{data}" in flag for flags in experiment.RUNS.values() for flag in flags)
+    groups = (experiment.COMMON, *experiment.RUNS.values())
+    return any("{data}" in flag for flags in groups for flag in flags)
 
 
 def run_all(experiment, labels: list[str], arguments, results: Path, extra: list[str]) -> list[str]:
@@ -136,10 +137,10 @@ def flags_of(
     experiment, label: str, seed: int, runs: Path, extra: list[str], data: Path | None = None
 ) -> list[str]:
     """The flags of a run's `kdjax.main`; `data` is the directory of prepared data."""
-    flags = [flag.format(runs=runs, data=data, seed=seed) for flag in experiment.RUNS[label]]
+    flags = (*experiment.RUNS[label], *experiment.COMMON)
+    flags = [flag.format(runs=runs, data=data, seed=seed) for flag in flags]
     workdir = runs / f"{label}_seed{seed}"
-    common = (*experiment.COMMON, f"--config.seed={seed}")
-    return [*flags, *common, *extra, f"--workdir={workdir}"]
+    return [*flags, f"--config.seed={seed}", *extra, f"--workdir={workdir}"]
 
 
 def needed(flags: list[str], names: list[str]) -> list[str]:

@@ -118,14 +118,14 @@ def test_a_table_is_made_of_the_rows_that_are_there(results):
 
 
 _FULL = ["mcl_full", "mcl_collapse", "hsakd_full", "mixskd_full", "pruning_full"]
-_FULL += ["lmcl_full", "few_shot"]
+_FULL += ["few_shot", "bfloat16_cifar100"]
 
 
 @pytest.mark.parametrize("module", _FULL)
 def test_the_flags_of_full_experiments_are_valid(module, tmp_path):
     experiment = importlib.import_module(f"experiments.{module}")
     for label in experiment.RUNS:
-        flags = sweep.flags_of(experiment, label, 0, tmp_path, [])
+        flags = sweep.flags_of(experiment, label, 0, tmp_path, [], Path("data"))
         configs.validate(parse(["kdjax", *flags]).config)
 
 

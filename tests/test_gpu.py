@@ -84,7 +84,7 @@ SEEDS = (0, 1)
 ONCE = ("teacher",)
 COMMON = (
     "--config.epochs=1", "--config.batch_size=32", "--config.data.image_size=8",
-    "--config.networks=('resnet8',)",
+    "--config.networks=('resnet8',)", "--config.data.source=arrays:{data}/cifar100_train.npz",
 )
 _CONFIG = "--config=configs/cross_entropy.py:cifar100,resnet8"
 RUNS = {

@@ -51,6 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--sides", help="of PyTorch in the benchmark, with commas")
     parser.add_argument("--experiment", help="module, for the sweep")
     parser.add_argument("--only", help="labels of the sweep, with commas")
+    parser.add_argument("--keep", default="", help="labels whose finished runs come back too")
     parser.add_argument("--jobs", type=int, default=6, help="runs of the sweep at a time")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the command")
     options, options.extra = parser.parse_known_args(argv)
@@ -133,7 +134,8 @@ def training_part(options, deadline: float) -> tuple[dict, list[str]]:
 def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
     from experiments.gpu import archives, pieces, sweeping
 
-    counts = pieces.join(options.data, options.scratch / "data", sweeping.DATA)
+    counts = pieces.join(options.data, sweeping.data_of(options.scratch), sweeping.DATA)
+    pieces.copy_others(options.data, sweeping.data_of(options.scratch))
     about = {"images": counts, "experiment": options.experiment, "extra": options.extra}
     if options.resume:
         archives.unpack(options.resume, "sweep", sweeping.runs_of(options.scratch), about)
@@ -146,7 +148,8 @@ def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
         jobs=options.jobs,
         extra=options.extra,
     )
-    kept = sweeping.to_keep(options.experiment, options.scratch, found["done"])
+    labels = options.keep.split(",")
+    kept = sweeping.to_keep(options.experiment, options.scratch, found["done"], labels)
     files = archives.pack(kept, options.output, "sweep", about)
     found |= {"about": about, "files": [file.name for file in files]}
     return found, sweeping.table(found)

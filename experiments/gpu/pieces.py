@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import shutil
 import sys
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -97,6 +98,13 @@ def join(folder: Path, output: Path, name: str = "data") -> dict[str, int]:
         np.savez(output / f"{name}_{split}.npz", image=images, label=labels.astype(np.int32))
         counts[split] = len(labels)
     return counts
+
+
+def copy_others(folder: Path, output: Path) -> None:
+    """Copies the .npz files of a folder that are no pieces, such as CamVid's."""
+    pieces = {*folder.glob("train_[0-9]*.npz"), *folder.glob("test_[0-9]*.npz")}
+    for file in {*folder.glob("*.npz")} - pieces:
+        shutil.copy(file, output)
 
 
 def main(argv: list[str]) -> int:

@@ -20,7 +20,7 @@ from experiments import sweep
 from experiments.gpu.training import ENVIRONMENT
 from kdjax.sweep import rows
 
-DATA = "cifar100"  # the name of the files that the pieces are joined to
+DATA = "cifar100"  # the name of the files that the pieces are joined to, in the flags' {data}
 
 
 def command(experiment: str, only: str | None, scratch: Path, extra: list[str]) -> list[str]:
@@ -29,7 +29,7 @@ def command(experiment: str, only: str | None, scratch: Path, extra: list[str]) 
         *(sys.executable, "-m", "experiments.sweep", experiment, f"--runs={runs_of(scratch)}"),
         f"--results={scratch / 'results'}",
         *([f"--only={only}"] if only else []),
-        f"--config.data.source=arrays:{scratch / 'data' / f'{DATA}_train.npz'}",
+        f"--data={data_of(scratch)}",
         *extra,
     ]
 
@@ -37,6 +37,11 @@ def command(experiment: str, only: str | None, scratch: Path, extra: list[str]) 
 def runs_of(scratch: Path) -> Path:
     """The folder of the workdirs."""
     return scratch / "sweep"
+
+
+def data_of(scratch: Path) -> Path:
+    """The folder of the data."""
+    return scratch / "data"
 
 
 def run(
@@ -86,8 +91,8 @@ def run(
     }
 
 
-def to_keep(experiment: str, scratch: Path, done: list[str]) -> list[Path]:
-    """Workdirs that a later command needs: of unfinished runs, and those that flags name."""
+def to_keep(experiment: str, scratch: Path, done: list[str], labels: list[str]) -> list[Path]:
+    """Workdirs that a later command needs: unfinished ones, of `labels`, and what flags name."""
     module = importlib.import_module(experiment)
     flags = [flag for flags in module.RUNS.values() for flag in flags]
     named = {label for label in module.RUNS for flag in flags if f"{{runs}}/{label}_seed" in flag}
@@ -95,7 +100,7 @@ def to_keep(experiment: str, scratch: Path, done: list[str]) -> list[Path]:
     return [
         folder
         for folder in folders
-        if folder.name not in done or folder.name.rpartition("_seed")[0] in named
+        if folder.name not in done or folder.name.rpartition("_seed")[0] in named | set(labels)
     ]
 
 

@@ -6,7 +6,7 @@ device axis named `AXIS`.
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,7 +47,9 @@ class Parallel:
         self.device_count = jax.device_count()
         self.local_device_count = jax.local_device_count()
 
-    def map(self, function: Callable, *, donate: bool = False, barriers: bool = False) -> Callable:
+    def map(
+        self, function: Callable[..., Any], *, donate: bool = False, barriers: bool = False
+    ) -> Callable[..., Any]:
         """Compiles `function(replicated, constants, per_device) -> replicated` for all devices.
 
         `function` sees the first two arguments whole and its own slice of the third, the leading
@@ -110,7 +112,7 @@ def fetch(tree: Any) -> Any:
 
 
 @functools.cache
-def compiler_options() -> Mapping[str, str]:
+def compiler_options() -> dict[str, str]:
     """XLA options for this backend; none where the compiler does not support them.
 
     Raises:
@@ -127,7 +129,7 @@ def compiler_options() -> Mapping[str, str]:
     return _CPU_OPTIONS
 
 
-def scan(function: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
+def scan(function: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
     """`jax.lax.scan`; on CPU the same as straight-line code.
 
     There XLA runs convolutions inside a loop on a path many times slower, and it

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     definition: str
     place: str
     line: int
-    execution: dict
+    execution: dict[str, Any]
 
     def __str__(self) -> str:
         return f"{self.definition} in {self.place}"

@@ -111,7 +111,7 @@ def setting(default: Any, text: str = "", **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={_RULE: Rule(text, **bounds)})
 
 
-def rule(field: dataclasses.Field) -> Rule:
+def rule(field: dataclasses.Field[Any]) -> Rule:
     """The rule of a field; without one, a rule that allows anything of the field's type."""
     return field.metadata.get(_RULE, Rule(""))
 
@@ -225,6 +225,6 @@ def _types(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def is_setting(field: dataclasses.Field) -> bool:
+def is_setting(field: dataclasses.Field[Any]) -> bool:
     """Whether a field was made by `setting`."""
     return _RULE in field.metadata

@@ -33,7 +33,7 @@ def paths(tree: Any) -> list[str]:
     keys_of_leaves = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
     siblings = collections.Counter(keys[:-1] for keys in keys_of_leaves)
 
-    def path(keys: tuple) -> str:
+    def path(keys: tuple[Any, ...]) -> str:
         is_variable = keys[1:] and keys[-1] == _VALUE and siblings[keys[:-1]] == 1
         keys = keys[:-1] if is_variable else keys
         return jax.tree_util.keystr(keys, simple=True, separator="/")

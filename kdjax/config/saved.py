@@ -1,6 +1,7 @@
 """What belongs to the config of a run as it is saved: `config.json`."""
 
 import json
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -22,12 +23,12 @@ RESUMABLE = (
 )
 
 
-def plain(config: ConfigDict) -> dict:
+def plain(config: ConfigDict) -> dict[str, Any]:
     """The config as JSON would give it back: tuples become lists."""
     return json.loads(config.to_json())
 
 
-def completed(settings: dict, defaults: dict | None = None) -> dict:
+def completed(settings: dict[str, Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
     """The settings of a run, with the defaults of those that kdjax did not have when it began."""
     defaults = plain(base()) if defaults is None else defaults
     found = defaults | settings
@@ -37,7 +38,7 @@ def completed(settings: dict, defaults: dict | None = None) -> dict:
     return found
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the settings that differ, those of `RESUMABLE` left out."""
     found = []
     for key in sorted(old.keys() | new.keys()):

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 from kdjax import losses
 
@@ -23,7 +24,7 @@ def markdown() -> str:
     return "\n".join(_module(name) for name in _modules())
 
 
-def functions() -> dict[str, Callable]:
+def functions() -> dict[str, Callable[..., Any]]:
     """The public functions by name, without aliases."""
     public = {name: getattr(losses, name) for name in losses.__all__}
     return {
@@ -43,7 +44,7 @@ def aliases() -> dict[str, list[str]]:
     return names
 
 
-def shapes(function: Callable) -> dict[str, str]:
+def shapes(function: Callable[..., Any]) -> dict[str, str]:
     """The shape of every array argument, and under `Returns` that of the result, with its words."""
     sections = _sections(inspect.getdoc(function) or "")
     parts = _ARGUMENT.split(sections.get("Args", ""))
@@ -58,7 +59,7 @@ def shapes(function: Callable) -> dict[str, str]:
     return stated
 
 
-def source(function: Callable) -> str:
+def source(function: Callable[..., Any]) -> str:
     """The paragraph `Source:` of a docstring; empty without one."""
     doc = inspect.getdoc(function) or ""
     match = re.search(r"^(?:.*\. )?Source:\s+(.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
@@ -83,7 +84,7 @@ def _module(name: str) -> str:
     return "\n".join([*lines, *rows]) + "\n"
 
 
-def _row(name: str, function: Callable) -> str:
+def _row(name: str, function: Callable[..., Any]) -> str:
     stated = shapes(function)
     parameters = inspect.signature(function).parameters.values()
     settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -29,7 +29,7 @@ _PLACES = ("data.dir", "teacher.checkpoint", "start.checkpoint")
 Row = dict[str, str]
 
 
-def config_hash(config: dict) -> str:
+def config_hash(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of a config as `config.json` holds it.
 
     They are of the settings that differ from the defaults, so that a setting which kdjax gets later
@@ -115,7 +115,7 @@ def of_workdir(
     return rows
 
 
-def evaluated(log: Sequence[dict], about: Row) -> list[Row]:
+def evaluated(log: Sequence[dict[str, Any]], about: Row) -> list[Row]:
     """Those of a log's rows that have an evaluation, as rows of a run that is described so."""
     return [
         about | {name: str(value) for name, value in row.items()}

@@ -7,6 +7,7 @@ Sources: mixup, Zhang et al., ICLR 2018, arXiv 1710.09412; CutMix, Yun et al., I
 All of a batch are mixed by one `Mixture`: one lambda, and a permutation of the images.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -80,7 +81,7 @@ def mix(x: jax.Array, mixture: Mixture) -> jax.Array:
     return mixed.astype(jnp.result_type(x, 1.0))
 
 
-def draw_box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
+def draw_box(key: jax.Array, lam: jax.Array, size: Sequence[int]) -> jax.Array:
     """`cutmix_box` around a pixel drawn uniformly.
 
     Source: Yun et al., ICCV 2019, arXiv 1905.04899, equation 2.
@@ -96,7 +97,7 @@ def draw_box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array
     return cutmix_box(jax.random.randint(key, (2,), 0, jnp.array(size)), lam, size)
 
 
-def cutmix_box(center: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
+def cutmix_box(center: jax.Array, lam: jax.Array, size: Sequence[int]) -> jax.Array:
     """The box of an image that its partner fills: about `1 - lam` of it, cut off at the borders.
 
     Its sides are `2 * (floor(side * sqrt(1 - lam)) // 2)` pixels before it is cut off. Source:

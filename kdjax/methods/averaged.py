@@ -47,17 +47,21 @@ def averaged(method: base.Method, settings: Ema) -> base.Method:
     if not settings.decay:
         return method
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = method.init(key, images)
         average = {"params": params, "batch_stats": model_state.get("batch_stats", {})}
         return params, model_state | {EMA: {base.MEMORY: average}}
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         average, model_state = _split(model_state)
         total, (model_state, metrics) = method.loss(params, model_state, batch, key)
         return total, (model_state | {EMA: {base.MEMORY: average}}, metrics)
 
-    def after_update(params, model_state, batch, key):
+    def after_update(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.ModelState:
         average, model_state = _split(model_state)
         if method.after_update is not None:
             model_state = method.after_update(params, model_state, batch, key)
@@ -68,18 +72,25 @@ def averaged(method: base.Method, settings: Ema) -> base.Method:
         )
         return model_state | {EMA: {base.MEMORY: average}}
 
-    def both(function):
-        def results(params, model_state, images):
+    def both(function: base.Predict | None) -> base.Predict | None:
+        if function is None:
+            return None
+
+        def results(
+            params: base.Params, model_state: base.ModelState, images: Any
+        ) -> dict[str, Any]:
             found = function(params, _split(model_state)[1], images)
             means = function(*_averages(model_state), images)
             return found | {f"{EMA}/{name}": result for name, result in means.items()}
 
-        return None if function is None else results
+        return results
 
-    def variables(params, model_state, index):
+    def variables(params: base.Params, model_state: base.ModelState, index: int) -> base.Variables:
         return method.variables(params, _split(model_state)[1], index)
 
-    def averaged_variables(params, model_state, index):
+    def averaged_variables(
+        params: base.Params, model_state: base.ModelState, index: int
+    ) -> base.Variables:
         del params
         return method.variables(*_averages(model_state), index)
 

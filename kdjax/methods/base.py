@@ -4,14 +4,16 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.methods.evaluation import CLASSIFICATION, Evaluation, RowEvaluation
 from kdjax.models import PLAIN, Cohort, Form, Outputs
+from kdjax.models.outputs import outputs_of
 
 # The part of a method's state that never changes: a frozen teacher.
 CONSTANTS = "constants"
@@ -22,9 +24,16 @@ MEMORY = "memory"
 
 Params = Any
 ModelState = Any
+Variables = dict[str, Any]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
+# The fields of `Method`, which explains them.
+LossResult = tuple[jax.Array, tuple[ModelState, Metrics]]
+Init = Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
+Loss = Callable[[Params, ModelState, Batch, jax.Array], LossResult]
+Predict = Callable[[Params, ModelState, Any], dict[str, Any]]
+PickVariables = Callable[[Params, ModelState, int], Variables]
 
 # Images as they are normalized for the students, `[B, H, W, C]`, to those for their teacher.
 Renormalize = Callable[[jax.Array], jax.Array]
@@ -72,7 +81,7 @@ def plain_inputs(batch: Batch, key: jax.Array) -> Inputs:
     return Inputs(batch["image"], labels, jnp.ones(labels.shape, jnp.float32))
 
 
-def network_variables(params: Params, model_state: ModelState, index: int) -> dict[str, Any]:
+def network_variables(params: Params, model_state: ModelState, index: int) -> Variables:
     """The variables of network `index` of a cohort, what it shares with the others included."""
     collections = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     # What is shared is the trunk's, and has no name in common with a network's own.
@@ -128,12 +137,10 @@ class Method(NamedTuple):
         mask, or (boxes `[n, 4]`, labels `[n]` from 1 on). None where nothing is drawn.
     """
 
-    init: Callable[[jax.Array, jax.Array], tuple[Params, ModelState]]
-    loss: Callable[
-        [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
-    ]
-    predict: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]] | None
-    embeddings: Callable[[Params, ModelState, jax.Array], dict[str, jax.Array]] | None = None
+    init: Init
+    loss: Loss
+    predict: Predict | None
+    embeddings: Predict | None = None
     after_update: Callable[[Params, ModelState, Batch, jax.Array], ModelState] | None = None
     optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: (
         tx
@@ -142,46 +149,60 @@ class Method(NamedTuple):
     epoch_report: Callable[[Params, Any], EpochReport] | None = None
     logits_only: bool = False
     form: Form = PLAIN
-    variables: Callable[[Params, ModelState, int], dict[str, Any]] = network_variables
-    averaged_variables: Callable[[Params, ModelState, int], dict[str, Any]] | None = None
+    variables: PickVariables = network_variables
+    averaged_variables: PickVariables | None = None
     augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None
     evaluation: Evaluation | RowEvaluation = CLASSIFICATION
     draw: Callable[[Any, Any, Any, Sequence[str]], tuple[Any, str]] | None = None
 
 
-def init_cohort(cohort: Cohort, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:
+def init_cohort(cohort: nn.Module, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:
     """The cohort's parameters under 'cohort', its batch statistics under 'batch_stats'."""
     variables = cohort.init(key, images)
     return {"cohort": variables["params"]}, {"batch_stats": variables.get("batch_stats", {})}
 
 
 def train_outputs(
-    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
-) -> tuple[tuple[Outputs, ...], ModelState]:
-    """Every network's outputs in training mode, and the state with updated batch statistics."""
+    cohort: nn.Module, params: Params, model_state: ModelState, images: jax.Array
+) -> tuple[Any, ModelState]:
+    """Every network's outputs in training mode, and the state with updated batch statistics.
+
+    They are what the cohort returns: a tuple of `Outputs` where networks are plain.
+    """
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     outputs, updated = cohort.apply(variables, images, train=True, mutable=["batch_stats"])
     return outputs, model_state | {"batch_stats": updated.get("batch_stats", {})}
 
 
+def evaluation_outputs(
+    cohort: nn.Module, params: Params, model_state: ModelState, images: jax.Array
+) -> Any:
+    """As `train_outputs`, in evaluation mode: the state does not change."""
+    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
+    return outputs_of(cohort, variables, images, train=False)
+
+
 def predict_cohort(
-    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
+    cohort: nn.Module, params: Params, model_state: ModelState, images: jax.Array
 ) -> dict[str, jax.Array]:
     """`network_0`, `network_1`, ... and, from two networks on, `ensemble`: their mean logits."""
-    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    outputs = cohort.apply(variables, images, train=False)
+    outputs = evaluation_outputs(cohort, params, model_state, images)
     logits = {f"network_{i}": output.logits for i, output in enumerate(outputs)}
     if len(outputs) > 1:
-        logits["ensemble"] = sum(output.logits for output in outputs) / len(outputs)
+        logits["ensemble"] = mean_logits(outputs)
     return logits
 
 
+def mean_logits(outputs: Sequence[Outputs]) -> jax.Array:
+    """`[B, N]`, the mean of the logits of all networks."""
+    return numerics.total(output.logits for output in outputs) / len(outputs)
+
+
 def cohort_embeddings(
-    cohort: Cohort, params: Params, model_state: ModelState, images: jax.Array
+    cohort: nn.Module, params: Params, model_state: ModelState, images: jax.Array
 ) -> dict[str, jax.Array]:
     """`network_0`, `network_1`, ...: embeddings `[B, D]`, in evaluation mode."""
-    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    outputs = cohort.apply(variables, images, train=False)
+    outputs = evaluation_outputs(cohort, params, model_state, images)
     return {f"network_{i}": output.embedding for i, output in enumerate(outputs)}
 
 
@@ -193,7 +214,7 @@ def image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
       count: images of this device.
       axis_name: the mapped device axis, or None.
     """
-    first = 0
+    first: jax.Array | int = 0
     if axis_name is not None:
         data = jax.lax.all_gather(jax.random.key_data(key), axis_name)[0]
         key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
@@ -218,13 +239,7 @@ def check_nothing_shared(cohort: Cohort, name: str) -> None:
         )
 
 
-def cohort_method(
-    cohort: Cohort,
-    loss: Callable[
-        [Params, ModelState, Batch, jax.Array], tuple[jax.Array, tuple[ModelState, Metrics]]
-    ],
-    **fields: Any,
-) -> Method:
+def cohort_method(cohort: nn.Module, loss: Loss, **fields: Any) -> Method:
     """The method of a cohort that has no parameters besides, and predicts with its classifiers.
 
     Args:
@@ -232,7 +247,7 @@ def cohort_method(
       loss: of `Method`.
       **fields: further fields of `Method`, and those that replace `init` and `predict`.
     """
-    usual = {
+    usual: dict[str, Any] = {
         "init": functools.partial(init_cohort, cohort),
         "predict": functools.partial(predict_cohort, cohort),
     }
@@ -241,13 +256,15 @@ def cohort_method(
 
 def summed_terms(terms: Iterable[Any]) -> Metrics:
     """Loss terms of networks, NamedTuples of `[B]`: their means over images, summed by name."""
-    total = jax.tree.map(lambda *values: jnp.mean(sum(values)), *terms)
+    total = jax.tree.map(lambda *values: jnp.mean(numerics.total(values)), *terms)
     return total._asdict()
 
 
 def classification(outputs: Sequence[Outputs], labels: jax.Array) -> tuple[jax.Array, Metrics]:
     """Cross entropy summed over networks (the mean over images), and each network's accuracy."""
-    total = sum(jnp.mean(losses.cross_entropy(output.logits, labels)) for output in outputs)
+    total = numerics.total(
+        jnp.mean(losses.cross_entropy(output.logits, labels)) for output in outputs
+    )
     metrics = {"cross_entropy": total}
     for i, output in enumerate(outputs):
         metrics[f"network_{i}/accuracy"] = jnp.mean(output.logits.argmax(-1) == labels)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from kdjax import numerics
 from kdjax.data.objects.augmentation import Augmentation
 from kdjax.data.preprocessing import Canvas
 from kdjax.detection import detection as library
@@ -55,7 +56,7 @@ class Detection(DetectorSettings):
         0.5, "probability that left and right change places", at_least=0, at_most=1
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.min_sizes:
             raise ValueError("min_sizes=(): give at least one")
         if self.batch_norm == "trained" and self.trained_stages < 5:
@@ -102,13 +103,16 @@ def detection(cohort: Cohort, settings: Detection, *, axis_name: str | None = No
         "hidden": settings.hidden,
     }
     members = tuple(rcnn(network, **options) for network in cohort.networks)
-    learns = {"trained_stages": settings.trained_stages}
+    learns: dict[str, Any] = {"trained_stages": settings.trained_stages}
     learns["batch_norm"] = settings.batch_norm != "frozen"
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         keys = base.image_keys(key, len(batch["image"]), axis_name)
         truths = Truths(batch["boxes"], batch["classes"], batch["valid"])
-        total, metrics, statistics = 0.0, {}, {}
+        metrics: base.Metrics = {}
+        totals, statistics = [], {}
         for index, detector in enumerate(members):
             variables = base.network_variables(params, model_state, index)
             variables |= {"params": held(variables["params"], **learns)}
@@ -130,10 +134,10 @@ def detection(cohort: Cohort, settings: Detection, *, axis_name: str | None = No
                 settings,
                 axis_name,
             )
-            total += sum(terms.values())
+            totals.append(numerics.total(terms.values()))
             metrics |= {f"network_{index}/{name}": value for name, value in terms.items()}
             statistics[f"network_{index}"] = updated["batch_stats"]
-        return total, (model_state | {"batch_stats": statistics}, metrics)
+        return numerics.total(totals), (model_state | {"batch_stats": statistics}, metrics)
 
     return base.Method(
         init=functools.partial(base.init_cohort, Cohort(members)),
@@ -170,7 +174,7 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     """`tx`, by which parameters that do not learn stay as they are: weight decay is part of it."""
 
-    def still(params):
+    def still(params: base.Params) -> base.Params:
         of_networks = {
             name: jax.tree.map(lambda each: not each, trained(tree, **learns))
             for name, tree in params["cohort"].items()

@@ -13,6 +13,8 @@ from kdjax.detection.average_precision import Detected, Objects, voc
 from kdjax.detection.coco_precision import coco
 from kdjax.methods.evaluation import RowEvaluation
 
+Array = jax.Array | np.ndarray
+
 # COCO's names of what is reported, and those of metrics.
 _COCO = {
     "AP": "ap",
@@ -36,24 +38,25 @@ class CanvasDetections(NamedTuple):
       sizes: `[B, 2]` heights and widths of the images on the canvas.
     """
 
-    boxes: jax.Array
-    scores: jax.Array
-    labels: jax.Array
-    valid: jax.Array
-    sizes: jax.Array
+    boxes: Array
+    scores: Array
+    labels: Array
+    valid: Array
+    sizes: Array
 
 
 def in_stored_pixels(rows: CanvasDetections, sizes: np.ndarray) -> Detected:
     """Detections of N images, in the pixels of the images as they are stored.
 
     Args:
-      rows: numpy arrays, `[N, ...]`.
+      rows: of N images, `[N, ...]`.
       sizes: `[N, 2]` heights and widths of the stored images.
     """
-    image, place = np.nonzero(rows.valid)
-    ratio = np.asarray(sizes, np.float64) / rows.sizes
-    boxes = rows.boxes[image, place] * ratio[image][:, [1, 0, 1, 0]]
-    return Detected(image, rows.labels[image, place] - 1, boxes, rows.scores[image, place])
+    boxes, scores, labels, valid, canvas_sizes = map(np.asarray, rows)
+    image, place = np.nonzero(valid)
+    ratio = np.asarray(sizes, np.float64) / canvas_sizes
+    stored = boxes[image, place] * ratio[image][:, [1, 0, 1, 0]]
+    return Detected(image, labels[image, place] - 1, stored, scores[image, place])
 
 
 def _rows(prediction: CanvasDetections) -> dict[str, jax.Array]:

@@ -74,12 +74,16 @@ def measures(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str
     return values | {"cross_entropy": losses.cross_entropy(logits, labels)}
 
 
-def _sums(logits, labels, mask, num_classes):
+def _sums(
+    logits: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int
+) -> dict[str, jax.Array]:
     values = measures(logits, labels, num_classes)
     return {name: jnp.sum(mask * each) for name, each in values.items()}
 
 
-def _means(sums, images, class_names):
+def _means(
+    sums: Mapping[str, np.ndarray], images: float, class_names: Sequence[str]
+) -> dict[str, float]:
     del class_names
     return {name: float(total) / images for name, total in sums.items()}
 

@@ -15,12 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.data.transformations import Transformations
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods import joint_branches as branches
 from kdjax.models import Cohort, Form
+from kdjax.models.outputs import outputs_of
 
 
 def hssakd_teacher(
@@ -47,7 +48,7 @@ def hssakd_teacher(
     if frozen_backbone is not None and len(cohort.networks) > 1:
         raise UserError("config.hssakd.freeze_backbone takes one network in config.networks")
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = base.init_cohort(cohort, key, images)
         if frozen_backbone is None:
             return params, model_state
@@ -60,7 +61,9 @@ def hssakd_teacher(
             },
         )
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         forward = base.train_outputs if frozen_backbone is None else _train_branches
         views = transformations.rows(batch["image"])
@@ -70,7 +73,10 @@ def hssakd_teacher(
             losses.hssakd_teacher(*branches.logits_of(network_outputs), labels)
             for network_outputs in outputs
         )
-        return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
+        return numerics.total(terms.values()), (
+            model_state,
+            terms | branches.accuracies(outputs, labels),
+        )
 
     variables = base.network_variables if frozen_backbone is None else _with_frozen_backbone
     return _method(cohort, transformations, loss, init=init, variables=variables)
@@ -107,12 +113,14 @@ def hssakd_student(
     branches.check_cohort(cohort, transformations)
     branches.check_teacher(teacher, cohort, transformations)
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = base.init_cohort(cohort, key, images)
         constants = {"teacher": jax.tree.map(jnp.asarray, teacher_variables)}
         return params, model_state | {base.CONSTANTS: constants}
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         labels, views = batch["label"], transformations.rows(batch["image"])
         outputs, model_state = base.train_outputs(cohort, params, model_state, views)
@@ -121,7 +129,9 @@ def hssakd_student(
         teacher_images = (
             views if teacher_images is batch["image"] else transformations.rows(teacher_images)
         )
-        teacher_outputs = teacher.apply(model_state[base.CONSTANTS]["teacher"], teacher_images)
+        teacher_outputs = outputs_of(
+            teacher, model_state[base.CONSTANTS]["teacher"], teacher_images
+        )
         teacher_logits = branches.logits_of(teacher_outputs)
         terms = base.summed_terms(
             losses.hssakd_student(
@@ -135,7 +145,7 @@ def hssakd_student(
         metrics = terms | branches.accuracies(outputs, labels)
         untransformed = teacher_logits[0][:: transformations.count]
         metrics["teacher/accuracy"] = jnp.mean(untransformed.argmax(-1) == labels)
-        return sum(terms.values()), (model_state, metrics)
+        return numerics.total(terms.values()), (model_state, metrics)
 
     return _method(cohort, transformations, loss, init=init)
 
@@ -164,7 +174,9 @@ def hssakd_online(
             "branches; name networks with equally many stages in config.networks"
         )
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         views = transformations.rows(batch["image"])
         outputs, model_state = base.train_outputs(cohort, params, model_state, views)
@@ -173,12 +185,17 @@ def hssakd_online(
         terms = base.summed_terms(
             [losses.hssakd_online(logits, heads, labels, temperature=temperature)]
         )
-        return sum(terms.values()), (model_state, terms | branches.accuracies(outputs, labels))
+        return numerics.total(terms.values()), (
+            model_state,
+            terms | branches.accuracies(outputs, labels),
+        )
 
     return _method(cohort, transformations, loss)
 
 
-def _method(cohort: Cohort, transformations: Transformations, loss, **fields) -> base.Method:
+def _method(
+    cohort: Cohort, transformations: Transformations, loss: base.Loss, **fields: Any
+) -> base.Method:
     """A cohort method that trains on and predicts from all views of every image."""
     return base.cohort_method(
         cohort,
@@ -190,7 +207,9 @@ def _method(cohort: Cohort, transformations: Transformations, loss, **fields) ->
     )
 
 
-def _with_frozen_backbone(params: base.Params, model_state: base.ModelState, index: int) -> dict:
+def _with_frozen_backbone(
+    params: base.Params, model_state: base.ModelState, index: int
+) -> base.Variables:
     collections = branches.variables(params, model_state)
     return {name: tree[f"network_{index}"] for name, tree in collections.items()}
 
@@ -205,7 +224,7 @@ def _inputs(transformations: Transformations, batch: base.Batch, key: jax.Array)
     return base.Inputs(transformations.rows(plain.images), labels, weights, notes)
 
 
-def _branches_only(collection: dict) -> dict:
+def _branches_only(collection: dict[str, Any]) -> dict[str, Any]:
     """The variables of a cohort of one network without those of the backbone."""
     branches_of_network = {
         name: value for name, value in collection["network_0"].items() if name != branches.BACKBONE
@@ -213,7 +232,9 @@ def _branches_only(collection: dict) -> dict:
     return {"network_0": branches_of_network}
 
 
-def _train_branches(cohort, params, model_state, views):
+def _train_branches(
+    cohort: nn.Module, params: base.Params, model_state: base.ModelState, views: jax.Array
+) -> tuple[Any, base.ModelState]:
     """`base.train_outputs` for one network whose backbone is frozen."""
     network_variables = {
         name: collection["network_0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 from ml_collections import ConfigDict
@@ -57,16 +58,19 @@ def _check_best(config: ConfigDict) -> None:
     paper="WRN-40-2 76.45 -> 80.70",
 )
 def hssakd_teacher(
-    cohort: models.Cohort, settings: Hssakd, *, teacher: Callable | None = None
+    cohort: models.Cohort, settings: Hssakd, *, teacher: Callable[..., Any] | None = None
 ) -> base.Method:
     """`hssakd.hssakd_teacher` with the settings of `config.hssakd`.
 
     Raises:
       UserError: the frozen backbone has another architecture than the cohort's network.
+      ValueError: there is no `teacher` with a frozen backbone.
     """
     branched, views = _with_branches(cohort, settings)
     if not settings.freeze_backbone:
         return hssakd.hssakd_teacher(branched, transformations=views)
+    if teacher is None:
+        raise ValueError("config.hssakd.freeze_backbone: give the backbone as `teacher`")
     trained = teacher()
     if not _same_network(trained.network, cohort.networks[0]):
         raise UserError(
@@ -84,7 +88,9 @@ def hssakd_teacher(
     source=_SOURCE,
     paper="WRN-40-2 -> WRN-16-2: 73.57 -> 78.67",
 )
-def hssakd_student(cohort: models.Cohort, settings: Hssakd, *, teacher: Callable) -> base.Method:
+def hssakd_student(
+    cohort: models.Cohort, settings: Hssakd, *, teacher: Callable[..., Any]
+) -> base.Method:
     """`hssakd.hssakd_student` with the settings of `config.hssakd`."""
     _check_not_frozen(settings, "hssakd_student")
     branched, views = _with_branches(cohort, settings)

@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.data.transformations import Transformations
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.models import Branched, BranchedOutputs, Cohort
+from kdjax.models.outputs import outputs_of
 
 BACKBONE = "backbone"
 
@@ -56,7 +57,7 @@ def _check_network(network: nn.Module, transformations: Transformations, owner: 
         raise UserError(f"{owner} has branches for {branch_counts} transformations: {required}")
 
 
-def variables(params: base.Params, model_state: base.ModelState) -> dict:
+def variables(params: base.Params, model_state: base.ModelState) -> base.Variables:
     """The variables of a cohort, including a frozen backbone in the method's state."""
     collections = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     frozen = model_state.get(base.CONSTANTS, {}).get(BACKBONE, {})
@@ -115,10 +116,10 @@ def predict(
 ) -> dict[str, jax.Array]:
     """The `scores` and, with two networks or more, `ensemble`: their mean class logits."""
     views = transformations.rows(images)
-    outputs = cohort.apply(variables(params, model_state), views, train=False)
+    outputs = outputs_of(cohort, variables(params, model_state), views, train=False)
     predictions = scores(outputs, transformations.count)
     if len(outputs) > 1:
-        predictions["ensemble"] = sum(
+        predictions["ensemble"] = numerics.total(
             predictions[f"network_{i}"] for i in range(len(outputs))
         ) / len(outputs)
     return predictions

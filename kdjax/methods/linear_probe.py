@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.registry import register
 from kdjax.models import Cohort, Outputs
 from kdjax.models.layers import global_average_pool
+from kdjax.models.outputs import outputs_of
 from kdjax.settings import setting
 
 _CLASSIFIER, _HEADS, _NAME = "classifier", "heads", "network_0"
@@ -31,7 +33,7 @@ class LinearProbe:
         at_least=1,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError(f"stages={self.stages} names a stage twice")
 
@@ -82,13 +84,13 @@ def linear_probe(cohort: Cohort, settings: LinearProbe) -> base.Method:
         )
     stages = tuple(f"stage{number}" for number in settings.stages)
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         network_key, *keys = jax.random.split(key, 2 + len(stages))
         variables = cohort.init(network_key, images)
         outputs = jax.eval_shape(cohort.apply, variables, images)[0]
         frozen = {name: dict(tree[_NAME]) for name, tree in variables.items()}
         shape = frozen["params"].pop(_CLASSIFIER)["kernel"].shape
-        params = {_CLASSIFIER: _linear(keys[0], *shape)}
+        params: dict[str, Any] = {_CLASSIFIER: _linear(keys[0], *shape)}
         if stages:
             params[_HEADS] = {
                 stage: _linear(key, outputs.features[stage].shape[-1], network.num_classes)
@@ -96,25 +98,29 @@ def linear_probe(cohort: Cohort, settings: LinearProbe) -> base.Method:
             }
         return params, {base.CONSTANTS: frozen}
 
-    def variables(params, model_state, index):
+    def variables(params: base.Params, model_state: base.ModelState, index: int) -> base.Variables:
         del index
         frozen = model_state[base.CONSTANTS]
         return frozen | {"params": frozen["params"] | {_CLASSIFIER: params[_CLASSIFIER]}}
 
-    def predict(params, model_state, images):
+    def predict(
+        params: base.Params, model_state: base.ModelState, images: jax.Array
+    ) -> dict[str, jax.Array]:
         whole = variables(params, model_state, 0)
         inside = {name: {_NAME: tree} for name, tree in whole.items()}
-        (outputs,) = cohort.apply(inside, images, train=False)
+        (outputs,) = outputs_of(cohort, inside, images, train=False)
         heads = {
             f"{_NAME}/{stage}": _logits(params[_HEADS][stage], outputs, stage) for stage in stages
         }
         return {_NAME: outputs.logits} | heads
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         logits = predict(params, model_state, batch["image"])
         values = {n: losses.cross_entropy(each, batch["label"]) for n, each in logits.items()}
-        total = sum(jnp.mean(value) for value in values.values())
+        total = numerics.total(jnp.mean(value) for value in values.values())
         metrics = {"cross_entropy": jnp.mean(values[_NAME])} | {
             f"{name}/accuracy": jnp.mean(each.argmax(-1) == batch["label"])
             for name, each in logits.items()

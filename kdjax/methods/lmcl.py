@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.lmcl_parts import META, Parts, logits_of
@@ -88,7 +88,9 @@ def lmcl(
     cohort = _branched(cohort)
     parts = Parts(cohort, settings, axis_name)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         labels, phi = batch["label"], model_state[META]["params"]
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
@@ -99,7 +101,7 @@ def lmcl(
         )
         metrics = jax.tree.map(jnp.mean, terms)._asdict()
         contrast = parts.contrast(params, outputs, weights, labels)
-        total = sum(metrics.values()) + parts.weighted(contrast)
+        total = numerics.total(metrics.values()) + parts.weighted(contrast)
         metrics |= contrast._asdict()
         metrics["layer_weight"] = jnp.mean(jnp.stack([w.mean() for w in weights.values()]))
         metrics |= {
@@ -108,7 +110,9 @@ def lmcl(
         }
         return total, (model_state, metrics)
 
-    def after_update(params, model_state, batch, key):
+    def after_update(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.ModelState:
         del key
         if schedule is None:
             raise ValueError("method 'lmcl' trains its meta network: give a schedule")
@@ -119,12 +123,12 @@ def lmcl(
         )
         return model_state | {META: meta}
 
-    def predict(params, model_state, images):
-        variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-        outputs = cohort.apply(variables, images, train=False)
+    def predict(
+        params: base.Params, model_state: base.ModelState, images: jax.Array
+    ) -> dict[str, jax.Array]:
+        outputs = base.evaluation_outputs(cohort, params, model_state, images)
         found = _scores(outputs, parts.ensembles(params, outputs))
-        mean = sum(each.backbone.logits for each in outputs) / len(outputs)
-        return found | {"ensemble": mean}
+        return found | {"ensemble": base.mean_logits([each.backbone for each in outputs])}
 
     return base.cohort_method(
         cohort,
@@ -147,7 +151,9 @@ def _branched(cohort: Cohort) -> Cohort:
     return Cohort(tuple(lmcl_branches(network) for network in cohort.networks))
 
 
-def _scores(outputs: Sequence[BranchedOutputs], ensembles: Sequence[jax.Array]) -> dict:
+def _scores(
+    outputs: Sequence[BranchedOutputs], ensembles: Sequence[jax.Array]
+) -> dict[str, jax.Array]:
     """`network_i`, `network_i/branchk` and `network_i/ensemble`, `[B, N]` each."""
     found = {}
     for index, (each, ensemble) in enumerate(zip(outputs, ensembles, strict=True)):

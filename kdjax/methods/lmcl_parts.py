@@ -23,6 +23,8 @@ from kdjax.models import (
     StageProjections,
     lmcl_branches,
 )
+from kdjax.models.outputs import outputs_of
+from kdjax.numerics import total
 
 # The meta network's parameters and momentum, in the method's state.
 META = "meta"
@@ -75,14 +77,17 @@ class Parts:
     def weights(
         self, phi: Any, outputs: Sequence[BranchedOutputs]
     ) -> dict[tuple[int, int], jax.Array]:
-        projected = self.projections.apply({"params": phi}, embeddings_of(outputs))
+        projected = outputs_of(self.projections, {"params": phi}, embeddings_of(outputs))
         return losses.layer_weights(projected)
 
-    def ensembles(self, params: base.Params, outputs: Sequence[BranchedOutputs]) -> list:
+    def ensembles(self, params: base.Params, outputs: Sequence[BranchedOutputs]) -> list[jax.Array]:
         pairs = zip(embeddings_of(outputs), logits_of(outputs), strict=True)
         return [
-            StageAggregator(dtype=logits[-1].dtype).apply(
-                {"params": params["aggregators"][f"network_{index}"]}, vectors, logits
+            outputs_of(
+                StageAggregator(dtype=logits[-1].dtype),
+                {"params": params["aggregators"][f"network_{index}"]},
+                vectors,
+                logits,
             )
             for index, (vectors, logits) in enumerate(pairs)
         ]
@@ -97,7 +102,9 @@ class Parts:
         """The four terms, means over this device's images."""
         projected = [
             [
-                self._head.apply({"params": params["heads"][f"network_{index}"][f"stage{k}"]}, x)
+                outputs_of(
+                    self._head, {"params": params["heads"][f"network_{index}"][f"stage{k}"]}, x
+                )
                 for k, x in enumerate(vectors, 1)
             ]
             for index, vectors in enumerate(embeddings_of(outputs))
@@ -128,20 +135,20 @@ class Parts:
         meta, labels, own = model_state[META], batch["label"], self.settings
         trained = {"cohort": params["cohort"], "heads": params["heads"]}
 
-        def run(trained):
+        def run(trained: base.Params) -> Sequence[BranchedOutputs]:
             return base.train_outputs(self.cohort, trained, model_state, batch["image"])[0]
 
-        def contrast(trained, phi):
+        def contrast(trained: base.Params, phi: base.Params) -> jax.Array:
             outputs = run(trained)
             return self.weighted(
                 self.contrast(trained, outputs, self.weights(phi, outputs), labels)
             )
 
-        def classification(trained):
+        def classification(trained: base.Params) -> jax.Array:
             logits = [each for stages in logits_of(run(trained)) for each in stages]
-            return sum(jnp.mean(losses.cross_entropy(each, labels)) for each in logits)
+            return total(jnp.mean(losses.cross_entropy(each, labels)) for each in logits)
 
-        def outcome(phi):
+        def outcome(phi: base.Params) -> jax.Array:
             objectives = [functools.partial(contrast, phi=phi)] * own.meta_steps
             after = unrolled_sgd(
                 trained,
@@ -159,7 +166,13 @@ class Parts:
         return _sgd(meta, gradient, learning_rate, own.meta_momentum, own.meta_weight_decay)
 
 
-def _sgd(meta, gradient, learning_rate, momentum: float, weight_decay: float) -> dict[str, Any]:
+def _sgd(
+    meta: dict[str, Any],
+    gradient: base.Params,
+    learning_rate: jax.Array,
+    momentum: float,
+    weight_decay: float,
+) -> dict[str, Any]:
     """A step of PyTorch's SGD with Nesterov momentum, at a given learning rate."""
     tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum, nesterov=True))
     state = (optax.EmptyState(), optax.TraceState(meta["momentum"]))

@@ -13,6 +13,7 @@ from kdjax import losses
 from kdjax.methods import base
 from kdjax.methods.registry import DataNeed, register
 from kdjax.models import Cohort, Outputs, layers
+from kdjax.models.outputs import outputs_of
 from kdjax.numerics import accumulation_dtype, unit
 from kdjax.settings import setting
 
@@ -91,7 +92,9 @@ def mcl(cohort: Cohort, settings: Mcl, *, axis_name: str | None = None) -> base.
     """
     head = ProjectionHead(settings.projection_features)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, batch["label"])
@@ -132,7 +135,7 @@ def projected(
 ) -> list[jax.Array]:
     """The unit vectors `[B, features]` of every network's embedding."""
     return [
-        head.apply({"params": params["heads"][f"head_{i}"]}, each.embedding)
+        outputs_of(head, {"params": params["heads"][f"head_{i}"]}, each.embedding)
         for i, each in enumerate(outputs)
     ]
 

@@ -76,14 +76,16 @@ def mcl_memory(
     classes = by_class(train_labels)
     names = [f"network_{i}" for i in range(count)]
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         key, bank_key = jax.random.split(key)
         params, model_state = init_with_heads(cohort, head, key, images)
         shape = (count, len(train_labels), settings.projection_features)
         rows = unit(jax.random.normal(bank_key, shape, jnp.float32))
         return params, model_state | {base.MEMORY: dict(zip(names, rows, strict=True))}
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         labels, index = batch["label"], batch["index"]
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, labels)

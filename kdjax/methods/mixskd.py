@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
@@ -82,7 +83,7 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
     _check(cohort)
     train_discriminators, temperature = settings.train_discriminators, settings.temperature
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         cohort_key, key = jax.random.split(key)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
         discriminators = {
@@ -92,11 +93,13 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
             return params | discriminators, model_state
         return params, model_state | {base.CONSTANTS: discriminators}
 
-    def mixed(images, key):
+    def mixed(images: jax.Array, key: jax.Array) -> tuple[jax.Array, Mixture]:
         mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
         return losses.mix(images, mixture), mixture
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         images, labels = batch["image"], batch["label"]
         mixtures, mixture = mixed(images, key)
         outputs, model_state = base.train_outputs(
@@ -109,7 +112,7 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
                 outputs, _in_order(trained[DISCRIMINATORS]), strict=True
             )
         ]
-        terms = jax.tree.map(lambda *values: jnp.mean(sum(values)), *network_terms)
+        terms = jax.tree.map(lambda *values: jnp.mean(numerics.total(values)), *network_terms)
         total = (
             sum(terms) if settings.mixed_labels else sum(terms._replace(mixed_cross_entropy=0.0))
         )
@@ -119,7 +122,7 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
         }
         return total, (model_state, terms._asdict() | accuracies)
 
-    def inputs(batch, key):
+    def inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
         images, labels = batch["image"], batch["label"]
         mixtures, mixture = mixed(images, key)
         unmixed = mixture._replace(lam=jnp.ones_like(mixture.lam))
@@ -128,11 +131,12 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
             mixed_inputs(mixtures, labels, mixture),
         )
 
-        def interleaved(one, other):
+        def interleaved(one: jax.Array, other: jax.Array) -> jax.Array:
             """Interleaves images and mixtures, so that the first rows show both."""
             return jnp.stack([one, other], axis=1).reshape(-1, *one.shape[1:])
 
-        return base.Inputs(*map(interleaved, plain[:3], mixed_rows[:3]))
+        images, labels, weights = map(interleaved, plain[:3], mixed_rows[:3])
+        return base.Inputs(images, labels, weights)
 
     return base.cohort_method(
         cohort,
@@ -146,7 +150,11 @@ def mixskd(cohort: Cohort, settings: Mixskd) -> base.Method:
 
 
 def _terms(
-    outputs: SelfTaughtOutputs, discriminators: dict, labels, mixture: Mixture, temperature: float
+    outputs: SelfTaughtOutputs,
+    discriminators: dict[str, Any],
+    labels: jax.Array,
+    mixture: Mixture,
+    temperature: float,
 ) -> losses.Mixskd:
     """The loss terms of one network, from its outputs for images followed by their mixtures."""
     stage_outputs = stages(outputs)
@@ -162,7 +170,7 @@ def _terms(
     )
 
 
-def _in_order(by_network: dict) -> list:
+def _in_order(by_network: dict[str, Any]) -> list[Any]:
     return [by_network[f"network_{index}"] for index in range(len(by_network))]
 
 
@@ -180,22 +188,21 @@ def _scores(outputs: Sequence[SelfTaughtOutputs]) -> dict[str, jax.Array]:
     return logits
 
 
-def _predict(cohort: Cohort, params, model_state, images) -> dict[str, jax.Array]:
+def _predict(
+    cohort: Cohort, params: base.Params, model_state: base.ModelState, images: jax.Array
+) -> dict[str, jax.Array]:
     """The `_scores` and, from two networks on, `ensemble`: their mean logits."""
-    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    outputs = cohort.apply(variables, images, train=False)
+    outputs = base.evaluation_outputs(cohort, params, model_state, images)
     logits = _scores(outputs)
     if len(outputs) > 1:
-        logits["ensemble"] = sum(
-            network_outputs.backbone.logits for network_outputs in outputs
-        ) / len(outputs)
+        logits["ensemble"] = base.mean_logits([each.backbone for each in outputs])
     return logits
 
 
 def _without_self_teachers(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """`tx` without updates of self-teachers, which weight decay would shrink."""
 
-    def in_self_teacher(params):
+    def in_self_teacher(params: base.Params) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "self_teacher" in [key.key for key in path], params
         )

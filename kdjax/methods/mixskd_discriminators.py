@@ -17,6 +17,7 @@ from kdjax import losses
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.models import Cohort, Outputs, SelfTaughtOutputs, layers, self_teacher
+from kdjax.models.outputs import outputs_of
 from kdjax.numerics import accumulation_dtype
 
 # Key of the discriminators among the parameters or, if they are not trained, the constants.
@@ -66,7 +67,7 @@ def init_discriminators(
 
 
 def discriminate(
-    maps: dict[str, jax.Array], params: dict, mixture: Mixture
+    maps: dict[str, jax.Array], params: dict[str, Any], mixture: Mixture
 ) -> list[losses.MixedPair]:
     """Logits `[B, 2]` of every stage: of images' pooled maps, interpolated, and of mixtures'.
 
@@ -79,8 +80,8 @@ def discriminate(
     for name, x in maps.items():
         promoted = x.astype(accumulation_dtype(x.dtype))
         averaged = losses.mixed_pair(layers.global_average_pool(promoted), mixture)
-        apply = functools.partial(Discriminator().apply, {"params": params[name]})
-        discriminated.append(losses.MixedPair(*map(apply, averaged)))
+        scores = functools.partial(outputs_of, Discriminator(), {"params": params[name]})
+        discriminated.append(jax.tree.map(scores, averaged))
     return discriminated
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +67,7 @@ def pruned(
     remembers = settings.evaluate_before and settings.method != "hfp"
     last = remembering(tx, select) if remembers else tx
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = method.init(key, images)
         with _named():
             tx.init(params)
@@ -75,10 +75,10 @@ def pruned(
                 params = pruning.initial(tx, params)
         return params, model_state
 
-    def optimizer(inner):
+    def optimizer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(method.optimizer(inner), last)
 
-    def epoch_report(params, opt_state):
+    def epoch_report(params: base.Params, opt_state: Any) -> base.EpochReport:
         epoch = int(pruning.pruning_state(opt_state).count) // every - 1
         values, last_values = (
             {name: float(schedule(t)) for name, schedule in plan._asdict().items()}
@@ -115,17 +115,19 @@ def remembering(
       select: the groups of filters that it prunes.
     """
 
-    def paths(params) -> list[str]:
+    def paths(params: base.Params) -> list[str]:
         groups = select(params)
         return list(dict.fromkeys(p for group in groups for p in (*group.leaves, *group.consumers)))
 
-    def init(params):
+    def init(params: base.Params) -> Remembered:
         arrays = leaves(params)
         return Remembered(
             tx.init(params), {path: jnp.zeros_like(arrays[path]) for path in paths(params)}
         )
 
-    def update(updates, state, params=None):
+    def update(
+        updates: base.Params, state: Remembered, params: base.Params = None
+    ) -> tuple[base.Params, Remembered]:
         new, inner = tx.update(updates, state.pruning, params)
         proposed, pruned_updates, hard = leaves(updates), leaves(new), state.pruning.hard
         removed = {path: proposed[path] - pruned_updates[path] for path in paths(params)}
@@ -147,7 +149,7 @@ def _counted(
     """Counts of all, pruned, hard-pruned and removed filters (or weights), and mean norms."""
     state = pruning.pruning_state(opt_state)
     removed = sum(group.removed for group in groups)
-    counts = {
+    counts: dict[str, float] = {
         unit: sum(mask.size for mask in state.masks.values()),
         f"{unit}_pruned": sum(int((~mask).sum()) for mask in state.masks.values()),
         f"{unit}_hard": sum(int(mask.sum()) for mask in state.hard.values()),
@@ -169,9 +171,13 @@ def _others(params: base.Params, opt_state: Any) -> dict[str, base.Params]:
     return {_BEFORE: jax.tree.unflatten(jax.tree.structure(params), arrays.values())}
 
 
-def _norms(groups, masks, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+def _norms(
+    groups: Sequence[pruning.FilterGroup],
+    masks: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> dict[str, float]:
     """Mean norms of kept and of pruned filters (or magnitudes of weights)."""
-    norms_by_kept: dict[bool, list] = {True: [], False: []}
+    norms_by_kept: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for group in groups:
         if group.name in masks:
             squares = sum(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from kdjax import compaction, pruning
 from kdjax.errors import UserError
@@ -23,13 +24,13 @@ def selection(settings: Pruning, networks: Sequence[StagedNetwork]) -> pruning.S
     norms = settings.filters != "conv"
     options = {"norms": norms, "residual": settings.filters == "coupled"}
 
-    def by_pattern(params):
+    def by_pattern(params: base.Params) -> list[FilterGroup]:
         words = ("conv", "bn") if norms else None
         inside = {"cohort": params["cohort"]}
         return pruning.by_pattern(inside, settings.patterns, skip=settings.skip, norms=words)
 
-    def of_networks(params):
-        arrays, groups = leaves(params), []
+    def of_networks(params: base.Params) -> list[FilterGroup]:
+        arrays, groups = leaves(params), list[FilterGroup]()
         for index, network in enumerate(networks):
             for prefix, part in _parts(params, index, network):
                 part_groups = _groups(part, settings.filters, options)
@@ -39,7 +40,7 @@ def selection(settings: Pruning, networks: Sequence[StagedNetwork]) -> pruning.S
     return by_pattern if settings.patterns else of_networks
 
 
-def _groups(network: StagedNetwork, filters: str, options: dict) -> list[pruning.FilterGroup]:
+def _groups(network: StagedNetwork, filters: str, options: dict[str, Any]) -> list[FilterGroup]:
     try:
         return compaction.filter_groups(network, **options)
     except UserError as error:
@@ -62,15 +63,15 @@ def _parts(
 
 def _with_all_layers(network: StagedNetwork) -> StagedNetwork:
     """A network with every layer that a branch of `kdjax.models.branched` may have."""
-    fields = {"extra_stages": 1}
+    fields: dict[str, Any] = {"extra_stages": 1}
     if hasattr(network, "blocks"):
         fields["blocks"] = tuple(max(count, 2) for count in network.blocks)
     return network.clone(**fields)
 
 
 def _present(
-    groups: Sequence[pruning.FilterGroup], prefix: str, arrays: dict, *, whole: bool
-) -> list[pruning.FilterGroup]:
+    groups: Sequence[FilterGroup], prefix: str, arrays: dict[str, Any], *, whole: bool
+) -> list[FilterGroup]:
     """The groups with a prefix before all paths, as far as their arrays are there.
 
     Args:
@@ -101,7 +102,7 @@ def _present(
     return present
 
 
-def _without(groups, patterns) -> list[pruning.FilterGroup]:
+def _without(groups: Sequence[FilterGroup], patterns: Sequence[str]) -> list[FilterGroup]:
     """The groups none of whose kernels matches a pattern.
 
     Raises:

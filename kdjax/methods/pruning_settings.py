@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import optax
 
@@ -76,7 +77,7 @@ class Pruning:
         (), "after which hard filters are taken out of the network", at_least=1
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _hard_fraction(self.hard_fraction)
         changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
         if not self.method:
@@ -142,10 +143,9 @@ def schedules(settings: Pruning, epochs: int) -> pruning.Schedules:
     Raises:
       ValueError: an unknown name, a number out of range, or filters that never become zero.
     """
-    final = {"exact_from": settings.rate_from}
     rising = {
-        "asymptotic": forms.asymptotic(settings.rate, epochs, **final),
-        "cubic": forms.cubic(settings.rate, epochs, **final),
+        "asymptotic": forms.asymptotic(settings.rate, epochs, exact_from=settings.rate_from),
+        "cubic": forms.cubic(settings.rate, epochs, exact_from=settings.rate_from),
     }
     ending = {"zero_from": settings.zero_from}
     falling = {
@@ -157,7 +157,8 @@ def schedules(settings: Pruning, epochs: int) -> pruning.Schedules:
         "cubic": forms.cubic(1.0, epochs, exact_from=settings.hard_from),
         "cosine": forms.cosine(1.0, epochs, exact_from=settings.hard_from),
     }
-    soft, chosen = _soft(settings), {}
+    soft = _soft(settings)
+    chosen: dict[str, Any] = {}
     if soft in ("asfp", "asrfp"):
         chosen["rising"] = rising[settings.rising]
     if soft in ("srfp", "asrfp"):

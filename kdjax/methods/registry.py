@@ -21,6 +21,7 @@ from kdjax import settings as declared
 from kdjax.data.objects.augmentation import Augmentation
 from kdjax.errors import UserError
 from kdjax.methods.base import Method
+from kdjax.models import Cohort
 from kdjax.registry import Registry
 
 # What a method reads of its networks' outputs.
@@ -203,7 +204,7 @@ def register(
         entry = METHODS.add(name, MethodEntry(name, build, settings, **fields), build)
 
         @functools.wraps(build)
-        def method(cohort, *positional, **keywords):
+        def method(cohort: Cohort, *positional: Any, **keywords: Any) -> Method:
             context = {key: keywords.pop(key) for key in entry.context if key in keywords}
             entry.check_networks(len(cohort.networks))
             checked = declared.check(settings, keywords, f"config.{entry.section}")

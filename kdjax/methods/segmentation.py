@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from kdjax import numerics
 from kdjax.errors import UserError
 from kdjax.methods import base, joint_augmentation
 from kdjax.methods.registry import register
@@ -44,7 +45,7 @@ class Segmentation:
     scale_step: float = setting(0.1, "of the scales that are drawn; 0: any between", at_least=0)
     flip: bool = setting(True, "every second image is mirrored left to right")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.crop) != 2:
             raise ValueError(f"crop={tuple(self.crop)}: give height and width")
         if self.largest_scale < self.smallest_scale:
@@ -99,7 +100,9 @@ def segmentation(
         )
     cohort = Cohort(members)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         _check_pooled(members[0], batch["image"], axis_name)
         variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
         outputs, updated = cohort.apply(
@@ -113,13 +116,13 @@ def segmentation(
         mean = functools.partial(weighted_mean, axis_name=axis_name)
         weights = pixel_weights(masks, class_weights=settings.class_weights)
 
-        def term(logits):
+        def term(logits: jax.Array) -> jax.Array:
             return mean(pixel_cross_entropy(logits, masks), weights)
 
-        metrics = {"cross_entropy": sum(term(each.logits) for each in outputs)}
+        metrics = {"cross_entropy": numerics.total(term(each.logits) for each in outputs)}
         total = metrics["cross_entropy"]
         if settings.auxiliary_weight:
-            metrics["auxiliary"] = sum(term(each.auxiliary) for each in outputs)
+            metrics["auxiliary"] = numerics.total(term(each.auxiliary) for each in outputs)
             total += settings.auxiliary_weight * metrics["auxiliary"]
         for index, each in enumerate(outputs):
             right = (each.logits.argmax(-1) == masks).astype(jnp.float32)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.data.splits import IGNORED
 from kdjax.methods.evaluation import Evaluation
 from kdjax.segmentation import measures
 from kdjax.segmentation.losses import pixel_cross_entropy
-from kdjax.segmentation.measures import IGNORED
 
 
 def _sums(

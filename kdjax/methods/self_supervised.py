@@ -103,7 +103,7 @@ def moco(cohort: Cohort, settings: Moco, *, axis_name: str | None = None) -> bas
     head = ProjectionHead(settings.projection_features, settings.projection_layers)
     names = [f"network_{i}" for i in range(len(cohort.networks))]
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         key, queue_key = jax.random.split(key)
         params, model_state = init_with_heads(cohort, head, key, images)
         shape = (len(names), settings.queue, settings.projection_features)
@@ -115,7 +115,9 @@ def moco(cohort: Cohort, settings: Moco, *, axis_name: str | None = None) -> bas
         }
         return params, model_state | {base.MEMORY: memory}
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         memory, views = model_state[base.MEMORY], batch["views"]
         momentum = jnp.where(batch["step"] == 0, 0.0, settings.momentum)
@@ -173,7 +175,9 @@ def simclr(cohort: Cohort, settings: Simclr, *, axis_name: str | None = None) ->
     """
     head = ProjectionHead(settings.projection_features, settings.projection_layers)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         views = batch["views"]
         images = views.reshape(-1, *views.shape[2:])
@@ -201,6 +205,6 @@ def _inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
     return base.Inputs(images, labels, jnp.ones(labels.shape, jnp.float32), notes)
 
 
-def _method(cohort: Cohort, loss, init) -> base.Method:
+def _method(cohort: Cohort, loss: base.Loss, init: base.Init) -> base.Method:
     embeddings = functools.partial(base.cohort_embeddings, cohort)
     return base.Method(init=init, loss=loss, predict=None, inputs=_inputs, embeddings=embeddings)

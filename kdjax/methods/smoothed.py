@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+
 from kdjax.errors import UserError
 from kdjax.losses.smoothing import smoothed_labels
 from kdjax.methods import base
@@ -24,7 +26,9 @@ def smoothed(method: base.Method, name: str, amount: float) -> base.Method:
     if not amount:
         return method
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         with smoothed_labels(amount) as smoothing:
             result = method.loss(params, model_state, batch, key)
         if not smoothing.uses:

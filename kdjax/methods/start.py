@@ -55,12 +55,12 @@ def started(
         inside = {name: tree["backbone"] for name, tree in network.variables.items()}
         network = Network(network.spec.backbone, inside)
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = method.init(key, images)
         state = {"params": params, "model_state": model_state}
         trained = _trained_arrays(method, network, state, transfers)
 
-        def initial(path, array):
+        def initial(path: tuple[Any, ...], array: jax.Array) -> jax.Array:
             array_path = jax.tree_util.keystr(path, simple=True, separator="/")
             return jnp.asarray(trained.get(array_path, array), array.dtype)
 
@@ -71,7 +71,7 @@ def started(
 
 
 def _trained_arrays(
-    method: base.Method, network: Network, state: dict, transfers: bool
+    method: base.Method, network: Network, state: dict[str, Any], transfers: bool
 ) -> dict[str, Any]:
     """The trained arrays by the paths that they have in the method's initial state.
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 Params = Any
+# (parameters, velocity) -> the same after a step.
+SgdStep = Callable[[Params, Params], tuple[Params, Params]]
 
 
 def unrolled_sgd(
@@ -38,9 +40,9 @@ def unrolled_sgd(
       axis_name: the mapped device axis, over which gradients are averaged. None means one device.
     """
 
-    def step(objective):
+    def step(objective: Callable[[Params], jax.Array]) -> SgdStep:
         @jax.checkpoint
-        def moved(params, velocity):
+        def moved(params: Params, velocity: Params) -> tuple[Params, Params]:
             gradient = jax.grad(objective)(params)
             if axis_name is not None:
                 gradient = jax.lax.pmean(gradient, axis_name)

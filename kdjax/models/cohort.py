@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from kdjax.errors import UserError
-from kdjax.models.branched import BranchedOutputs
-from kdjax.models.outputs import Outputs
 from kdjax.models.staged import Hidden
 
 
@@ -30,13 +29,13 @@ class Cohort(nn.Module):
       shared_stages: how many stages are shared; 0 shares nothing, not even the stem.
     """
 
-    networks: tuple[nn.Module, ...]
+    networks: tuple[Any, ...]
     shared_stages: int = 0
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False, hidden: Hidden | None = None
-    ) -> tuple[Outputs | BranchedOutputs, ...]:
+    ) -> tuple[Any, ...]:
         """Images `[B, H, W, C]` to the `Outputs` of every network, in the order of `networks`.
 
         The features of shared stages are part of the `Outputs` of every network. `hidden` is what
@@ -78,7 +77,7 @@ def one_architecture(networks: Sequence[nn.Module]) -> bool:
     return all(other == first for other in others)
 
 
-def _architecture(network: nn.Module) -> tuple:
+def _architecture(network: nn.Module) -> tuple[Any, ...]:
     """The identity of a module: its class and its fields, except name and parent."""
     fields = (field.name for field in dataclasses.fields(network))
     values = {name: getattr(network, name) for name in fields if name not in ("parent", "name")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
 
@@ -19,6 +21,23 @@ class Outputs(NamedTuple):
         dtype, or None where the network was stopped early.
     """
 
-    logits: jax.Array | None
+    # `| Any` in place of `| None`: whoever runs a network to its end need not ask.
+    logits: jax.Array | Any
     features: dict[str, jax.Array]
-    embedding: jax.Array | None
+    embedding: jax.Array | Any
+
+
+def outputs_of(
+    module: nn.Module, variables: Mapping[str, Any], *arguments: Any, **options: Any
+) -> Any:
+    """What a module returns while its variables stay as they are, by `module.apply`.
+
+    To type checkers, `apply` may return changed variables too; here it never does.
+
+    Args:
+      module: any linen module.
+      variables: its variables.
+      *arguments: of the module's `__call__`.
+      **options: likewise by keyword; of `apply`, all but `mutable`.
+    """
+    return module.apply(variables, *arguments, **options)

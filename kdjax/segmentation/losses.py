@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from kdjax.data.splits import IGNORED
 from kdjax.numerics import at_least_float32
-from kdjax.segmentation.measures import IGNORED
 
 
 def pixel_weights(

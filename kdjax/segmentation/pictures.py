@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdjax.segmentation.measures import IGNORED
+from kdjax.data.splits import IGNORED
 
 _GOLDEN = 0.618034  # of a turn: hues of neighboring classes differ
 

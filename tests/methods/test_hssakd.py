@@ -14,7 +14,7 @@ from kdjax import config as configs
 from kdjax import losses, methods, models
 from kdjax.data import transformations
 from kdjax.errors import UserError
-from kdjax.methods import CONSTANTS
+from kdjax.methods import CONSTANTS, hssakd_entries
 from kdjax.networks import save
 from tests.models import helpers
 from tests.networks import saved
@@ -427,3 +427,9 @@ def test_networks_that_do_not_fit(call, message):
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_frozen_backbone_must_be_given():
+    plain = models.Cohort((helpers.tiny(),))
+    with pytest.raises(ValueError, match="give the backbone as `teacher`"):
+        hssakd_entries.hssakd_teacher(plain, freeze_backbone=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from kdjax import losses
@@ -32,7 +33,9 @@ def dml(cohort: Cohort, settings: Dml) -> base.Method:
       UserError: the cohort has fewer than two networks.
     """
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, batch["label"])

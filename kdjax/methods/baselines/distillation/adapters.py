@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,7 +32,7 @@ class Regressor(nn.Module):
       axis_name: mapped axis over which BatchNorm statistics are shared, or None.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     relu: bool
     axis_name: str | None = None
 
@@ -42,10 +43,10 @@ class Regressor(nn.Module):
         return nn.relu(x) if self.relu else x
 
     @nn.nowrap
-    def _convolution(self, old: tuple[int, int], dtype) -> nn.Module:
+    def _convolution(self, old: tuple[int, ...], dtype: Any) -> nn.Module:
         *new, channels = self.shape
-        fields = {"kernel_init": layers.UNIFORM_INIT, "use_bias": False, "dtype": dtype}
-        fields |= {"features": channels, "name": "conv"}
+        fields: dict[str, Any] = {"kernel_init": layers.UNIFORM_INIT, "use_bias": False}
+        fields |= {"dtype": dtype, "features": channels, "name": "conv"}
         ratios = {(a / b) for a, b in zip(old, new, strict=True)}
         if ratios == {2.0}:
             return nn.Conv(kernel_size=(3, 3), strides=(2, 2), padding=1, **fields)
@@ -86,7 +87,7 @@ class PointwisePredictor(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        fields = {"kernel_init": layers.UNIFORM_INIT, "dtype": x.dtype}
+        fields: dict[str, Any] = {"kernel_init": layers.UNIFORM_INIT, "dtype": x.dtype}
         x = nn.relu(layers.conv(self.features, 1, name="conv1", **fields)(x))
         x = nn.relu(layers.conv(self.features, 1, name="conv2", **fields)(x))
         return layers.conv(self.features, 1, name="conv3", **fields)(x)
@@ -140,7 +141,7 @@ class Decoder(nn.Module):
         return x
 
 
-def _conv(features: int, dtype, name: str, *, use_bias: bool) -> nn.Conv:
+def _conv(features: int, dtype: Any, name: str, *, use_bias: bool) -> nn.Conv:
     return layers.conv(
         features, use_bias=use_bias, kernel_init=layers.UNIFORM_INIT, dtype=dtype, name=name
     )

@@ -116,12 +116,16 @@ class CRD(Baseline, kw_only=True):
     @nn.compact
     def __call__(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
         others = batch["others"]
-        memory = losses.CrdMemory(
-            *(self._bank(name, others.order.shape[0]) for name in ("student", "teacher")),
+        images = others.order.shape[0]
+        memory = (
+            self._bank("student", images),
+            self._bank("teacher", images),
             self.variable("memory", "normalizers", jnp.zeros, 2),
         )
+        ours, theirs = _embedded(student, teacher, self.features)
         values, updated = losses.crd(
-            *(unit(each) for each in _embedded(student, teacher, self.features)),
+            unit(ours),
+            unit(theirs),
             batch["index"],
             draw(key, batch["label"], batch["index"], others, count=self.negatives),
             losses.CrdMemory(*(each.value for each in memory)),
@@ -135,10 +139,10 @@ class CRD(Baseline, kw_only=True):
         return Terms(values)
 
     @nn.nowrap
-    def _bank(self, name: str, images: int) -> nn.Variable:
+    def _bank(self, name: str, images: int) -> nn.Variable[Any]:
         bound = math.sqrt(3 / self.features)  # lengths are about 1
 
-        def start():
+        def start() -> jax.Array:
             key = self.make_rng("params")
             return jax.random.uniform(key, (images, self.features), jnp.float32, -bound, bound)
 

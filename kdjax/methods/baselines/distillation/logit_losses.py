@@ -73,7 +73,13 @@ class ZScore:
     unbiased: bool = setting(False, "divide by the unbiased deviation, as the authors' code")
 
 
-def _standardized_kd(student, teacher, labels, settings, axis_name):
+def _standardized_kd(
+    student: Outputs,
+    teacher: Outputs,
+    labels: jax.Array,
+    settings: ZScore,
+    axis_name: str | None,
+) -> jax.Array:
     del labels, axis_name
     logits = (
         losses.standardize(outputs.logits, unbiased=settings.unbiased)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,9 @@ from kdjax.models import Outputs
 from kdjax.settings import setting
 
 
-def _maps(student: Outputs, teacher: Outputs, settings) -> tuple[list[jax.Array], list[jax.Array]]:
+def _maps(
+    student: Outputs, teacher: Outputs, settings: Any
+) -> tuple[list[jax.Array], list[jax.Array]]:
     return maps_of(layers_of(student, teacher, settings.layers))
 
 

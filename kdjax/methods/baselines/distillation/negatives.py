@@ -23,7 +23,7 @@ class ByClass(NamedTuple):
 
     order: jax.Array
     start: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # of tuples it is a method
     place: jax.Array
 
 
@@ -104,7 +104,7 @@ def draw_contrast(
       negatives: number of `draw`.
     """
 
-    def one(key, label, number):
+    def one(key: jax.Array, label: jax.Array, number: jax.Array) -> jax.Array:
         same_key, other_key = jax.random.split(key)
         same = draw_same(same_key, label[None], number[None], classes, count=positives)[0]
         others = draw(other_key, label[None], number[None], classes, count=negatives)[0]

@@ -16,7 +16,7 @@ Rates = Callable[[tuple[str, ...]], tuple[float, float]]
 class TwoPhasesState(NamedTuple):
     """Steps made, and the state of the optimizer."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # of tuples it is a method
     inner: Any
 
 
@@ -35,20 +35,22 @@ def two_phases(
       rates: see `Rates`.
     """
 
-    def init(params):
+    def init(params: Any) -> TwoPhasesState:
         return TwoPhasesState(jnp.zeros((), jnp.int32), inner.init(params))
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Any, state: TwoPhasesState, params: Any = None
+    ) -> tuple[Any, TwoPhasesState]:
         restart = state.count == first_steps
 
-        def restarted(fresh, old):
+        def restarted(fresh: jax.Array, old: jax.Array) -> jax.Array:
             floating = jnp.issubdtype(jnp.result_type(old), jnp.floating)
             return jnp.where(restart, fresh, old) if floating else old
 
         own = jax.tree.map(restarted, inner.init(params), state.inner)
         updates, own = inner.update(updates, own, params)
 
-        def scaled(path, leaf):
+        def scaled(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
             first, second = rates(tuple(key.key for key in path))
             return leaf * jnp.where(state.count < first_steps, first, second).astype(leaf.dtype)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from kdjax.methods import base
 from kdjax.methods.baselines.distillation.comparison import Baseline, Batch, Terms
@@ -88,7 +89,9 @@ def register_teacher_loss(
       **entry: `reads`, `source`, `paper` and `family` of `register_baseline`.
     """
 
-    def compare(self, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array) -> Terms:
+    def compare(
+        self: Any, student: Outputs, teacher: Outputs, batch: Batch, key: jax.Array
+    ) -> Terms:
         del key
         values = settings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(settings)})
         axis_name = self.axis_name if across_devices else None
@@ -102,7 +105,9 @@ def register_teacher_loss(
     register_baseline(name, weight=weight, label_weight=label_weight, **entry)(kind)
 
 
-def _settings_of(name: str, own: list, weight: float, label_weight: float) -> type:
+def _settings_of(
+    name: str, own: list[dataclasses.Field[Any]], weight: float, label_weight: float
+) -> type:
     """The dataclass of a baseline's settings: the weights of `distill`, then its own."""
     fields = [
         ("weight", float, setting(weight, "of the method's own loss", at_least=0)),
@@ -115,28 +120,31 @@ def _settings_of(name: str, own: list, weight: float, label_weight: float) -> ty
     return dataclasses.make_dataclass(f"{name}Settings", fields, frozen=True)
 
 
-def _copy(field: dataclasses.Field) -> Any:
+def _copy(field: dataclasses.Field[Any]) -> Any:
     """A field with the default and the rule of another."""
     return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
-def _types(fields: list[dataclasses.Field]) -> dict[str, Any]:
+def _types(fields: list[dataclasses.Field[Any]]) -> dict[str, Any]:
     """The types of fields by their names; they may be written as strings."""
     annotations = {field.name: field.type for field in fields}
     return typing.get_type_hints(type("Annotated", (), {"__annotations__": annotations}))
 
 
-def _builder(make, constants):
+def _builder(
+    make: Callable[[Any, dict[str, Any]], Baseline],
+    constants: Callable[[np.ndarray | None], dict[str, Any]],
+) -> Callable[..., base.Method]:
     """`(cohort, settings, **context) -> Method` of a baseline."""
 
     def build(
         cohort: Cohort,
         settings: Any,
         *,
-        teacher: Callable,
+        teacher: Callable[..., Any],
         axis_name: str | None = None,
         clock: Clock | None = None,
-        train_labels=None,
+        train_labels: np.ndarray | None = None,
         learning_rate: float = 0.1,
     ) -> base.Method:
         norm_axis_name = cohort.networks[0].axis_name

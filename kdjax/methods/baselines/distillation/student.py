@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from kdjax import losses
 from kdjax.errors import UserError
@@ -59,16 +60,17 @@ def distill(
     if len(cohort.networks) > 1:
         raise UserError("distillation takes one network in config.networks: the student")
     phased = isinstance(baseline, TwoPhases) and baseline.init_epochs > 0
-    if (phased or getattr(baseline, "warm_up_epochs", 0)) and steps_per_epoch is None:
+    warms_up = getattr(baseline, "warm_up_epochs", 0) > 0
+    if (phased or warms_up) and steps_per_epoch is None:
         raise ValueError(f"{type(baseline).__name__} counts epochs: give steps_per_epoch")
 
-    def complete(batch, constants):
+    def complete(batch: dict[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
         """The batch that baselines receive."""
         if steps_per_epoch is not None and "step" in batch:
             batch = batch | {"epoch": batch["step"] // steps_per_epoch}
         return batch | {name: value for name, value in constants.items() if name != "teacher"}
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         cohort_key, adapter_key = jax.random.split(key)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
         frozen = jax.tree.map(jnp.asarray, {"teacher": teacher_variables, **(constants or {})})
@@ -78,14 +80,16 @@ def distill(
         batch = complete({"label": 0 * index, "index": index, "step": 0}, frozen)
         local = baseline.clone(axis_name=None)  # out here there are no devices to gather from
         try:
-            variables = local.init(adapter_key, *outputs, batch, adapter_key)
+            variables = dict(local.init(adapter_key, *outputs, batch, adapter_key))
         except ValueError as error:
             raise UserError(f"method {type(baseline).__name__!r}: {error}") from error
         adapters = variables.pop("params", None)
         params |= {} if adapters is None else {_ADAPTERS: adapters}
         return params, model_state | ({_ADAPTERS: variables} if variables else {})
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         images, labels = batch["image"], batch["label"]
         frozen = model_state[base.CONSTANTS]
         batch = complete(batch, frozen)
@@ -114,7 +118,7 @@ def distill(
                 updated = jax.tree.map(lambda a, b: jnp.where(first, a, b), old, updated)
         return total, (model_state | updated, metrics)
 
-    def optimizer(tx):
+    def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
         return baseline.optimizer(tx, steps_per_epoch) if phased else tx
 
     return base.cohort_method(cohort, loss, init=init, optimizer=optimizer)
@@ -129,7 +133,7 @@ def _zeros(
 ) -> tuple[Outputs, Outputs]:
     """Zeros in the shapes of the student's and the teacher's outputs; nothing is computed."""
 
-    def both(params, model_state):
+    def both(params: base.Params, model_state: base.ModelState) -> tuple[Outputs, Outputs]:
         student, _ = _student(cohort, params, model_state, images, train=False)
         return student, _taught(teacher, model_state[base.CONSTANTS]["teacher"], images)
 
@@ -147,7 +151,8 @@ def _student(
     """The student's outputs, its stem's among the features, and updated batch statistics."""
     variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
     mutable = ["intermediates"] + ["batch_stats"] * train
-    (outputs,), updated = cohort.apply(variables, images, train=train, mutable=mutable)
+    (outputs,), changed = cohort.apply(variables, images, train=train, mutable=mutable)
+    updated = dict(changed)
     seen = updated.pop("intermediates", {})
     return _with_stem(outputs, seen.get("trunk", seen.get("network_0", {}))), updated
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from kdjax import losses
@@ -67,7 +68,9 @@ def cl_ilr(cohort: Cohort, settings: ClIlr) -> base.Method:
         trunk_divisor=settings.trunk_divisor or None,
     )
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         outputs, model_state = base.train_outputs(tree, params, model_state, batch["image"])
         cross_entropy, metrics = base.classification(outputs, batch["label"])

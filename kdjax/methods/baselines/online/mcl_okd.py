@@ -14,6 +14,7 @@ from kdjax.methods.baselines.distillation.negatives import by_class, draw
 from kdjax.methods.mcl import unsynchronized
 from kdjax.methods.registry import register
 from kdjax.models import Cohort, layers
+from kdjax.models.outputs import outputs_of
 from kdjax.numerics import accumulation_dtype, unit
 from kdjax.settings import setting
 
@@ -85,7 +86,7 @@ def mcl_okd(
     embedding = Embedding(settings.features)
     others = by_class(train_labels)
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         cohort_key, key = jax.random.split(key)
         params, model_state = base.init_cohort(cohort, cohort_key, images)
         run = functools.partial(base.train_outputs, unsynchronized(cohort))
@@ -99,7 +100,9 @@ def mcl_okd(
         constants = {base.CONSTANTS: {"others": others}, base.MEMORY: banks}
         return params | {"embeddings": embeddings}, model_state | constants
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         labels, index = batch["label"], batch["index"]
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         cross_entropy, metrics = base.classification(outputs, labels)
@@ -111,7 +114,7 @@ def mcl_okd(
         )
         values, banks = losses.mutual_nce(
             [
-                embedding.apply({"params": params["embeddings"][name]}, each.embedding)
+                outputs_of(embedding, {"params": params["embeddings"][name]}, each.embedding)
                 for name, each in zip(names, outputs, strict=True)
             ],
             index,

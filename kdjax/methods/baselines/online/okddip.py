@@ -46,7 +46,9 @@ def okddip(cohort: Cohort, settings: Okddip, *, clock: Clock) -> base.Method:
     """
     peers = PeerAttentionCohort(cohort.networks, shared_stages=cohort.shared_stages)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         outputs, model_state = base.train_outputs(peers, params, model_state, batch["image"])
         total, metrics = base.classification(outputs.networks, batch["label"])
@@ -63,8 +65,12 @@ def okddip(cohort: Cohort, settings: Okddip, *, clock: Clock) -> base.Method:
     return base.cohort_method(peers, loss, predict=functools.partial(_predict, peers))
 
 
-def _predict(cohort: PeerAttentionCohort, params, model_state, images) -> dict[str, jax.Array]:
-    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    outputs = cohort.apply(variables, images, train=False).networks
+def _predict(
+    cohort: PeerAttentionCohort,
+    params: base.Params,
+    model_state: base.ModelState,
+    images: jax.Array,
+) -> dict[str, jax.Array]:
+    outputs = base.evaluation_outputs(cohort, params, model_state, images).networks
     found = {f"network_{i}": each.logits for i, each in enumerate(outputs)}
-    return found | {"ensemble": sum(found.values()) / len(found)}
+    return found | {"ensemble": base.mean_logits(outputs)}

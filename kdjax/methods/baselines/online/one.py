@@ -48,7 +48,9 @@ def one(cohort: Cohort, settings: One) -> base.Method:
         )
     gated = GatedCohort(cohort.networks, shared_stages=cohort.shared_stages)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         labels = batch["label"]
         outputs, model_state = base.train_outputs(gated, params, model_state, batch["image"])
@@ -65,8 +67,9 @@ def one(cohort: Cohort, settings: One) -> base.Method:
     return base.cohort_method(gated, loss, predict=functools.partial(_predict, gated))
 
 
-def _predict(cohort: GatedCohort, params, model_state, images) -> dict[str, jax.Array]:
-    variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-    outputs = cohort.apply(variables, images, train=False)
+def _predict(
+    cohort: GatedCohort, params: base.Params, model_state: base.ModelState, images: jax.Array
+) -> dict[str, jax.Array]:
+    outputs = base.evaluation_outputs(cohort, params, model_state, images)
     found = {f"network_{i}": each.logits for i, each in enumerate(outputs.networks)}
     return found | {"ensemble": outputs.ensemble}

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdjax import numerics
 from kdjax.methods import base
 from kdjax.models import BranchedOutputs, Cohort, PyramidOutputs, StagedNetwork
 
@@ -40,28 +41,29 @@ def method_with_heads(
     base.check_nothing_shared(cohort, name)
     headed = Cohort(tuple(add_heads(network) for network in cohort.networks))
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         labels = batch["label"]
         outputs, model_state = base.train_outputs(headed, params, model_state, batch["image"])
         network_terms = [terms(network_outputs, labels)._asdict() for network_outputs in outputs]
         metrics = {
-            term: jnp.mean(sum(values[term] for values in network_terms))
+            term: jnp.mean(numerics.total(values[term] for values in network_terms))
             for term in network_terms[0]
         }
-        total = sum(weights.get(term, 1.0) * value for term, value in metrics.items())
+        total = numerics.total(weights.get(term, 1.0) * value for term, value in metrics.items())
         for output_name, logits in named_logits(outputs).items():
             metrics[f"{output_name}/accuracy"] = jnp.mean(logits.argmax(-1) == labels)
         return total, (model_state, metrics)
 
-    def predict(params, model_state, images):
-        variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
-        outputs = headed.apply(variables, images, train=False)
+    def predict(
+        params: base.Params, model_state: base.ModelState, images: jax.Array
+    ) -> dict[str, jax.Array]:
+        outputs = base.evaluation_outputs(headed, params, model_state, images)
         logits = named_logits(outputs)
         if len(outputs) > 1:
-            logits["ensemble"] = sum(
-                network_outputs.backbone.logits for network_outputs in outputs
-            ) / len(outputs)
+            logits["ensemble"] = base.mean_logits([each.backbone for each in outputs])
         return logits
 
     return base.cohort_method(headed, loss, predict=predict, **fields)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
+import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.methods import base
 from kdjax.methods.baselines.self_distillation.form import form
 from kdjax.methods.registry import DataNeed, register
@@ -42,16 +42,17 @@ def bake(cohort: Cohort, settings: Bake, *, axis_name: str | None = None) -> bas
       settings: see `Bake`.
       axis_name: the mapped device axis, over which predictions are gathered.
     """
+    options = dataclasses.asdict(settings)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, batch["label"])
-        ensemble = functools.partial(
-            losses.bake, axis_name=axis_name, **dataclasses.asdict(settings)
-        )
-        distillation = sum(
-            jnp.mean(ensemble(output.logits, output.embedding)) for output in outputs
+        distillation = numerics.total(
+            jnp.mean(losses.bake(each.logits, each.embedding, axis_name=axis_name, **options))
+            for each in outputs
         )
         return total + distillation, (model_state, metrics | {"distillation": distillation})
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.registry import LOGITS, DataNeed, register
@@ -48,11 +48,13 @@ def cs_kd(cohort: Cohort, settings: CsKd, *, partners: int) -> base.Method:
     if partners < 1:
         raise UserError(f"method 'cs_kd' needs config.data.partners=1 or more (it is {partners})")
 
-    def groups(x):
+    def groups(x: jax.Array) -> jax.Array:
         """`[A * (1 + K), ...] -> [A, 1 + K, ...]`"""
         return x.reshape(-1, 1 + partners, *x.shape[1:])
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         images, labels = groups(batch["image"]), groups(batch["label"])[:, 0]
         outputs, model_state = base.train_outputs(cohort, params, model_state, images[:, 0])
@@ -70,9 +72,9 @@ def cs_kd(cohort: Cohort, settings: CsKd, *, partners: int) -> base.Method:
             for output, partner in zip(outputs, partner_outputs, strict=True)
         )
         _, metrics = base.classification(outputs, labels)
-        return sum(terms.values()), (model_state, metrics | terms)
+        return numerics.total(terms.values()), (model_state, metrics | terms)
 
-    def inputs(batch, key):
+    def inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
         shown = base.plain_inputs(batch, key)
         group = ("image", *(f"partner {k}" for k in range(1, 1 + partners)))
         return shown._replace(notes=group * (len(shown.labels) // len(group)))

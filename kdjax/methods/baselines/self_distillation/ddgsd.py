@@ -47,14 +47,16 @@ def ddgsd(cohort: Cohort, settings: Ddgsd, *, axis_name: str | None = None) -> b
       UserError: by `loss` and `inputs`, images that do not come in two views.
     """
 
-    def inputs(batch, key):
+    def inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
         shown = base.plain_inputs(batch, key)
         views = _two_views(batch)
         labels, weights = (jnp.repeat(x, 2, axis=0) for x in (shown.labels, shown.weights))
         notes = ("view 1", "view 2") * len(views)
         return base.Inputs(views.reshape(-1, *views.shape[2:]), labels, weights, notes)
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         labels, shown = batch["label"], inputs(batch, key)
         outputs, model_state = base.train_outputs(cohort, params, model_state, shown.images)
         pairs = [

@@ -61,6 +61,8 @@ def frskd(cohort: models.Cohort, settings: Frskd) -> base.Method:
     return method_with_heads(cohort, "frskd", pyramid, terms, weights, variables=_without_pyramid)
 
 
-def _without_pyramid(params: base.Params, model_state: base.ModelState, index: int) -> dict:
+def _without_pyramid(
+    params: base.Params, model_state: base.ModelState, index: int
+) -> base.Variables:
     variables = base.network_variables(params, model_state, index)
     return {name: tree["backbone"] for name, tree in variables.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.losses import Mixture
 from kdjax.methods import base
@@ -43,7 +43,7 @@ class Mixup:
 def mixup(cohort: Cohort, settings: Mixup) -> base.Method:
     """Networks trained on `losses.mix` of images."""
 
-    def mix(images, key):
+    def mix(images: jax.Array, key: jax.Array) -> tuple[jax.Array, Mixture]:
         mixture = losses.draw_mixture(key, images.shape[0], alpha=settings.alpha)
         return losses.mix(images, mixture), mixture
 
@@ -70,7 +70,7 @@ class Cutmix:
 def cutmix(cohort: Cohort, settings: Cutmix) -> base.Method:
     """Networks trained on images with a box of another image, `losses.cutmix`."""
 
-    def mix(images, key):
+    def mix(images: jax.Array, key: jax.Array) -> tuple[jax.Array, Mixture]:
         mixture_key, box_key = jax.random.split(key)
         mixture = losses.draw_mixture(mixture_key, images.shape[0], alpha=settings.alpha)
         return losses.cutmix(
@@ -115,12 +115,14 @@ def manifold_mixup(cohort: Cohort, settings: ManifoldMixup) -> base.Method:
             "stages; name networks with equally many in config.networks"
         )
 
-    def draw(batch, key):
+    def draw(batch: base.Batch, key: jax.Array) -> tuple[Mixture, jax.Array]:
         mixture_key, place_key = jax.random.split(key)
         mixture = losses.draw_mixture(mixture_key, batch["label"].shape[0], alpha=settings.alpha)
         return mixture, jax.random.randint(place_key, (), 0, stages[0])
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         mixture, place = draw(batch, key)
         variables = {"params": params["cohort"], "batch_stats": model_state["batch_stats"]}
         outputs, updated = cohort.apply(
@@ -133,7 +135,7 @@ def manifold_mixup(cohort: Cohort, settings: ManifoldMixup) -> base.Method:
         total, metrics = _classification(outputs, batch["label"], mixture)
         return total, (model_state | updated, metrics)
 
-    def inputs(batch, key):
+    def inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
         mixture, place = draw(batch, key)
         where = f"stage {int(place)}" if int(place) else "the stem"
         shown = mixed_inputs(batch["image"], batch["label"], mixture)
@@ -150,7 +152,7 @@ def mixed_at(place: jax.Array, mixture: Mixture) -> Callable[[int, jax.Array], j
       mixture: of the images.
     """
 
-    def hidden(number, x):
+    def hidden(number: int, x: jax.Array) -> jax.Array:
         # Everywhere else all is an image's own, so that one program does for all places.
         lam = jnp.where(place == number, mixture.lam, 1.0)
         return losses.mix(x, mixture._replace(lam=lam))
@@ -166,13 +168,15 @@ def mixed_inputs(images: jax.Array, labels: jax.Array, mixture: Mixture) -> base
 
 
 def _of_mixed_images(cohort: Cohort, mix: _Mix) -> base.Method:
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         images, mixture = mix(batch["image"], key)
         outputs, model_state = base.train_outputs(cohort, params, model_state, images)
         total, metrics = _classification(outputs, batch["label"], mixture)
         return total, (model_state, metrics)
 
-    def inputs(batch, key):
+    def inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
         images, mixture = mix(batch["image"], key)
         return mixed_inputs(images, batch["label"], mixture)
 
@@ -183,7 +187,7 @@ def _classification(
     outputs: Sequence[Outputs], labels: jax.Array, mixture: Mixture
 ) -> tuple[jax.Array, base.Metrics]:
     """`base.classification` for mixed labels."""
-    total = sum(
+    total = numerics.total(
         jnp.mean(losses.mixed_cross_entropy(network_outputs.logits, labels, mixture))
         for network_outputs in outputs
     )

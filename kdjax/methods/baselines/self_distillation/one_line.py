@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.methods import base
 from kdjax.methods.baselines.self_distillation.form import form
 from kdjax.methods.registry import FEATURES, LOGITS, register
@@ -52,13 +52,15 @@ def register_loss(
       **fields: of `kdjax.methods.registry.MethodEntry`, such as `reads` and `source`.
     """
 
-    def build(cohort: Cohort, settings) -> base.Method:
-        def total_loss(params, model_state, batch, key):
+    def build(cohort: Cohort, settings: Any) -> base.Method:
+        def total_loss(
+            params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+        ) -> base.LossResult:
             del key
             labels = batch["label"]
             outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
             cross_entropy, metrics = base.classification(outputs, labels)
-            value = sum(jnp.mean(loss(output, labels, settings)) for output in outputs)
+            value = numerics.total(jnp.mean(loss(each, labels, settings)) for each in outputs)
             if not metric:
                 return value, (model_state, metrics)
             total = label_weight(settings) * cross_entropy + weight(settings) * value
@@ -142,7 +144,7 @@ class TfKd:
     temperature: float = setting(20.0, "T", above=0)
     form: str = form()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.form == "paper" and self.weight >= 1:
             raise ValueError(f"weight={self.weight} must be less than 1 in the paper's form")
 

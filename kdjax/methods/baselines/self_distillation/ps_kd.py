@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, numerics
 from kdjax.methods import base
 from kdjax.methods.registry import LOGITS, Clock, register
 from kdjax.models import Cohort
@@ -49,7 +49,7 @@ def ps_kd(
       axis_name: the mapped device axis. Every device remembers the images of all.
     """
 
-    def init(key, images):
+    def init(key: jax.Array, images: jax.Array) -> tuple[base.Params, base.ModelState]:
         params, model_state = base.init_cohort(cohort, key, images)
         nothing = {
             f"network_{i}": jnp.zeros((clock.images, network.num_classes), jnp.float32)
@@ -57,19 +57,22 @@ def ps_kd(
         }
         return params, model_state | {base.MEMORY: nothing}
 
-    def loss(params, model_state, batch, key):
+    def loss(
+        params: base.Params, model_state: base.ModelState, batch: base.Batch, key: jax.Array
+    ) -> base.LossResult:
         del key
         labels, index = batch["label"], batch["index"]
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         _, metrics = base.classification(outputs, labels)
         epoch = batch["step"] // clock.steps_per_epoch
         weight = settings.alpha * (epoch + 1) / clock.epochs
-        total, remembered = 0.0, {}
+        means, remembered = [], {}
         for name, output in zip(model_state[base.MEMORY], outputs, strict=True):
             memory = model_state[base.MEMORY][name]
             past = recall(memory, index, labels, epoch)
-            total += jnp.mean(losses.ps_kd(output.logits, labels, past, alpha=weight))
+            means.append(jnp.mean(losses.ps_kd(output.logits, labels, past, alpha=weight)))
             remembered[name] = remember(memory, index, output.logits, axis_name=axis_name)
+        total = numerics.total(means)
         metrics |= {"soft_cross_entropy": total, "alpha": weight}
         return total, (model_state | {base.MEMORY: remembered}, metrics)
 

@@ -29,6 +29,8 @@ class Cut(NamedTuple):
         unless `cut(..., exact=False)`.
       cuts: the kept indices of every array, `{path: {axis: indices}}`, axes counted from the end.
       kept: the filters that are left of those of each mask, `{name: bool [C]}`.
+      removed: how many filters this cut and earlier ones have removed, by the names of links. Where
+        the smaller network is pruned further, `Links.after` takes them.
     """
 
     params: Any
@@ -37,6 +39,7 @@ class Cut(NamedTuple):
     inexact: dict[str, str]
     cuts: Cuts
     kept: dict[str, np.ndarray]
+    removed: dict[str, int]
 
 
 def cut(
@@ -90,13 +93,19 @@ def cut(
         values = [arrays[path] for path in leaves(tree)]
         smaller.append(narrow(jax.tree.unflatten(jax.tree.structure(tree), values), cuts))
     names = kernels_of_masks(links)
+    kept = {name: ~_at(links, kernels[0], removed) for name, kernels in names.items()}
     return Cut(
         tuple(smaller) if type(params) is tuple else smaller[0],
         _filters(links, removed),
         _stays(links, wanted & ~removed, reasons),
         inexact,
         cuts,
-        {name: ~_at(links, kernels[0], removed) for name, kernels in names.items()},
+        kept,
+        {
+            link.name: links.removed.get(link.name, 0) + int((~kept[link.name]).sum())
+            for link in links
+            if link.regular
+        },
     )
 
 

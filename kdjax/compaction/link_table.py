@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -48,12 +49,14 @@ class Links:
       flow: the record of the forward pass.
       shapes: of the network's arrays, by path.
       trained: paths of the arrays that are trained.
+      removed: how many filters earlier cuts took out of the network, by the links' names.
     """
 
     def __init__(
         self, flow: Flow, shapes: Mapping[str, tuple[int, ...]], trained: Iterable[str]
     ) -> None:
         self.flow, self.shapes, self.trained = flow, dict(shapes), frozenset(trained)
+        self.removed: dict[str, int] = {}
         self.component = flow.components()
 
     @functools.cached_property
@@ -78,12 +81,30 @@ class Links:
     def __iter__(self):
         return iter(self.table)
 
+    def after(self, removed: Mapping[str, int]) -> Links:
+        """These links of a network that was cut, whose groups count the filters that are gone.
+
+        Without them a pruning rate would be one of the filters that are left.
+
+        Args:
+          removed: `Cut.removed`.
+
+        Raises:
+          UserError: a cut of another network.
+        """
+        if missing := sorted(removed.keys() - {link.name for link in self.table}):
+            raise UserError(f"the cut is of another network: there is no link {missing[0]!r}")
+        links = copy.copy(self)
+        links.removed = dict(removed)
+        return links
+
     def groups(self, params: Any = None) -> list[FilterGroup]:
         """The filters to prune: one group per link whose channels can all be removed.
 
         The method itself is a `kdjax.pruning.Selection`. What stands between a filter and its
         consumers is zeroed with a filter that is pruned for good (`FilterGroup.settled`), so that
-        its channel is exactly zero and `cut` loses nothing.
+        its channel is exactly zero and `cut` loses nothing. Of a network that has been cut, take
+        the groups of `links.after(cut.removed)`.
 
         Args:
           params: not looked at; there so that `links.groups` is a selection.
@@ -175,6 +196,7 @@ class Links:
             link.name,
             kernels,
             kernels,
+            removed=self.removed.get(link.name, 0),
             consumers=self._exact_consumers(link, first),
             settled=tuple(path for path in link.between if self._is_settled(path, link)),
             filter_axis=0 if first else -1,
@@ -193,12 +215,8 @@ class Links:
     def _is_settled(self, path: str, link: Link) -> bool:
         """Whether an array is trained and has one number for each of a link's channels."""
         members = self.component[self.outputs[link.kernels[0]]]
-        long = [channels for channels in self.flow.axes[path] if len(channels) > 1]
-        return (
-            path in self.trained
-            and len(long) == 1
-            and np.array_equal(self.component[long[0]], members)
-        )
+        axes = [self.component[channels] for channels in self.flow.axes[path] if len(channels) > 1]
+        return path in self.trained and len(axes) == 1 and np.array_equal(axes[0], members)
 
     def _exact_consumers(self, link: Link, first: bool) -> tuple[str, ...]:
         """Consumers that read the link's channels and no others, beside their filters' axis."""

@@ -166,6 +166,37 @@ def test_smaller_network_and_its_optimizer_state(links):
     assert [link.filters for link in by_links] == [4, 3, 2, 4, 6, 4]
 
 
+def counted(links, params, rate=0.5):
+    """What `pruning.table` says of the filters of 'plain': how many there are, how many go."""
+    table = pruning.table(params, links.groups(), rate).splitlines()
+    (row,) = (line.split() for line in table if line.split()[0] == "plain")
+    return int(row[1]), int(row[2])
+
+
+def test_pruning_goes_on_after_a_cut_as_in_the_masked_network(links):
+    """Filters that two cuts removed count in the rates of `links.after(cut.removed)`."""
+    flat, images = arrays(4), IMAGES.astype(np.float32)
+    for path in ("plain/kernel", "plain/bias"):
+        flat[path][..., :2] = 0
+    smaller = compaction.cut(nested(flat), links, {"plain": np.arange(7) > 1})
+    assert smaller.removed == {link.name: 2 * (link.name == "plain") for link in links}
+    traced = compaction.trace_links(network, smaller.params, images)
+    later = traced.after(smaller.removed)
+    assert counted(links, nested(flat)) == (7, 3)
+    assert counted(later, smaller.params) == (5, 1)
+    assert counted(traced, smaller.params) == (5, 2)
+    assert {group.name: group.removed for group in later.groups()} == {
+        name: removed for name, removed in smaller.removed.items() if name != "classifier"
+    }
+    flat = leaves(smaller.params)
+    flat["plain/kernel"] = flat["plain/kernel"] * (np.arange(5) > 0)
+    flat["plain/bias"] = flat["plain/bias"] * (np.arange(5) > 0)
+    again = compaction.cut(nested(flat), later, {"plain": np.arange(5) > 0})
+    assert again.removed["plain"] == 3
+    with pytest.raises(UserError, match="of another network: there is no link 'stern'"):
+        traced.after({"stern": 1})
+
+
 def test_constants_that_cannot_move_stay_or_are_reported(links):
     flat = arrays(0)
     masks = {"stem_tied": np.arange(6) != 2, "block/conv1": np.arange(5) != 1}

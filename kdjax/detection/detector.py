@@ -21,6 +21,7 @@ from kdjax.detection.pyramid import FeaturePyramid
 from kdjax.detection.roi_align import multi_scale_roi_align
 from kdjax.errors import UserError
 from kdjax.models import layers
+from kdjax.models.parts import Parts, parts_below
 from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
 
@@ -98,6 +99,11 @@ class Detector(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Logits `[B, R, K]` and codes `[B, R, K or 1, 4]` of regions `[B, R, 4]`, by one head."""
         return self.box_heads[head](self.pool(maps, regions, height))
+
+    @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The network, without the pyramid and the heads."""
+        return parts_below([("backbone", self.network)])
 
     @nn.nowrap
     def pool(self, maps: Sequence[jax.Array], regions: jax.Array, height: int) -> jax.Array:

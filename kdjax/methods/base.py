@@ -1,7 +1,8 @@
 """What all methods are made of."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import optax
 from kdjax import losses, numerics
 from kdjax.errors import UserError
 from kdjax.methods.evaluation import CLASSIFICATION, Evaluation, RowEvaluation
-from kdjax.models import PLAIN, Cohort, Form, Outputs
+from kdjax.models import PLAIN, Cohort, Form, Outputs, Part, network_parts
 from kdjax.models.outputs import outputs_of
 
 # The part of a method's state that never changes: a frozen teacher.
@@ -123,6 +124,8 @@ class Method(NamedTuple):
       form: what the method adds to every network of the config, such as branches.
       variables: `(params, model_state, index) -> {'params', 'batch_stats'}`, those of one network,
         in its form, without anything else that the method trains.
+      parts: where in `params` the layers of networks are, by '/'-joined paths: what is pruned. A
+        part may lack layers that are not among `params`. Empty where nothing can be pruned.
       averaged_variables: the same of their moving average, `methods.averaged`; None where there is
         no average.
       augment: what becomes of images that come with masks, in place of `config.data.augmentation`:
@@ -150,6 +153,7 @@ class Method(NamedTuple):
     logits_only: bool = False
     form: Form = PLAIN
     variables: PickVariables = network_variables
+    parts: Mapping[str, Part] = MappingProxyType({})
     averaged_variables: PickVariables | None = None
     augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None
     evaluation: Evaluation | RowEvaluation = CLASSIFICATION
@@ -206,6 +210,11 @@ def cohort_embeddings(
     return {f"network_{i}": output.embedding for i, output in enumerate(outputs)}
 
 
+def cohort_parts(cohort: nn.Module) -> dict[str, Part]:
+    """`Method.parts` of the parameters that `init_cohort` makes."""
+    return {f"cohort/{path}": part for path, part in network_parts(cohort).items()}
+
+
 def image_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
     """Keys `[count]` of this device's images, the same ones on any number of devices.
 
@@ -245,11 +254,12 @@ def cohort_method(cohort: nn.Module, loss: Loss, **fields: Any) -> Method:
     Args:
       cohort: the networks.
       loss: of `Method`.
-      **fields: further fields of `Method`, and those that replace `init` and `predict`.
+      **fields: further fields of `Method`, and those that replace `init`, `predict` and `parts`.
     """
     usual: dict[str, Any] = {
         "init": functools.partial(init_cohort, cohort),
         "predict": functools.partial(predict_cohort, cohort),
+        "parts": cohort_parts(cohort),
     }
     return Method(loss=loss, **(usual | fields))
 

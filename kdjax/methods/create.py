@@ -159,7 +159,7 @@ def create(
     if start is not None:
         method = started(method, start, config.networks, transfers=entry.transfers)
     method = smoothed(method, config.method, config.smooth_labels)
-    method = _pruned(method, config, members, train_labels)
+    method = _pruned(method, config, train_labels)
     return averaged(method, check(Ema, config.ema, "config.ema"))
 
 
@@ -246,7 +246,6 @@ def _start(config: ConfigDict, num_classes: int | None) -> Network | None:
 def _pruned(
     method: Method,
     config: ConfigDict,
-    networks: tuple[models.StagedNetwork, ...],
     train_labels: np.ndarray | None,
 ) -> Method:
     """`method`, with the pruning that `config.pruning` describes, if any."""
@@ -255,4 +254,4 @@ def _pruned(
         if train_labels is None:
             raise ValueError("pruning counts epochs: give train_labels")
         every = order.steps_per_epoch(len(train_labels), config.batch_size)
-    return pruned(method, networks, config, every=every)
+    return pruned(method, config, every=every)

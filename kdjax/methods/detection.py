@@ -139,9 +139,9 @@ def detection(cohort: Cohort, settings: Detection, *, axis_name: str | None = No
             statistics[f"network_{index}"] = updated["batch_stats"]
         return numerics.total(totals), (model_state | {"batch_stats": statistics}, metrics)
 
-    return base.Method(
-        init=functools.partial(base.init_cohort, Cohort(members)),
-        loss=loss,
+    return base.cohort_method(
+        Cohort(members),
+        loss,
         predict=functools.partial(_predict, members, settings),
         optimizer=functools.partial(_optimizer, learns),
         inputs=_inputs,

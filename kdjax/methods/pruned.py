@@ -17,7 +17,6 @@ from kdjax.errors import UserError
 from kdjax.methods import base
 from kdjax.methods.pruning_selection import selection
 from kdjax.methods.pruning_settings import Pruning, schedules, transformation
-from kdjax.models import StagedNetwork
 from kdjax.settings import check
 from kdjax.tree import leaves
 
@@ -36,18 +35,15 @@ class Remembered(NamedTuple):
     removed: dict[str, jax.Array]
 
 
-def pruned(
-    method: base.Method, networks: Sequence[StagedNetwork], config: ConfigDict, *, every: int
-) -> base.Method:
+def pruned(method: base.Method, config: ConfigDict, *, every: int) -> base.Method:
     """Appends the pruning of `config.pruning` to the optimizer chain of a method.
 
-    Every network of the cohort is pruned, with its branches. Other modules of the method
-    (projection heads, adapters, discriminators) are not. Without a `config.pruning.method`, the
-    method is returned unchanged.
+    The networks of `method.parts` are pruned, such as a cohort with its branches. Other modules of
+    the method (projection heads, adapters, discriminators) are not. Without a
+    `config.pruning.method`, the method is returned unchanged.
 
     Args:
       method: the method.
-      networks: the networks of the cohort, without branches.
       config: `config.pruning`, `config.epochs` and `config.seed`.
       every: the number of steps between prunings, those of an epoch.
 
@@ -59,8 +55,14 @@ def pruned(
     epochs = config.epochs
     if not settings.method:
         return method
+    if not method.parts:
+        raise UserError(
+            f"config.pruning.method={settings.method!r}: method {config.method!r} does not say "
+            "which parameters are its networks' (Method.parts), so they cannot be pruned; set "
+            "config.pruning.method to ''"
+        )
     with _named():
-        select = selection(settings, networks)
+        select = selection(settings, method.parts)
         plan = schedules(settings, epochs)
         tx = transformation(settings, select, plan, every=every, epochs=epochs, seed=config.seed)
     # Hard-pruned filters were zero during the epoch, before its last pruning as well.

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax import compaction, pruning
 from kdjax.errors import UserError
-from kdjax.methods import base
 from kdjax.methods.pruning_settings import Pruning
-from kdjax.models import StagedNetwork
-from kdjax.pruning.groups import FilterGroup
-from kdjax.tree import leaves, matching
+from kdjax.models import Part, StagedNetwork
+from kdjax.pruning.groups import FilterGroup, Params
+from kdjax.tree import leaves, matching, nested
 
 
-def selection(settings: Pruning, networks: Sequence[StagedNetwork]) -> pruning.Selection:
-    """The filters of a cohort, with those of its branches, that `config.pruning` means.
+def selection(settings: Pruning, parts: Mapping[str, Part]) -> pruning.Selection:
+    """The filters of a method's networks, with those of their branches, that are pruned.
 
     Args:
       settings: `config.pruning`.
-      networks: of the cohort, plain.
+      parts: `Method.parts`.
     """
     norms = settings.filters != "conv"
     options = {"norms": norms, "residual": settings.filters == "coupled"}
 
-    def by_pattern(params: base.Params) -> list[FilterGroup]:
+    def by_pattern(params: Params) -> list[FilterGroup]:
         words = ("conv", "bn") if norms else None
-        inside = {"cohort": params["cohort"]}
+        inside = nested(_below(leaves(params), parts))
         return pruning.by_pattern(inside, settings.patterns, skip=settings.skip, norms=words)
 
-    def of_networks(params: base.Params) -> list[FilterGroup]:
+    def of_networks(params: Params) -> list[FilterGroup]:
         arrays, groups = leaves(params), list[FilterGroup]()
-        for index, network in enumerate(networks):
-            for prefix, part in _parts(params, index, network):
-                part_groups = _groups(part, settings.filters, options)
-                groups += _present(part_groups, prefix, arrays, whole=part is network)
+        for path, part in parts.items():
+            part_groups = _groups(part.network, settings.filters, options)
+            groups += _present(part_groups, path, arrays, whole=part.shared)
         return _without(groups, settings.skip) if settings.skip else groups
 
     return by_pattern if settings.patterns else of_networks
+
+
+def _below(arrays: dict[str, Any], paths: Mapping[str, Part]) -> dict[str, Any]:
+    """The arrays that lie below one of the paths."""
+    prefixes = tuple(f"{path}/" for path in paths)
+    return {path: array for path, array in arrays.items() if path.startswith(prefixes)}
 
 
 def _groups(network: StagedNetwork, filters: str, options: dict[str, Any]) -> list[FilterGroup]:
@@ -47,41 +51,19 @@ def _groups(network: StagedNetwork, filters: str, options: dict[str, Any]) -> li
         raise UserError(f"config.pruning.filters={filters!r}: {error}") from error
 
 
-def _parts(
-    params: base.Params, index: int, network: StagedNetwork
-) -> Iterator[tuple[str, StagedNetwork]]:
-    """Where a network's layers are, and as parts of what: shared, itself, backbone, branches."""
-    if index == 0 and "trunk" in params["cohort"]:
-        yield "cohort/trunk", network
-    inside = params["cohort"].get(f"network_{index}", {})
-    branches = [name for name in inside if name.startswith("branch")]
-    if "backbone" in inside or not branches:
-        yield f"cohort/network_{index}" + "/backbone" * ("backbone" in inside), network
-    for name in branches:
-        yield f"cohort/network_{index}/{name}", _with_all_layers(network)
-
-
-def _with_all_layers(network: StagedNetwork) -> StagedNetwork:
-    """A network with every layer that a branch of `kdjax.models.branched` may have."""
-    fields: dict[str, Any] = {"extra_stages": 1}
-    if hasattr(network, "blocks"):
-        fields["blocks"] = tuple(max(count, 2) for count in network.blocks)
-    return network.clone(**fields)
-
-
 def _present(
     groups: Sequence[FilterGroup], prefix: str, arrays: dict[str, Any], *, whole: bool
 ) -> list[FilterGroup]:
-    """The groups with a prefix before all paths, as far as their arrays are there.
+    """The groups of a part whose arrays are among the parameters, by their paths there.
 
     Args:
-      groups: of a network.
-      prefix: of its paths.
-      arrays: what is there.
-      whole: whether a group may not be there in part only.
+      groups: of the part's network.
+      prefix: path of the part.
+      arrays: all parameters.
+      whole: whether a group with some of its layers missing is refused.
 
     Raises:
-      UserError: it is.
+      UserError: some layers of a group are missing that may not be.
     """
     present = []
     for group in groups:

@@ -207,4 +207,6 @@ def _inputs(batch: base.Batch, key: jax.Array) -> base.Inputs:
 
 def _method(cohort: Cohort, loss: base.Loss, init: base.Init) -> base.Method:
     embeddings = functools.partial(base.cohort_embeddings, cohort)
-    return base.Method(init=init, loss=loss, predict=None, inputs=_inputs, embeddings=embeddings)
+    return base.cohort_method(
+        cohort, loss, init=init, predict=None, inputs=_inputs, embeddings=embeddings
+    )

@@ -33,6 +33,7 @@ from kdjax.models.online import (
     TreeCohort,
 )
 from kdjax.models.outputs import Outputs
+from kdjax.models.parts import Part, network_parts
 from kdjax.models.registry import (
     FORMS,
     PLAIN,
@@ -83,6 +84,7 @@ __all__ = [
     "MobileNetV2",
     "NetworkName",
     "Outputs",
+    "Part",
     "PeerAttentionCohort",
     "PeerOutputs",
     "Pyramid",
@@ -106,6 +108,7 @@ __all__ = [
     "lmcl_branches",
     "multiply_adds",
     "names",
+    "network_parts",
     "parameter_count",
     "parse",
     "register",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.outputs import Outputs
+from kdjax.models.parts import Parts, parts_below
 from kdjax.models.staged import StagedNetwork
 from kdjax.numerics import accumulation_dtype
 
@@ -215,3 +216,8 @@ class Pyramid(nn.Module):
             name="bifpn",
         )
         return PyramidOutputs(backbone, *bifpn(backbone.features, train))
+
+    @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The network, without its pyramid."""
+        return parts_below([("backbone", self.network)])

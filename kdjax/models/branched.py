@@ -10,6 +10,7 @@ import jax
 
 from kdjax.errors import UserError
 from kdjax.models.outputs import Outputs
+from kdjax.models.parts import Parts, parts_below
 from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
 
@@ -64,6 +65,12 @@ class Branched(nn.Module):
             name = f"branch{stage}"
             branches[name] = head.clone(parent=self, name=name)(feature, train, start=stage)
         return BranchedOutputs(backbone, branches)
+
+    @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The network itself and its branches."""
+        branches = ((f"branch{stage}", head) for stage, head in self.heads)
+        return parts_below([("backbone", self.network), *branches])
 
 
 def hsakd_branches(network: StagedNetwork, transformations: int = 4) -> Branched:

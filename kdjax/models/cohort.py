@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.errors import UserError
+from kdjax.models.parts import Part, Parts, parts_below
 from kdjax.models.staged import Hidden
 
 
@@ -63,12 +64,23 @@ class Cohort(nn.Module):
         return tuple(outputs)
 
     @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The networks, and the stages that they share."""
+        trunk = {"trunk": Part(self.networks[0], shared=True)} if self.shared_stages else {}
+        return trunk | parts_below(numbered(self.networks))
+
+    @nn.nowrap
     def _check_equal(self) -> None:
         if not one_architecture(self.networks):
             raise UserError(
                 f"shared_stages={self.shared_stages} needs networks of one architecture; "
                 "name the same network for all, or set shared_stages=0"
             )
+
+
+def numbered(networks: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
+    """Pairs ('network_0', network), ('network_1', network), ..."""
+    return [(f"network_{index}", network) for index, network in enumerate(networks)]
 
 
 def one_architecture(networks: Sequence[nn.Module]) -> bool:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
-from kdjax.models.cohort import Cohort, one_architecture
+from kdjax.models.cohort import Cohort, numbered, one_architecture
 from kdjax.models.outputs import Outputs
+from kdjax.models.parts import Part, Parts, parts_below
 from kdjax.numerics import accumulation_dtype
 
 _SQUEEZE = 8  # channels of an embedding per channel of its query and of its key
@@ -170,6 +171,13 @@ class TreeCohort(nn.Module):
                 result = network(y, train, start=second)
                 outputs.append(result._replace(features=shared | pair_features | result.features))
         return tuple(outputs)
+
+    @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The trunk, what pairs share, and the networks."""
+        shared = Part(self.networks[0], shared=True)
+        pairs = {f"pair_{index}": shared for index in range((len(self.networks) + 1) // 2)}
+        return {"trunk": shared, **pairs} | parts_below(numbered(self.networks))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

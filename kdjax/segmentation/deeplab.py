@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.errors import UserError
+from kdjax.models.parts import Parts, parts_below
 from kdjax.models.registry import register_form
 from kdjax.models.staged import StagedNetwork
 from kdjax.segmentation.deeplab_heads import AuxiliaryHead, DeepLabHead
@@ -95,6 +96,11 @@ class DeepLabV3(nn.Module):
             auxiliary = self._resized(coarse_auxiliary, height, width)
         logits = self._resized(coarse, height, width)
         return SegmentationOutputs(logits, auxiliary, coarse, coarse_auxiliary, features)
+
+    @nn.nowrap
+    def network_parts(self) -> Parts:
+        """The network, without its heads."""
+        return parts_below([("backbone", self.network)])
 
     @nn.nowrap
     def _resized(self, logits: jax.Array, height: int, width: int) -> jax.Array:

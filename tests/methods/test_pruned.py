@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kdjax import config as configs
-from kdjax import methods, models
+from kdjax import models
 from kdjax.errors import UserError
+from kdjax.methods import base
 from kdjax.methods import create as registry
 from kdjax.methods.pruned import pruned
 from kdjax.methods.pruning_selection import selection
@@ -77,6 +78,7 @@ LEARNERS = {
     "dks": ("dks", ("networks", ("resnet8",))),
     "frskd": ("frskd",),
     "ps_kd": ("ps_kd",),
+    "cl_ilr": ("cl_ilr", ("networks", ("tiny",) * 3), ("shared_stages", 1)),
 }
 OTHER_NETWORKS = {
     name: ("hssakd_online", ("networks", (name, name)), ("data__image_size", 32))
@@ -90,7 +92,7 @@ def pruned_and_others(config, filters):
     config.pruning.filters = filters
     run = build(config)
     params = run.abstract_state().params
-    groups = selection(config.pruning, methods.networks(config, run.num_classes))(params)
+    groups = selection(config.pruning, run.method.parts)(params)
     masked = {path for group in groups for path in group.leaves}
     kernels = {path for path, leaf in leaves(params).items() if len(leaf.shape) == 4}
     return kernels & masked, kernels - masked, masked
@@ -135,6 +137,19 @@ def test_shared_layers_are_pruned_once(source, teachers):
     found, _, _ = pruned_and_others(config, "conv_bn")
     assert {"cohort/trunk/stem_conv/kernel", "cohort/network_1/stage2_block0/conv1/kernel"} < found
     assert not any("network_1/stem" in path for path in found)
+
+
+def test_stages_that_pairs_of_networks_share_are_pruned(source, teachers):
+    config = learner_config(source, teachers, *LEARNERS["cl_ilr"])
+    pruned_paths, _, _ = pruned_and_others(config, "conv_bn")
+    owners = {path.split("/")[1] for path in pruned_paths}
+    assert owners == {"trunk", "pair_0", "pair_1"}  # what follows is a classifier only
+
+
+def test_a_method_that_names_no_networks_is_refused(source):
+    unknown = base.Method(init=None, loss=None, predict=None)
+    with pytest.raises(UserError, match=r"config\.pruning\.method='sfp': .*Method\.parts"):
+        pruned(unknown, pruning.config(source), every=6)
 
 
 def test_sums_that_reach_across_shared_stages(source):
@@ -311,8 +326,8 @@ def test_metrics_before_pruning(source, tmp_path, monkeypatch):
     stages.train(pruning.config(source, "sfp", **changes), tmp_path / "pruned")
     (row,) = metrics.read(tmp_path / "pruned" / "metrics.jsonl")
 
-    def never(method, networks, config, *, every):
-        return pruned(method, networks, config, every=100 * every)
+    def never(method, config, *, every):
+        return pruned(method, config, every=100 * every)
 
     monkeypatch.setattr(registry, "pruned", never)
     config = pruning.config(source, "sfp", **changes, pruning__evaluate_before=False)

@@ -76,3 +76,28 @@ def test_trunk_counts_once():
     stem_and_first_stage = 32 * 32 * (27 * 16 + 2 * 144 * 16)
     assert pair == 2 * alone
     assert sharing == pair - stem_and_first_stage
+
+
+def test_modules_name_the_networks_in_them():
+    """With their own fields, by the paths of their variables; pyramids and heads are no part."""
+    network = tiny()
+    branched = models.hsakd_branches(network)
+    cohort = models.Cohort((network, branched, models.Pyramid(network)))
+    parts = models.network_parts(cohort)
+    branches = {f"network_1/branch{stage}": head for stage, head in branched.heads}
+    assert {path: part.network for path, part in parts.items()} == {
+        "network_0": network,
+        "network_1/backbone": network,
+        **branches,
+        "network_2/backbone": network,
+    }
+    assert not any(part.shared for part in parts.values())
+    tree = models.network_parts(models.TreeCohort((network,) * 3, shared_stages=1))
+    assert [path for path, part in tree.items() if part.shared] == ["trunk", "pair_0", "pair_1"]
+    assert list(tree)[3:] == ["network_0", "network_1", "network_2"]
+    shared = models.network_parts(models.Cohort((network,) * 2, shared_stages=1))
+    assert {path: part.shared for path, part in shared.items()} == {
+        "trunk": True,
+        "network_0": False,
+        "network_1": False,
+    }

@@ -39,7 +39,7 @@ def get_config(argument: str = "cifar100") -> ConfigDict:
     config = configs.self_distillation_run("mixskd", data, network)
     if data == "imagenet":
         config.mixskd.alpha = 0.2
-    elif data.startswith("folder:"):
+    elif data.startswith(("folder:", "hf:")):
         config.epochs, config.batch_size = 205, 32
     elif data != "digits":
         config.epochs, config.batch_size = 205, 64

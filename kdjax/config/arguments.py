@@ -18,7 +18,7 @@ def use_data(
 
     Args:
       config: to be changed.
-      name: 'digits', 'cifar10', 'cifar100', 'folder:PATH' or 'arrays:FILE.npz' (see
+      name: 'digits', 'cifar10', 'cifar100', 'folder:PATH', 'hf:PATH' or 'arrays:FILE.npz' (see
         `own_data.use`), and, if it is allowed, 'imagenet', which is seen at 224x224 pixels.
       imagenet: whether that is one.
       prepared: whether 'tfds:NAME' is, as `config.data.source` has it.
@@ -29,9 +29,10 @@ def use_data(
     short = {"digits": "digits", "cifar10": "tfds:cifar10", "cifar100": "tfds:cifar100"}
     if imagenet:
         short["imagenet"] = "tfds:imagenet2012"
-    allowed = "folder|arrays|tfds" if prepared else "folder|arrays"
+    own = ["folder:PATH", "hf:PATH", "arrays:FILE.npz"]
+    allowed = "folder|hf|arrays|tfds" if prepared else "folder|hf|arrays"
     if name not in short and not re.fullmatch(f"({allowed}):.+", name):
-        known = [*short, *(["tfds:NAME"] if prepared else []), "folder:PATH", "arrays:FILE.npz"]
+        known = [*short, *(["tfds:NAME"] if prepared else []), *own]
         raise UserError(f"unknown data set {name!r} in --config; choose from {', '.join(known)}")
     if own_data.is_own(name):
         own_data.use(config, name)

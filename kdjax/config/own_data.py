@@ -1,10 +1,12 @@
-"""Data of the user's own, `folder:PATH` and `arrays:FILE.npz`: what fits them."""
+"""Data of the user's own, `folder:PATH`, `hf:PATH` and `arrays:FILE.npz`: what fits them."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,7 +16,7 @@ from kdjax.data.folder import EXTENSIONS
 from kdjax.data.images import stored_size
 from kdjax.data.regular_files import expanded, is_directory, is_regular, sorted_entries
 
-KINDS = ("folder:", "arrays:")
+KINDS = ("folder:", "hf:", "arrays:")
 LARGE = 96  # pixels: from this side on, images are shown to networks for ImageNet
 
 _SAMPLE = 32  # images whose sizes are looked at
@@ -48,10 +50,10 @@ def is_own(source: str) -> bool:
 
 
 def facts(source: str) -> Facts | None:
-    """The facts of `folder:PATH` or `arrays:FILE.npz`.
+    """The facts of `folder:PATH`, `hf:PATH` or `arrays:FILE.npz`.
 
     Returns:
-      None for other sources, and where nothing of that kind is there.
+      None for other sources, and where nothing of that kind is there or its columns are not known.
 
     Raises:
       UserError: a file is damaged.
@@ -60,21 +62,21 @@ def facts(source: str) -> Facts | None:
     if f"{kind}:" not in KINDS or not place:
         return None
     path = expanded(place)
-    return _of_folder(path) if kind == "folder" else _of_arrays(path)
+    return {"folder": _of_folder, "hf": _of_hf, "arrays": _of_arrays}[kind](path)
 
 
 def is_large(source: str) -> bool:
-    """Whether the images are as large as ImageNet's; of a folder that is not there they are."""
+    """Whether the images are as large as ImageNet's; those of a missing folder are."""
     known = facts(source)
     if known is None:
-        return source.startswith("folder:")
+        return not source.startswith("arrays:")
     return known.side >= LARGE
 
 
 def use(config: ConfigDict, source: str) -> None:
     """Sets `config.data` as fits a source: size, augmentation, and held-out images if it has none.
 
-    Images of a folder with a usual side of at least 96 pixels are seen at 224x224, smaller ones at
+    Images in files with a usual side of at least 96 pixels are seen at 224x224, smaller ones at
     64x64 or 32x32; arrays as they are stored.
 
     Raises:
@@ -84,7 +86,7 @@ def use(config: ConfigDict, source: str) -> None:
     data.source = source
     if known is not None and not known.has_test:
         data.validation_fraction = _HELD_OUT
-    if not source.startswith("folder:"):
+    if source.startswith("arrays:"):
         return
     if known is None or known.side >= LARGE:
         data.augmentation, data.image_size = "resized_crop_flip", 224
@@ -139,10 +141,29 @@ def _of_folder(root: Path) -> Facts | None:
     ]
     if not files:
         return None
-    sample = files[:: -(-len(files) // _SAMPLE)]
-    side = int(np.median([min(stored_size(path)) for path in sample]))
+    side = _usual_side([stored_size(path) for path in _sampled(files)])
     has_test = any(is_directory(root / name) for name in ("test", "val"))
     return Facts(len(files), len(classes), side, has_test and train != root)
+
+
+def _of_hf(root: Path) -> Facts | None:
+    if importlib.util.find_spec("datasets") is None or not is_directory(root):
+        return None
+    from kdjax.data import hf_source  # it imports the library
+
+    known = hf_source.overview(root)
+    if known is None or not len(known.train):
+        return None
+    sizes = [known.train.size(index) for index in _sampled(range(len(known.train)))]
+    return Facts(len(known.train), known.classes, _usual_side(sizes), known.has_test)
+
+
+def _sampled(items: Sequence[Any]) -> Sequence[Any]:
+    return items[:: -(-len(items) // _SAMPLE)]
+
+
+def _usual_side(sizes: Iterable[tuple[int, int]]) -> int:
+    return int(np.median([min(size) for size in sizes]))
 
 
 def _of_arrays(path: Path) -> Facts | None:

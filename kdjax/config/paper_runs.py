@@ -44,8 +44,8 @@ def distillation_run(method: str, data: str, networks: tuple[str, ...]) -> Confi
 
     Args:
       method: `config.method`.
-      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' and 'arrays:FILE.npz' (the schedule of
-        CIFAR-100), or 'digits': short, on a quarter of the pixels.
+      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH', 'hf:PATH' and 'arrays:FILE.npz' (the
+        schedule of CIFAR-100), or 'digits': short, on a quarter of the pixels.
       networks: `config.networks`.
 
     Raises:
@@ -80,8 +80,8 @@ def self_distillation_run(method: str, data: str, network: str = "") -> ConfigDi
 
     Args:
       method: `config.method`.
-      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH' and 'arrays:FILE.npz' (the schedule of
-        CIFAR-100), or 'digits': short, on a quarter of the pixels.
+      data: 'cifar100', 'cifar10', 'imagenet', 'folder:PATH', 'hf:PATH' and 'arrays:FILE.npz' (the
+        schedule of CIFAR-100), or 'digits': short, on a quarter of the pixels.
       network: of `config.networks`; '' is a ResNet that fits the data.
 
     Raises:

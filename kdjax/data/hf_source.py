@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,19 +40,53 @@ class HfRecords:
         """(H, W, 3) if all images have one size, else None; their headers are read."""
         first = None
         for index in range(len(self)):
-            height, width = images.encoded_size(
-                self._encoded(index), where=f"{self.where_rows}, row {index}"
-            )
+            height, width = self.size(index)
             first = first or (height, width, 3)
             if first != (height, width, 3):
                 return None
         return first
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image, from its header."""
+        return images.encoded_size(self._encoded(index), where=f"{self.where_rows}, row {index}")
 
     def _encoded(self, index: int) -> bytes:
         stored = self.rows[int(index)][self.column]
         if stored is None:
             raise UserError(f"{self.where_rows}, row {index}: has no image")
         return stored["bytes"] or read_bytes(Path(stored["path"]))
+
+
+class Overview(NamedTuple):
+    """What is known of a set without decoding its images.
+
+    Attributes:
+      train: the training images.
+      classes: number of classes.
+      has_test: whether there is a split to evaluate on.
+    """
+
+    train: HfRecords
+    classes: int
+    has_test: bool
+
+
+def overview(root: Path) -> Overview | None:
+    """The overview of the set in a folder; None where `open_hf` needs more than the folder.
+
+    Raises:
+      UserError: the folder holds no set of the library.
+    """
+    splits = _splits(root)
+    if "train" not in splits:
+        return None
+    train = splits["train"]
+    names = _column_names(train)
+    if [len(found) for found in names] != [1, 1]:
+        return None
+    (image,), (label,) = names
+    records = _split(train, image, label, f"{root} (train)").records
+    return Overview(records, len(_class_names(train, label)), any(n in splits for n in _HELD_OUT))
 
 
 def open_hf(
@@ -109,28 +143,36 @@ def _splits(root: Path) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _columns(rows: Any, given: tuple[str, ...], root: Path) -> tuple[str, str]:
-    """The names of the columns of images and of labels."""
+def _column_names(rows: Any) -> tuple[list[str], list[str]]:
+    """The names of all columns of images, and of all of labels."""
     import datasets
 
-    kinds = (datasets.Image, datasets.ClassLabel)
-    found = [[n for n, feature in rows.features.items() if isinstance(feature, k)] for k in kinds]
-    if not found[1] and "label" in rows.features:
-        found[1] = ["label"]
+    image_columns, label_columns = (
+        [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+        for kind in (datasets.Image, datasets.ClassLabel)
+    )
+    if not label_columns and "label" in rows.features:
+        label_columns = ["label"]
+    return image_columns, label_columns
+
+
+def _columns(rows: Any, given: tuple[str, ...], root: Path) -> tuple[str, str]:
+    """The names of the column of images and of that of labels."""
+    image_columns, label_columns = _column_names(rows)
     if given:
         missing = [name for name in given if name not in rows.features]
-        if len(given) != 2 or missing or given[0] not in found[0]:
+        if len(given) != 2 or missing or given[0] not in image_columns:
             raise UserError(
                 f"{root}: config.data.columns={tuple(given)}: give the names of a column of images "
                 f"and of one of labels; there are {', '.join(rows.features)}"
             )
         return given[0], given[1]
-    if [len(names) for names in found] != [1, 1]:
+    if (len(image_columns), len(label_columns)) != (1, 1):
         raise UserError(
-            f"{root}: columns of images: {', '.join(found[0]) or 'none'}, of labels: "
-            f"{', '.join(found[1]) or 'none'}; name one of each by config.data.columns"
+            f"{root}: columns of images: {', '.join(image_columns) or 'none'}, of labels: "
+            f"{', '.join(label_columns) or 'none'}; name one of each by config.data.columns"
         )
-    return found[0][0], found[1][0]
+    return image_columns[0], label_columns[0]
 
 
 def _class_names(rows: Any, label: str) -> tuple[str, ...]:

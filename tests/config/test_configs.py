@@ -342,7 +342,7 @@ def test_settings_of_mcl_beyond_the_batch():
 
 
 def test_data_sets_that_are_none():
-    known = "digits, cifar10, cifar100, folder:PATH, arrays:FILE.npz$"
+    known = "digits, cifar10, cifar100, folder:PATH, hf:PATH, arrays:FILE.npz$"
     with pytest.raises(UserError, match=rf"choose from {known}"):
         configs.cifar_run("mcl", "folder:", count=2)
     with pytest.raises(UserError, match="cifar100, imagenet, folder:PATH, "):

@@ -1,4 +1,4 @@
-"""`folder:PATH` and `arrays:FILE.npz` as the data of every config."""
+"""`folder:PATH`, `hf:PATH` and `arrays:FILE.npz` as the data of every config."""
 
 from __future__ import annotations
 
@@ -76,6 +76,42 @@ def test_a_config_fits_data_of_the_users_own(sources, name):
         assert small.networks[0] != large.networks[0] == "resnet18"
     count = small.data.images_per_class
     assert not count or (small.batch_size % count == 0 and small.batch_size // count <= 3)
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    """As many images of the size and classes of `sources['small']`, without a test split."""
+    datasets = pytest.importorskip("datasets")
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list("abc"))}
+    columns = {
+        "image": [Image.new("RGB", (30, 31), (index % 256, 0, 0)) for index in range(300)],
+        "label": [index % 3 for index in range(300)],
+    }
+    rows = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    root = tmp_path_factory.mktemp("hf") / "set"
+    rows.save_to_disk(root)
+    return f"hf:{root}"
+
+
+@pytest.mark.filterwarnings("ignore:Cannot locate reference")  # dill's
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("mcl", "mixskd") else pytest.param(n, marks=pytest.mark.slow) for n in FORMS],
+)
+def test_sets_of_hugging_face_are_run_as_folders(sources, hugging_face, name):
+    made, expected = (
+        configs.read(f"{name}:{FORMS[name].format(source)}")
+        for source in (hugging_face, sources["small"])
+    )
+    assert made.data.source == hugging_face
+    with made.unlocked():
+        made.data.source = sources["small"]
+    assert made.to_dict() == expected.to_dict()
+
+
+def test_a_set_that_is_not_there_is_large(hugging_face):
+    assert own_data.facts(hugging_face) == Facts(300, 3, 30, False)
+    assert own_data.facts("hf:/none") is None and own_data.is_large("hf:/none")
 
 
 def test_batch_and_rate_shrink_together(sources, monkeypatch):

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a region proposal network starts from."""
+"""Anchors: the reference boxes of a region proposal network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
-    """The anchors of one cell around its origin, `[len(ratios) * len(sizes), 4]`.
+    """The anchors of a cell, centered at its origin, `[len(ratios) * len(sizes), 4]`.
 
-    A ratio is height / width; coordinates are rounded half to even. Ratios change slowest.
+    Ratios are height / width, and are the outer loop. Coordinates are rounded half to even.
     """
     roots = np.sqrt(np.asarray(ratios, np.float64))
     widths = np.outer(1 / roots, sizes).ravel()
@@ -32,15 +32,15 @@ def anchors(
     sizes: Sequence[Sequence[float]] = SIZES,
     ratios: Sequence[Sequence[float]] | None = None,
 ) -> np.ndarray:
-    """All anchors, `[A, 4]` float64: level by level, then by row, column, anchor of the cell.
+    """All anchors, `[A, 4]` float64, ordered by level, row, column, and anchor of the cell.
 
     The anchors of a cell are shifted by its index times the stride of its level (no half pixel).
 
     Args:
       image_size: height and width of the padded image.
       grids: rows and columns of every level's feature map.
-      sizes: roots of the areas of every level.
-      ratios: height / width of every level; `RATIOS` for all by default.
+      sizes: square roots of the anchors' areas, for every level.
+      ratios: height / width, for every level; None for `RATIOS` in all levels.
 
     Source: Ren et al. 2015, section 3.1.1; Lin et al. 2017 (FPN), section 4.1.
     """

@@ -1,6 +1,6 @@
-"""Mean average precision, of PASCAL VOC; and what both benchmarks' measures are computed from.
+"""PASCAL VOC's average precision, in numpy, and the inputs that it shares with COCO's measures.
 
-In numpy: the detections of a whole set, all at once.
+The detections of a whole data set are measured at once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ class Objects(NamedTuple):
     """The objects of a set of images, in any order.
 
     Attributes:
-      image: `[G]` numbers of images.
+      image: `[G]`, number of the image.
       category: `[G]` classes, from 0.
       box: `[G, 4]`.
-      area: `[G]`: of the object, which may be smaller than its box.
-      ignored: `[G]`, whether it is a crowd (COCO) or difficult (VOC): finding it counts neither for
-        nor against.
+      area: `[G]` of the objects, which may be smaller than their boxes.
+      ignored: `[G]`, whether the object is a crowd (COCO) or difficult (VOC): its detection is
+        neither a true nor a false positive.
     """
 
     image: np.ndarray
@@ -33,7 +33,7 @@ class Detected(NamedTuple):
     """The detections in a set of images, in any order.
 
     Attributes:
-      image: `[D]` numbers of images.
+      image: `[D]`, number of the image.
       category: `[D]` classes, from 0.
       box: `[D, 4]`.
       score: `[D]`.
@@ -46,31 +46,31 @@ class Detected(NamedTuple):
 
 
 def overlaps(
-    detected: np.ndarray, objects: np.ndarray, crowd: np.ndarray, one: float = 0
+    detected: np.ndarray, objects: np.ndarray, crowd: np.ndarray, inclusive: float = 0
 ) -> np.ndarray:
-    """Intersection over union `[D, G]`; over the detection alone where the object is a crowd.
+    """Intersection over union `[D, G]`; intersection over the detection's area for crowds.
 
     Args:
       detected: `[D, 4]`.
       objects: `[G, 4]`.
-      crowd: `[G]`.
-      one: what is added to sides: 1 where `x2` and `y2` belong to the box.
+      crowd: `[G]`, whether the object is a crowd.
+      inclusive: is added to the sides of boxes: 1 where `x2` and `y2` are inclusive, else 0.
     """
     low = np.maximum(detected[:, None, :2], objects[None, :, :2])
     high = np.minimum(detected[:, None, 2:], objects[None, :, 2:])
-    intersection = np.maximum(high - low + one, 0).prod(-1)
-    areas = (detected[:, 2:] - detected[:, :2] + one).prod(-1)[:, None]
-    others = (objects[:, 2:] - objects[:, :2] + one).prod(-1)[None]
+    intersection = np.maximum(high - low + inclusive, 0).prod(-1)
+    areas = (detected[:, 2:] - detected[:, :2] + inclusive).prod(-1)[:, None]
+    others = (objects[:, 2:] - objects[:, :2] + inclusive).prod(-1)[None]
     union = np.where(crowd, areas, areas + others - intersection)
     return intersection / np.where(union > 0, union, 1)
 
 
 class VocResult(NamedTuple):
-    """Average precisions at an overlap above 0.5; nan for classes without objects.
+    """Average precision of every class; NaN for classes without objects.
 
     Attributes:
-      ap07: `[K]`, the mean of the precision at 11 recalls.
-      ap10: `[K]`, the area under the precision's envelope.
+      ap07: `[K]`, the mean precision at 11 recalls: the measure of 2007.
+      ap10: `[K]`, the area under the envelope of the precision: the measure since 2010.
     """
 
     ap07: np.ndarray
@@ -87,16 +87,16 @@ def voc(
 ) -> VocResult:
     """PASCAL VOC's average precision of every class, by the rules of 2007 and of 2010.
 
-    A detection belongs to the object that it overlaps the most. A second one of the same object
-    counts against.
+    A detection is matched with the object that it overlaps the most. Further detections of the same
+    object are false positives.
 
     Args:
-      objects: of which difficult ones count neither for nor against.
-      detected: detections.
+      objects: objects of all images; difficult ones are ignored.
+      detected: detections in all images.
       num_classes: K.
-      overlap: which a detection must exceed.
-      inclusive: whether sides are `x2 - x1 + 1`, as in VOC's own code, whose boxes are of whole
-        pixels.
+      overlap: intersection over union that a match must exceed.
+      inclusive: whether `x2` and `y2` are inclusive, so that sides are `x2 - x1 + 1`, as in VOC's
+        code.
 
     Source: Everingham et al. 2010, section 4.2.
     """
@@ -108,28 +108,31 @@ def voc(
 
 
 def _voc_class(
-    objects: Objects, detected: Detected, number: int, overlap: float, one: float
+    objects: Objects, detected: Detected, number: int, overlap: float, inclusive: float
 ) -> tuple[float, float]:
+    """The average precisions of one class by both rules."""
     truths = Objects(*(leaf[objects.category == number] for leaf in objects))
-    ours = Detected(*(leaf[detected.category == number] for leaf in detected))
+    predicted = Detected(*(leaf[detected.category == number] for leaf in detected))
     count = int((~truths.ignored.astype(bool)).sum())
     if not count:
         return np.nan, np.nan
-    hits = np.zeros(len(ours.score), int)  # 1 for, -1 against, 0 neither
+    hits = np.zeros(len(predicted.score), int)  # 1: true positive, -1: false positive, 0: ignored
     taken = np.zeros(len(truths.box), bool)
-    order = np.argsort(-ours.score, kind="stable")
-    for place, i in enumerate(order):
-        here = np.flatnonzero(truths.image == ours.image[i])
-        hits[place] = -1
-        if not here.size:
+    order = np.argsort(-predicted.score, kind="stable")
+    for rank, i in enumerate(order):
+        candidates = np.flatnonzero(truths.image == predicted.image[i])
+        hits[rank] = -1
+        if not candidates.size:
             continue
-        values = overlaps(ours.box[i][None], truths.box[here], np.zeros(here.size, bool), one)[0]
-        best = here[values.argmax()]
+        no_crowd = np.zeros(candidates.size, bool)
+        boxes = predicted.box[i][None], truths.box[candidates]
+        values = overlaps(*boxes, no_crowd, inclusive)[0]
+        best = candidates[values.argmax()]
         if values.max() > overlap:
             if truths.ignored[best]:
-                hits[place] = 0
+                hits[rank] = 0
             elif not taken[best]:
-                hits[place], taken[best] = 1, True
+                hits[rank], taken[best] = 1, True
     right, wrong = np.cumsum(hits == 1), np.cumsum(hits == -1)
     recall, precision = right / count, right / np.maximum(right + wrong, np.finfo(float).eps)
     return _eleven_points(recall, precision), _area(recall, precision)

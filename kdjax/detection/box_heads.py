@@ -1,4 +1,4 @@
-"""The second stage of a detector: which regions it learns from, and what its outputs mean.
+"""The second stage of a detector: sampling of regions, losses, and decoding of detections.
 
 Source: Girshick 2015, section 2, in torchvision's form.
 """
@@ -27,16 +27,16 @@ def sample_regions(
     threshold: float = 0.5,
     weights: Sequence[float] = boxes.BOX_WEIGHTS,
 ) -> Samples:
-    """Regions of one image to learn from: proposals and the ground truths themselves.
+    """Samples regions of one image for the loss, from proposals and the ground truths themselves.
 
     Args:
-      key: of `jax.random`.
+      key: of the random choice.
       proposals: `[P, 4]`.
       valid: `[P]`.
       truths: objects of the image.
       size: number of regions.
-      positive_fraction: of them that may be objects.
-      threshold: overlap from which on a region is the object.
+      positive_fraction: largest share of them that are objects.
+      threshold: smallest overlap at which a region is an object.
       weights: of the codes.
 
     Returns:
@@ -77,8 +77,8 @@ def loss_sums(
     Args:
       logits: `[S, K]`, class 0 being the background.
       codes: `[S, K, 4]`, or `[S, 1, 4]` where they are the same for all classes.
-      samples: what the outputs are of.
-      beta: where the smooth L1 loss turns from a parabola to a line.
+      samples: the regions that the outputs belong to.
+      beta: distance at which the smooth L1 loss becomes linear.
     """
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels)
     column = jnp.minimum(samples.labels, codes.shape[1] - 1)
@@ -107,7 +107,7 @@ def detect(
 ) -> Detections:
     """The detections of one image.
 
-    Every class of every region is a candidate; overlapping ones are removed class by class.
+    Every class of every region is a candidate; non-maximum suppression is applied to each class.
 
     Args:
       logits: `[R, K]`, class 0 being the background.
@@ -115,10 +115,10 @@ def detect(
       regions: `[R, 4]`.
       valid: `[R]`.
       image_size: `[2]` height and width without padding.
-      score: probabilities must be above.
-      threshold: of the suppression within a class.
-      count: of detections.
-      smallest: side of a box in pixels.
+      score: probability that a detection must exceed.
+      threshold: overlap above which a detection is suppressed.
+      count: largest number of detections.
+      smallest: smallest side of a box in pixels.
       weights: of the codes.
 
     Returns:

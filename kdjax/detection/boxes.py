@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 # Weights of (dx, dy, dw, dh) in the box head.
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-# A decoded side is at most 1000 / 16 times the side it started from.
+# A decoded side is at most 1000 / 16 times the side of its reference.
 LARGEST_LOG_RATIO = math.log(1000 / 16)
 
 
@@ -33,7 +33,7 @@ def iou(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def clip(boxes: jax.Array, image_size: jax.Array) -> jax.Array:
-    """Boxes `[..., 4]` within an image whose `image_size` is `[2]`: height, width."""
+    """Clips boxes `[..., 4]` to an image whose `image_size` `[2]` is height and width."""
     height, width = image_size[0], image_size[1]
     limits = jnp.stack([width, height, width, height]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, limits)
@@ -47,11 +47,11 @@ def has_sides(boxes: jax.Array, smallest: float) -> jax.Array:
 def encode(
     truths: jax.Array, references: jax.Array, weights: Sequence[float] = (1, 1, 1, 1)
 ) -> jax.Array:
-    """What turns `references` into `truths`: both `[..., 4] -> [..., 4]`.
+    """Encodes `truths` relative to `references`: both `[..., 4] -> [..., 4]`.
 
-    The shift of the center in units of the reference's sides, and the logarithms of the ratios of
-    the sides, times `weights`. References have sides above 0. Where a truth has none, as padding,
-    the code is 0.
+    A code is the shift of the center in units of the reference's sides and the logarithms of the
+    ratios of the sides, times `weights`. The sides of references are positive. The code of a truth
+    without area, such as padding, is 0.
 
     Source: Girshick et al. 2014, appendix C.
     """

@@ -16,10 +16,10 @@ from kdjax.detection.settings import Detection
 
 
 class Cascade(NamedTuple):
-    """How the box heads of a detector differ.
+    """The settings of one box head of a detector.
 
     Attributes:
-      threshold: overlap from which on a region is an object, in training.
+      threshold: smallest overlap at which a region is an object, in training.
       code_weights: of the codes.
       loss_weight: of the head's losses.
     """
@@ -39,7 +39,7 @@ THREE = (
 
 
 def cascade(detector: Detector) -> tuple[Cascade, ...]:
-    """What the heads of a detector are for: one of Faster R-CNN, three of Cascade R-CNN."""
+    """The settings of a detector's heads: one of Faster R-CNN, or three of Cascade R-CNN."""
     return {1: ONE, 3: THREE}[detector.heads]
 
 
@@ -53,10 +53,10 @@ def losses(
     settings: Detection,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """The losses of a batch, whose sum is learned from.
+    """The loss terms of a batch, whose sum is minimized.
 
-    Every loss is divided by the number of its samples on all devices, so that devices make no
-    difference.
+    Every term is divided by the mean number of its samples per device, so that its mean over
+    devices does not depend on their number.
 
     Args:
       detector: the network.
@@ -64,13 +64,13 @@ def losses(
       images: `[B, H, W, C]`, normalized and padded.
       image_sizes: `[B, 2]` heights and widths without padding.
       truths: objects, with a leading axis `[B]`.
-      keys: `[B]`, which samples are drawn with.
+      keys: `[B]` random keys of the images, for the choice of samples.
       settings: of the detector.
       axis_name: the mapped device axis, or None.
 
     Returns:
-      'objectness', 'proposal_boxes', 'classification' and 'boxes'; those of the second and third
-      head have their numbers behind.
+      'objectness', 'proposal_boxes', 'classification' and 'boxes'; of the second head also
+      'classification2' and 'boxes2', and so on.
     """
     outputs = detector.apply(variables, images, method="first_stage")
     return losses_of(
@@ -97,11 +97,11 @@ def losses_of(
     settings: Detection,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """`losses`, where the first stage has run.
+    """`losses`, from the outputs of the first stage.
 
     Args:
-      detector, variables, image_sizes, truths, keys, settings, axis_name: of `losses`.
-      outputs: of `Detector.first_stage`.
+      detector, variables, image_sizes, truths, keys, settings, axis_name: as of `losses`.
+      outputs: the result of `Detector.first_stage`.
       canvas: height and width of the padded images.
     """
     apply = functools.partial(detector.apply, variables)
@@ -141,14 +141,14 @@ def losses_of(
         names = (f"classification{ending}", f"boxes{ending}")
         means = _means(sums, axis_name, names)
         terms |= {name: stage.loss_weight * value for name, value in means.items()}
-        # The next head's regions are this one's boxes; ground truths join again there.
+        # The next head refines the boxes of this one, and adds the ground truths again.
         regions = refine(samples.boxes, codes, image_sizes, stage.code_weights)
         valid = samples.valid & ~samples.added & boxes.has_sides(regions, 1e-3)
     return terms
 
 
 def _means(sums: LossSums, axis_name: str | None, names: Sequence[str]) -> dict[str, jax.Array]:
-    """Both losses of a batch, divided by the samples that a device has on average."""
+    """Both losses of a batch, divided by the mean number of samples per device."""
     count = sums.count.sum().astype(sums.classification.dtype)
     if axis_name is not None:
         count = jax.lax.pmean(count, axis_name)
@@ -184,9 +184,9 @@ def propose(
 def refine(
     regions: jax.Array, codes: jax.Array, image_sizes: jax.Array, weights: Sequence[float]
 ) -> jax.Array:
-    """The regions `[B, R, 4]` that a head with one box for all classes makes of its own.
+    """Applies the codes of a head with one box for all classes to its regions `[B, R, 4]`.
 
-    No gradient goes through them.
+    The result has no gradient.
     """
     decoded = boxes.decode(jax.lax.stop_gradient(codes[:, :, 0]), regions, weights)
     return jax.vmap(boxes.clip)(decoded, image_sizes)
@@ -199,10 +199,10 @@ def detections(
     image_sizes: jax.Array,
     settings: Detection,
 ) -> Detections:
-    """What a detector sees in images, with a leading axis `[B]`.
+    """The detections in a batch of images, with a leading axis `[B]`.
 
-    Boxes are in pixels of `images`. Of several heads the logits are averaged (as in
-    mmdetection), and the boxes are the last one's.
+    Boxes are in pixels of `images`. The logits of several heads are averaged, as in mmdetection;
+    the boxes are those of the last head.
 
     Args:
       detector: the network.

@@ -33,17 +33,17 @@ class Detector(nn.Module):
     """A network of four stages, a feature pyramid, a region proposal network and box heads.
 
     BatchNorm layers use their running statistics, unless `first_stage` is told to train them:
-    batches of detectors are often too small for their own. The network's variables are under
+    batches of detectors are often too small to train them. The network's variables are under
     `backbone`, without its classifier.
 
     Attributes:
-      network: whose feature maps are looked at, at strides of 4, 8, 16 and 32; whole or compact.
-      num_classes: without the background.
-      heads: box heads: one for Faster R-CNN; three for Cascade R-CNN, whose boxes are the same
+      network: a network with feature maps at strides of 4, 8, 16 and 32, whole or compact.
+      num_classes: number of classes, without the background.
+      heads: number of box heads: 1 for Faster R-CNN; 3 for Cascade R-CNN, whose boxes are the same
         for all classes.
       sizes: of the anchors, per level.
       features: channels of the pyramid.
-      hidden: features of the hidden layers of a box head.
+      hidden: size of the hidden layers of a box head.
       dtype: compute dtype.
     """
 
@@ -66,9 +66,9 @@ class Detector(nn.Module):
         ]
 
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """All of the network, once: logits and codes of one region of every image.
+        """Runs all parts: logits and codes of one region, the whole image, of every image.
 
-        For `init`, and to count; detection runs the parts below one after another.
+        For `init` and for counting operations; losses and detections call the methods below.
         """
         maps, *_ = self.first_stage(images, train)
         height, width = images.shape[1:3]
@@ -80,10 +80,10 @@ class Detector(nn.Module):
     def first_stage(
         self, images: jax.Array, train: bool = False
     ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
-        """Images `[B, H, W, C]` to maps `[B, h, w, features]`, objectness `[B, A]`, codes.
+        """Maps images to maps `[B, h, w, features]`, objectness `[B, A]` and codes `[B, A, 4]`.
 
         Args:
-          images: normalized and padded.
+          images: `[B, H, W, C]`, normalized and padded.
           train: whether BatchNorm uses the batch's statistics; `batch_stats` must be mutable.
 
         Raises:
@@ -107,7 +107,7 @@ class Detector(nn.Module):
 
     @nn.nowrap
     def pool(self, maps: Sequence[jax.Array], regions: jax.Array, height: int) -> jax.Array:
-        """Features of regions, `[B, R, 7, 7, features]`; `height` is that of the images."""
+        """Features of regions `[B, R, 7, 7, features]`, for images of a height."""
 
         def one(maps, regions):
             return multi_scale_roi_align(maps, regions, (POOLED, POOLED), height)
@@ -118,11 +118,11 @@ class Detector(nn.Module):
     def anchors(
         self, image_size: Sequence[int], maps: Sequence[jax.Array]
     ) -> tuple[np.ndarray, list[int]]:
-        """The anchors `[A, 4]` for images of a size, and how many every level has."""
+        """The anchors `[A, 4]` for images of a size, and the number of each level."""
         grids = [x.shape[1:3] for x in maps]
         per_cell = len(anchors.RATIOS) * len(self.sizes[0])
-        made = anchors.anchors(image_size, grids, self.sizes)
-        return made, [rows * columns * per_cell for rows, columns in grids]
+        boxes = anchors.anchors(image_size, grids, self.sizes)
+        return boxes, [rows * columns * per_cell for rows, columns in grids]
 
 
 def _check(network: StagedNetwork) -> None:
@@ -140,13 +140,13 @@ def rcnn(
     features: int = 256,
     hidden: int = 1024,
 ) -> Detector:
-    """`Detector` of a network, as its names and descriptions say it: by whole numbers.
+    """Makes a `Detector` from integer options, as names and specs of networks hold them.
 
     Args:
-      network: of four stages at strides of 4 to 32; its `num_classes` is that of the objects.
+      network: a network of four stages at strides of 4 to 32; its `num_classes` is that of objects.
       heads: 1 for Faster R-CNN, 3 for Cascade R-CNN.
       anchor: side of the anchors of the first level; it doubles from level to level.
-      features, hidden: of `Detector`.
+      features, hidden: as of `Detector`.
 
     Raises:
       UserError: another number of heads, or a network with other stages.
@@ -177,8 +177,8 @@ register_form(
 def trained(params: Any, trained_stages: int, *, batch_norm: bool = False) -> Any:
     """Which parameters of a detector are trained, as a tree of booleans.
 
-    Of the network, the last `trained_stages` of five parts (stem and stages) are; those of its
-    BatchNorm layers only with `batch_norm`.
+    These are the pyramid, the heads and the last `trained_stages` of the network's five parts (stem
+    and four stages), its BatchNorm layers only with `batch_norm`.
 
     Source: torchvision's `resnet_fpn_backbone(norm_layer=FrozenBatchNorm2d, trainable_layers=...)`.
     """
@@ -197,7 +197,7 @@ def trained(params: Any, trained_stages: int, *, batch_norm: bool = False) -> An
 
 
 def held(params: Any, trained_stages: int, *, batch_norm: bool = False) -> Any:
-    """`params`, through which no gradient reaches those that are not trained."""
+    """`params`, with gradients stopped for those that are not trained."""
     return jax.tree.map(
         lambda leaf, learns: leaf if learns else jax.lax.stop_gradient(leaf),
         params,
@@ -206,13 +206,13 @@ def held(params: Any, trained_stages: int, *, batch_norm: bool = False) -> Any:
 
 
 def with_epsilon(batch_stats: Any, epsilon: float) -> Any:
-    """Statistics with which BatchNorm, which adds 1e-5 to a variance, adds `epsilon` instead.
+    """Shifts variances by the difference of `epsilon` to that of `BatchNorm`, 1e-5.
 
     torchvision's published weights of `fasterrcnn_resnet50_fpn` (COCO_V1) are for an epsilon of 0.
 
     Args:
-      batch_stats: the collection of a detector or network.
-      epsilon: that of the network that the weights come from.
+      batch_stats: of a detector or a network.
+      epsilon: of the implementation that the weights come from.
     """
     flat = traverse_util.flatten_dict(batch_stats)
     shifted = {

@@ -1,4 +1,4 @@
-"""Pictures of detections."""
+"""Boxes drawn into images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ def draw(
     scale: int = 1,
     scores: bool = True,
 ) -> np.ndarray:
-    """An image `[H, W, 3]` uint8, enlarged by `scale`, with boxes, their names and scores.
+    """Draws boxes with class names and scores into an enlarged copy of an image.
 
     Args:
-      pixels: of the image.
-      detected: detections in it, in its pixels; the best are drawn last, over the others.
+      pixels: uint8 `[H, W, 3]`.
+      detected: detections, in pixels of the image; the best are drawn last, over the others.
       class_names: by category.
-      lowest: score of what is drawn.
-      scale: times that either side is enlarged.
-      scores: whether they stand behind the names.
+      lowest: smallest score of the boxes that are drawn.
+      scale: factor by which both sides are enlarged.
+      scores: whether scores are written behind the names.
+
+    Returns:
+      uint8 `[scale * H, scale * W, 3]`
     """
     height, width = pixels.shape[:2]
     picture = Image.fromarray(pixels).resize((width * scale, height * scale))

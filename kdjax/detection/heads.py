@@ -1,4 +1,4 @@
-"""The trained parts of a detector behind its pyramid."""
+"""The heads of a detector, on the maps of its feature pyramid."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _SMALL = nn.initializers.normal(0.01)
 
 
 class RegionProposalHead(nn.Module):
-    """What there may be at every anchor: a 3x3 convolution and two 1x1, shared by all levels.
+    """Objectness and box codes of all anchors: a 3x3 convolution and two 1x1 convolutions.
+
+    All levels share the layers.
 
     Attributes:
-      anchors: per cell.
+      anchors: number of anchors per cell.
       dtype: compute dtype. Results are float32 at least.
     """
 
@@ -48,12 +50,12 @@ class RegionProposalHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Two hidden layers, a classifier and a regressor of boxes.
+    """Classes and box codes of regions: two hidden layers, a classifier and a box regressor.
 
     Attributes:
-      num_classes: without the background.
-      features: of the hidden layers.
-      per_class: whether every class has its own box.
+      num_classes: number of classes, without the background.
+      features: size of the hidden layers.
+      per_class: whether there are box codes for every class, or the same for all.
       dtype: compute dtype. Results are float32 at least.
     """
 
@@ -64,7 +66,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, pooled: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Features of regions `[..., h, w, C]` to logits `[..., K]` and codes `[..., K or 1, 4]`.
+        """Maps features of regions `[..., h, w, C]` to logits `[..., K]`, codes `[..., K or 1, 4]`.
 
         K is `num_classes + 1`; class 0 is the background.
         """

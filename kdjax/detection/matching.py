@@ -1,4 +1,4 @@
-"""Which ground truth a box belongs to, and which boxes are learned from."""
+"""Matching of boxes with ground truths, and sampling of boxes for the loss."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def match(
 
     Args:
       quality: `[G, N]` overlaps of ground truths with boxes.
-      valid: `[G]`, which ground truths are none of the padding.
+      valid: `[G]`, which ground truths are not padding.
       high: smallest overlap of a match.
       low: overlaps from here to `high` are neither match nor background.
-      low_quality_matches: whether a box that overlaps some ground truth as much as no other box
-        does belongs to the ground truth that it overlaps the most, however little that is. A
-        ground truth without overlap gives so all boxes without overlap their first ground truth,
-        as in torchvision.
+      low_quality_matches: whether the box with the largest overlap of some ground truth is matched
+        even if that overlap is below `high`; it belongs to the ground truth that it overlaps the
+        most. As in torchvision, a ground truth that no box overlaps makes all boxes without overlap
+        such boxes, and they belong to the first ground truth.
 
     Source: Ren et al. 2015, section 3.1.2.
     """
@@ -50,17 +50,17 @@ def sample(
     size: int,
     positive_fraction: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """At random, `size` boxes of which `positive_fraction` at most are positive.
+    """Draws `size` boxes at random, a share of `positive_fraction` at most of them positive.
 
-    `min(int(size * positive_fraction), positives)` positives, and as many negatives as there are
-    up to `size` boxes in all.
+    There are `min(int(size * positive_fraction), positives)` positives; negatives make up the rest,
+    as far as there are enough.
 
     Args:
-      key: of `jax.random`.
+      key: of the random choice.
       positive: `[N]` mask.
       negative: `[N]` mask.
       size: number of boxes.
-      positive_fraction: of `size`.
+      positive_fraction: largest share of positives.
 
     Returns:
       The masks `[N]` of the chosen positives and negatives.
@@ -72,7 +72,7 @@ def sample(
 
 
 def _choose(key: jax.Array, mask: jax.Array, count: jax.Array, largest: int) -> jax.Array:
-    """`count` (at most `largest`) elements of `mask`, or all of them."""
+    """Draws `count` elements of a mask, or all if it has fewer; `count` is at most `largest`."""
     priority = jnp.where(mask, jax.random.uniform(key, mask.shape), -1)
     _, order = jax.lax.top_k(priority, min(largest, mask.size))
     first = jnp.arange(order.size) < count
@@ -80,10 +80,10 @@ def _choose(key: jax.Array, mask: jax.Array, count: jax.Array, largest: int) -> 
 
 
 def packed(chosen: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Indices of the elements of a mask `[N]`, in order, in arrays of a fixed size.
+    """The indices of the true elements of a mask `[N]`, in order, in an array of fixed size.
 
     Returns:
-      `[min(size, N)]` indices and which of them are elements of the mask.
+      `[min(size, N)]` indices, and a mask of those whose element is true.
     """
     order = jnp.argsort(~chosen, stable=True)[:size]
     return order, chosen[order]

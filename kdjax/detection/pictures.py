@@ -1,4 +1,4 @@
-"""What a detector sees, beside what is there."""
+"""Pictures of detections beside the annotated objects."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from kdjax.detection.average_precision import Detected
 from kdjax.detection.drawing import draw
 
-_WIDTH = 320  # pixels, towards which small images are enlarged, so that names can be read
-_LOWEST = 0.5  # score of what is drawn
+_WIDTH = 320  # pixels; smaller images are enlarged, so that names can be read
+_LOWEST = 0.5  # score of the detections that are drawn
 
 
 def outline(image: np.ndarray, boxes: np.ndarray, value: float) -> None:
@@ -45,13 +45,13 @@ def drawn(
     objects = _detected(truth[0], truth[1], np.ones(len(truth[1])))
     scale = max(1, -(-_WIDTH // image.shape[1]))
     parts = [
-        draw(image, each, class_names, lowest=_LOWEST, scale=scale, scores=each is detected)
-        for each in (detected, objects)
+        draw(image, boxes, class_names, lowest=_LOWEST, scale=scale, scores=boxes is detected)
+        for boxes in (detected, objects)
     ]
-    certain = detected.score >= _LOWEST
+    is_drawn = detected.score >= _LOWEST
     names = [
         f"{class_names[number]} {score:.2f}"
-        for number, score in zip(detected.category[certain], detected.score[certain], strict=True)
+        for number, score in zip(detected.category[is_drawn], detected.score[is_drawn], strict=True)
     ]
     there = ", ".join(class_names[number] for number in objects.category) or "nothing"
     return np.concatenate(parts, axis=1), f"seen: {', '.join(names) or 'nothing'}; there: {there}"

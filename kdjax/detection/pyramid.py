@@ -24,10 +24,10 @@ def nearest(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of several resolutions, each with what coarser ones know.
+    """A top-down pyramid: every map is summed with the upsampled coarser ones.
 
     Attributes:
-      features: channels of every map.
+      features: channels of every output map.
       dtype: compute dtype.
     """
 
@@ -36,10 +36,13 @@ class FeaturePyramid(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        """Maps `[B, H, W, C]` from fine to coarse, to as many and a last one of every second pixel.
+        """Runs the pyramid.
+
+        Args:
+          maps: `[B, H, W, C]`, from fine to coarse.
 
         Returns:
-          maps `[B, H, W, features]`.
+          Maps `[B, H, W, features]` of the same sizes, and every second pixel of the last one.
         """
         lateral = [self._conv(f"lateral{number}", 1)(x) for number, x in enumerate(maps, start=1)]
         merged = [lateral[-1]]

@@ -1,4 +1,4 @@
-"""Region proposals: what a region proposal network's outputs mean and how it learns.
+"""Region proposals: decoding of a region proposal network's outputs, its targets and losses.
 
 Source: Ren et al. 2015, sections 3.1.1 to 3.1.3, in torchvision's form.
 """
@@ -14,7 +14,7 @@ import optax
 from kdjax.detection import boxes, matching, suppression
 from kdjax.detection.regions import LossSums, Proposals, Truths
 
-# Where smooth L1 losses turn from a parabola to a line, in torchvision.
+# The distance at which smooth L1 losses become linear, in torchvision.
 BETA = 1 / 9
 
 
@@ -32,19 +32,19 @@ def propose(
 ) -> Proposals:
     """The proposals of one image.
 
-    The best anchors of every level are decoded and clipped to the image; overlapping ones are
-    removed level by level; the best of all levels are left. No gradient goes through them.
+    The best anchors of every level are decoded and clipped to the image; non-maximum suppression is
+    applied to each level; the best proposals of all levels are returned. They have no gradient.
 
     Args:
       objectness: `[A]` logits.
       codes: `[A, 4]`.
       anchors: `[A, 4]`.
       image_size: `[2]` height and width without padding.
-      per_level: numbers of anchors of every level.
-      before: how many of every level are looked at.
-      after: how many are left.
-      threshold: of the suppression within a level.
-      smallest: side of a proposal in pixels.
+      per_level: number of anchors of every level.
+      before: largest number of candidates per level.
+      after: largest number of proposals.
+      threshold: overlap above which a proposal is suppressed.
+      smallest: smallest side of a proposal in pixels.
 
     Returns:
       `Proposals` of `min(after, candidates)` entries.
@@ -72,10 +72,10 @@ def propose(
 def targets(
     anchors: jax.Array, truths: Truths, *, high: float = 0.7, low: float = 0.3
 ) -> tuple[jax.Array, jax.Array]:
-    """What the anchors `[A, 4]` of one image shall become.
+    """The targets of the anchors `[A, 4]` of one image.
 
     Returns:
-      labels `[A]`: 1 object, 0 background, -1 neither; and codes `[A, 4]`, 0 where not 1.
+      Labels `[A]`: 1 object, 0 background, -1 neither; and codes `[A, 4]`, 0 for all but objects.
     """
     quality = boxes.iou(truths.boxes, anchors)
     matches = matching.match(quality, truths.valid, high=high, low=low, low_quality_matches=True)
@@ -110,6 +110,9 @@ def loss_sums(
 
 
 def smooth_l1(values: jax.Array, target_values: jax.Array, beta: float = BETA) -> jax.Array:
-    """Elementwise, `beta` being where it is linear from. Source: Girshick 2015, equation 3."""
+    """The smooth L1 loss of every element: quadratic below a distance of `beta`, linear above.
+
+    Source: Girshick 2015, equation 3.
+    """
     distance = jnp.abs(values - target_values)
     return jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)

@@ -1,4 +1,4 @@
-"""What the parts of a detector hand on for one image: truths, proposals, samples, detections."""
+"""The records of one image in a detector: truths, proposals, samples, detections, losses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Truths(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """Where objects may be, by falling score.
+    """Regions that may hold objects, by decreasing score.
 
     Attributes:
       boxes: `[P, 4]`.
@@ -36,7 +36,7 @@ class Proposals(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Regions that a box head learns from.
+    """The regions of a box head's loss.
 
     Attributes:
       boxes: `[S, 4]`.
@@ -56,7 +56,7 @@ class Samples(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What was detected in an image, by falling score.
+    """The detections in an image, by decreasing score.
 
     Attributes:
       boxes: `[D, 4]`.
@@ -72,12 +72,12 @@ class Detections(NamedTuple):
 
 
 class LossSums(NamedTuple):
-    """Losses of a classifier and of a regressor, summed over samples that they are divided by.
+    """The losses of a classifier and of a box regressor, summed over samples.
 
     Attributes:
       classification: `[]`.
       regression: `[]`.
-      count: `[]` samples, of all classes.
+      count: `[]`, the number of samples, by which both are divided.
     """
 
     classification: jax.Array

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of 224 x 224 is looked up at stride 16
+CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of 224 x 224 belongs to stride 16
 FINEST_LEVEL = 2  # of stride 4
 
 
@@ -23,18 +23,17 @@ def roi_align(
 ) -> jax.Array:
     """Features of regions of one image, `[H, W, C], [R, 4] -> [R, *output_size, C]`.
 
-    A region is cut into bins, and the value of a bin is the mean of interpolated values at
-    `sampling_ratio` x `sampling_ratio` points. A point more than one cell outside counts as 0.
-    Both axes are separate: the result is two products with matrices of weights. Regions get no
-    gradient.
+    A region is divided into bins; the value of a bin is the mean of interpolated values at
+    `sampling_ratio` x `sampling_ratio` points. A point more than one cell outside the map has the
+    value 0. The axes are separable: the result is a product with one matrix of weights per axis.
+    Regions get no gradient.
 
     Args:
-      features: of the image.
-      regions: boxes in pixels.
+      features: feature map of the image.
+      regions: boxes in pixels of the image.
       output_size: rows and columns of bins.
       scale: cells per pixel.
-      sampling_ratio: points per bin and axis; with 0 or less there are as many as a bin has cells,
-        rounded up, which differs from region to region.
+      sampling_ratio: points per bin and axis; 0 or less: as many as a bin has cells, rounded up.
       aligned: whether cell centers are at half pixels. Otherwise a region is at least one cell.
 
     Source: He et al. 2017 (Mask R-CNN), section 3.
@@ -64,7 +63,7 @@ def axis_weights(
     sampling_ratio: int,
     aligned: bool,
 ) -> jax.Array:
-    """How much each of `size` cells counts in each bin, along one axis: `[R, bins, size]`.
+    """The weight of each of `size` cells in each bin, along one axis: `[R, bins, size]`.
 
     Args:
       intervals: `[R, 2]` first and last coordinate of every region, in pixels.
@@ -106,7 +105,7 @@ def _interpolation(positions: jax.Array, size: int) -> jax.Array:
 
 
 def region_levels(regions: jax.Array, levels: int) -> jax.Array:
-    """Which of `levels` maps, of strides 4, 8, ..., a region is looked up in: `[R, 4] -> [R]`.
+    """The level, among maps of strides 4, 8, ..., of every region: `[R, 4] -> [R]`.
 
     Source: Lin et al. 2017 (FPN), equation 1; 1e-6 is added to the logarithm, as in torchvision.
     """

@@ -15,16 +15,16 @@ def non_maximum_suppression(
     threshold: float,
     groups: jax.Array | None = None,
 ) -> jax.Array:
-    """Which boxes stay: `[N]` mask.
+    """The boxes that non-maximum suppression keeps, as a mask `[N]`.
 
-    Boxes are taken by falling score, the first of equal ones first; a box that stays removes all
-    later ones which overlap it by more than `threshold`.
+    Boxes are visited by decreasing score, those of equal score in their order; a box that is kept
+    removes all later boxes that overlap it by more than `threshold`.
 
     Args:
       boxes: `[N, 4]`.
       scores: `[N]`.
-      valid: `[N]`; others neither stay nor remove.
-      threshold: of the intersection over union.
+      valid: `[N]`; other boxes are not kept and remove none.
+      threshold: intersection over union.
       groups: `[N]` numbers, or None; boxes of different groups do not remove one another.
     """
     order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
@@ -44,10 +44,10 @@ def non_maximum_suppression(
 
 
 def best(scores: jax.Array, kept: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Indices of the `count` best scores `[N]` among those kept, by falling score.
+    """The indices of the `count` best scores `[N]` of kept boxes, by decreasing score.
 
     Returns:
-      `[min(count, N)]` indices, and which of them are kept ones.
+      `[min(count, N)]` indices, and a mask of those that are kept boxes.
     """
     _, indices = jax.lax.top_k(jnp.where(kept, scores, -jnp.inf), min(count, scores.size))
     return indices, kept[indices]

@@ -1,6 +1,6 @@
 """Semantic segmentation: DeepLabV3, its losses and measures, masks on disk, joint augmentation.
 
-Pixels of a mask are classes from 0, and `IGNORED` where a pixel counts nowhere.
+The pixels of a mask are classes from 0 on; losses and measures leave out those that are `IGNORED`.
 """
 
 from kdjax.data.splits import IGNORED

@@ -1,7 +1,7 @@
 """Images and masks scaled, cropped, padded and mirrored together, on the device.
 
 Source: Chen et al. 2017 (arXiv 1706.05587), section 4; CIRKD dataset/*.py. Scaling is bilinear,
-without the antialiasing that Pillow has where images shrink.
+without the antialiasing by which Pillow shrinks images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Augmentation(NamedTuple):
 
     Attributes:
       height, width: of the crops.
-      smallest, largest: range of the scale, which is uniform in it.
-      step: 0, or the difference of neighboring scales, of which one is drawn.
-      flip: whether every second pair is mirrored left to right.
+      smallest, largest: range of the scale, from which it is drawn uniformly.
+      step: 0, or the difference between the scales that are drawn from.
+      flip: whether pairs are mirrored left to right, with probability 1/2.
     """
 
     height: int
@@ -46,7 +46,7 @@ def augmenter(settings: Augmentation) -> Callable[..., tuple[jax.Array, jax.Arra
 
 
 def _augmented(settings: Augmentation, key, image, mask, size, fill):
-    """One image `[H, W, C]` and its mask `[H, W]`."""
+    """Augments one image `[H, W, C]` and its mask `[H, W]`."""
     scale_key, place_key, flip_key = jax.random.split(key, 3)
     scaled = jnp.maximum(jnp.round(size * _scale(settings, scale_key)), 1)
     window = jnp.array([settings.height, settings.width])
@@ -59,7 +59,7 @@ def _augmented(settings: Augmentation, key, image, mask, size, fill):
     columns = first[1] + jnp.where(flip, settings.width - 1 - columns, columns)
     inside = (rows < scaled[0])[:, None] & (columns < scaled[1])
     ratio = size / scaled
-    # Places among the pixels of the image, whose centers are at whole numbers.
+    # Coordinates in the source image, whose pixel centers are at integers.
     y, x = (rows + 0.5) * ratio[0] - 0.5, (columns + 0.5) * ratio[1] - 0.5
     image = _interpolated(image.astype(jnp.float32), y, size[0], axis=0)
     image = _interpolated(image, x, size[1], axis=1)
@@ -74,15 +74,17 @@ def _scale(settings: Augmentation, key: jax.Array) -> jax.Array:
     return settings.smallest + settings.step * jax.random.randint(key, (), 0, count)
 
 
-def _nearest(places: jax.Array, length: jax.Array) -> jax.Array:
-    return jnp.clip(jnp.floor(places + 0.5), 0, length - 1).astype(jnp.int32)
+def _nearest(positions: jax.Array, length: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.floor(positions + 0.5), 0, length - 1).astype(jnp.int32)
 
 
-def _interpolated(image: jax.Array, places: jax.Array, length: jax.Array, axis: int) -> jax.Array:
-    """Pixels at places along an axis, between the nearest two of the first `length`."""
-    places = jnp.clip(places, 0, length - 1)
-    low = jnp.floor(places).astype(jnp.int32)
+def _interpolated(
+    image: jax.Array, positions: jax.Array, length: jax.Array, axis: int
+) -> jax.Array:
+    """Linear interpolation along an axis, among the first `length` pixels."""
+    positions = jnp.clip(positions, 0, length - 1)
+    low = jnp.floor(positions).astype(jnp.int32)
     shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    part = (places - low).reshape(shape)
+    fraction = (positions - low).reshape(shape)
     high = jnp.minimum(low + 1, length - 1)
-    return jnp.take(image, low, axis) * (1 - part) + jnp.take(image, high, axis) * part
+    return jnp.take(image, low, axis) * (1 - fraction) + jnp.take(image, high, axis) * fraction

@@ -1,8 +1,8 @@
-"""DeepLabV3: a classifier of pixels on the feature maps of a network without its own classifier.
+"""DeepLabV3: semantic segmentation on the stages of a classification network.
 
 Source: Chen et al. 2017 (arXiv 1706.05587), sections 3.2 and 3.3; torchvision
-models/segmentation/deeplabv3.py and fcn.py. The form of CIRKD, in which MixSKD was transferred, has
-other values of the fields: width 512, align_corners and head_dropout 0.1.
+models/segmentation/deeplabv3.py and fcn.py. CIRKD, in which MixSKD was transferred, has other
+values of the fields: width 512, align_corners and head_dropout 0.1.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from kdjax.segmentation.resize import bilinear
 
 
 class SegmentationOutputs(NamedTuple):
-    """The result of a network for segmentation.
+    """The result of a segmentation network.
 
     Attributes:
-      logits: `[B, H, W, N]`, of every pixel of the image, float32 at least.
-      auxiliary: the same of the auxiliary head, or None without one.
+      logits: `[B, H, W, N]` at the size of the images, float32 at least.
+      auxiliary: logits of the auxiliary head, or None without one.
       coarse: `[B, h, w, N]`, `logits` before they are resized.
       coarse_auxiliary: `auxiliary` before it is resized, or None.
       features: of the network, as in `kdjax.models.Outputs`.
@@ -39,20 +39,20 @@ class SegmentationOutputs(NamedTuple):
 
 
 class DeepLabV3(nn.Module):
-    """A network whose pixels are classified: its last stage by `DeepLabHead`.
+    """The stages of a network, a `DeepLabHead` on the last one and an `AuxiliaryHead` before it.
 
-    The variables are under `backbone` (without the classifier and what stands between it and the
-    last stage), `head` and `auxiliary`. In training with dropout, `rngs` must have 'dropout'.
+    The variables are under `backbone` (the stages of the network, without its classifier), `head`
+    and `auxiliary`. In training with dropout, `rngs` must have 'dropout'.
 
     Attributes:
-      network: whose stages are used; its `num_classes` is the number of classes of the pixels.
+      network: the network whose stages are used; its `num_classes` is that of the pixels.
       rates: dilations of the pyramid.
       width: channels of the head.
       auxiliary: whether the last stage but one has an auxiliary head.
       align_corners: how logits are resized, as in `bilinear`.
-      dropout: probability behind the pyramid.
-      head_dropout: probability before the logits.
-      auxiliary_dropout: probability before the auxiliary logits.
+      dropout: dropout probability behind the pyramid.
+      head_dropout: dropout probability before the logits.
+      auxiliary_dropout: dropout probability before the auxiliary logits.
     """
 
     network: StagedNetwork
@@ -71,7 +71,7 @@ class DeepLabV3(nn.Module):
         Args:
           images: `[B, H, W, C]`.
           train: whether BatchNorm uses the batch's statistics (`batch_stats` must be mutable), and
-            dropout drops.
+            whether dropout is active.
         """
         last, (height, width) = self.network.num_stages, images.shape[1:3]
         network = self.network.clone(parent=self, name="backbone")
@@ -115,13 +115,14 @@ def deeplab(
     auxiliary: int = 1,
     align_corners: int = 0,
 ) -> DeepLabV3:
-    """`DeepLabV3` of a network, as its names and descriptions say it: by whole numbers.
+    """Makes a `DeepLabV3` from integer options, as names and specs of networks hold them.
 
     Args:
-      network: of two stages or more.
+      network: a network of two stages or more.
       output_stride: pixels of the image per pixel of the last feature map, along one side.
-      rate: the pyramid has this dilation, twice and three times it.
-      width, auxiliary, align_corners: of `DeepLabV3`; the latter two 0 or 1.
+      rate: r, where the dilations of the pyramid are r, 2 r and 3 r.
+      width: as of `DeepLabV3`.
+      auxiliary, align_corners: as of `DeepLabV3`, 0 or 1.
 
     Raises:
       UserError: the network cannot have this stride.

@@ -1,4 +1,4 @@
-"""What classifies the pixels of DeepLabV3: the pyramid, its head and the auxiliary head.
+"""The heads of DeepLabV3: the atrous pyramid, the segmentation head and the auxiliary head.
 
 Source: Chen et al. 2017 (arXiv 1706.05587), section 3.3; torchvision
 models/segmentation/deeplabv3.py and fcn.py.
@@ -59,13 +59,13 @@ class _Layers(nn.Module):
 class AtrousPyramid(_Layers):
     """Atrous spatial pyramid pooling, `[B, H, W, C] -> [B, H, W, width]`.
 
-    A 1x1 convolution, three dilated 3x3 ones and the mean of the image, side by side; then a 1x1
-    convolution and dropout.
+    A 1x1 convolution, three dilated 3x3 convolutions and the mean over positions are concatenated;
+    a 1x1 convolution and dropout follow.
 
     Attributes:
-      width: channels of every part and of the result.
+      width: channels of every branch and of the result.
       rates: dilations.
-      dropout: probability.
+      dropout: dropout probability.
     """
 
     width: int = 256
@@ -74,23 +74,23 @@ class AtrousPyramid(_Layers):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        parts = [self.block(x, self.width, 1, train, name="point_")]
+        branches = [self.block(x, self.width, 1, train, name="point_")]
         for index, rate in enumerate(self.rates, start=1):
-            parts.append(self.block(x, self.width, 3, train, rate, name=f"rate{index}_"))
+            branches.append(self.block(x, self.width, 3, train, rate, name=f"rate{index}_"))
         pooled = layers.global_average_pool(x)[:, None, None]
         pooled = self.block(pooled, self.width, 1, train, name="pool_")
-        parts.append(jnp.broadcast_to(pooled, parts[0].shape))
-        x = self.block(jnp.concatenate(parts, axis=-1), self.width, 1, train, name="project_")
+        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
+        x = self.block(jnp.concatenate(branches, axis=-1), self.width, 1, train, name="project_")
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
 class DeepLabHead(_Layers):
-    """The last feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`.
+    """Maps the last feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`.
 
     Attributes:
-      num_classes: N.
-      width, rates, dropout: of `AtrousPyramid`.
-      head_dropout: probability, before the logits.
+      num_classes: number of classes.
+      width, rates, dropout: as of `AtrousPyramid`.
+      head_dropout: dropout probability before the logits.
     """
 
     num_classes: int = 21
@@ -110,11 +110,13 @@ class DeepLabHead(_Layers):
 
 
 class AuxiliaryHead(_Layers):
-    """An earlier feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`, by C / 4 channels.
+    """Maps an earlier feature map `[B, h, w, C]` to logits `[B, h, w, num_classes]`.
+
+    A 3x3 convolution to C / 4 channels, dropout and a 1x1 convolution.
 
     Attributes:
-      num_classes: N.
-      dropout: probability, before the logits.
+      num_classes: number of classes.
+      dropout: dropout probability before the logits.
     """
 
     num_classes: int = 21

@@ -1,4 +1,4 @@
-"""Cross entropy of pixels, some of which count nowhere."""
+"""Cross entropy of pixels, of which some are ignored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdjax.numerics import at_least_float32
 def pixel_weights(
     labels: jax.Array, *, ignored: int = IGNORED, class_weights: Sequence[float] | jax.Array = ()
 ) -> jax.Array:
-    """How much every pixel counts: 0 if it is ignored, else its class's weight, or 1.
+    """The weight of every pixel: 0 if it is ignored, otherwise that of its class.
 
     Args:
       labels: integers `[B, H, W]`.
-      ignored: the label of pixels that count nowhere.
-      class_weights: `[N]`, or () for equal ones.
+      ignored: the label of ignored pixels.
+      class_weights: `[N]`, or () for a weight of 1 for every class.
 
     Returns:
       float `[B, H, W]`
@@ -41,7 +41,7 @@ def pixel_cross_entropy(
     Args:
       logits: `[B, H, W, N]`.
       labels: integers `[B, H, W]`, 0 .. N - 1 or `ignored`.
-      ignored: the label of pixels that count nowhere; they have no gradient.
+      ignored: the label of ignored pixels, which get no gradient.
 
     Returns:
       `[B, H, W]`, in float32 at least.
@@ -55,10 +55,10 @@ def pixel_cross_entropy(
 def weighted_mean(
     values: jax.Array, weights: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-    """The weighted mean of `values`, with weights of a batch that may lie on several devices.
+    """The weighted mean of `values` of a batch that may be spread over several devices.
 
-    The mean over devices of what they return is the weighted mean over all their values, however
-    the ignored ones are spread.
+    The mean of the results over devices is the weighted mean of the values of all devices, also
+    where some devices have fewer weighted pixels than others.
 
     Args:
       values: any shape.
@@ -66,7 +66,7 @@ def weighted_mean(
       axis_name: mapped device axis, or None.
 
     Returns:
-      A scalar, 0 if all weights are. (`torch` divides 0 by 0 there.)
+      A scalar; 0 if all weights are 0, where `torch` returns NaN.
     """
     total = weights.sum()
     if axis_name is not None:

@@ -1,4 +1,4 @@
-"""The confusion matrix of pixels, and what is read from it."""
+"""The confusion matrix of pixels, and the measures that are computed from it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kdjax.data.splits import IGNORED
 def confusion(
     predictions: jax.Array, labels: jax.Array, num_classes: int, *, ignored: int = IGNORED
 ) -> jax.Array:
-    """How many pixels of every class are predicted as which one.
+    """The confusion matrix of pixels.
 
-    Matrices of parts of a data set add up to that of the whole.
+    The matrix of a data set is the sum of those of its parts.
 
     Args:
       predictions: integers, 0 .. `num_classes` - 1.
       labels: integers of the same shape, 0 .. `num_classes` - 1 or `ignored`.
       num_classes: N.
-      ignored: the label of pixels that count nowhere.
+      ignored: the label of ignored pixels.
 
     Returns:
       int32 `[N, N]`, `[true class, predicted class]`.
@@ -50,7 +50,7 @@ def mean_iou(matrix: np.ndarray, *, absent_as_zero: bool = False) -> float:
     Args:
       matrix: `[N, N]`, of `confusion`.
       absent_as_zero: whether a class that is neither in the labels nor predicted counts 0, as in
-        CIRKD's code; otherwise it is left out, and without any class the mean is 0.
+        CIRKD's code; otherwise it is left out, and the mean over no class is 0.
     """
     values = intersection_over_union(matrix)
     if absent_as_zero:
@@ -66,12 +66,13 @@ def class_accuracies(matrix: np.ndarray) -> np.ndarray:
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
-    """The part of the pixels that is predicted as their class; 0 without any pixel."""
+    """The fraction of pixels whose class is predicted; 0 if there are no pixels."""
     hits, true, _ = _counts(matrix)
     return float(hits.sum() / max(true.sum(), 1))
 
 
 def _counts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits, pixels and predicted pixels of every class."""
     matrix = np.asarray(matrix, np.float64)
     return np.diag(matrix), matrix.sum(1), matrix.sum(0)
 

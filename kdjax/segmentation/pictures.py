@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.data.splits import IGNORED
 
-_GOLDEN = 0.618034  # of a turn: hues of neighboring classes differ
+_GOLDEN = 0.618034  # of a turn: hues of successive classes differ widely
 
 
 def colors(num_classes: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def overlaid(image: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarra
     Args:
       image: uint8 `[H, W, 1 or 3]`.
       mask: integers `[H, W]`.
-      num_classes: that there are colors for.
+      num_classes: number of classes.
 
     Returns:
       uint8 `[H, W, 3]`
@@ -45,16 +45,20 @@ def drawn(
 ) -> tuple[np.ndarray, str]:
     """`Method.draw`: the image, its mask and the prediction, side by side.
 
-    The caption has the overlap of every class that is in the mask or predicted, in percent.
+    The caption has the intersection over union, in percent, of every class in mask or prediction.
     """
     count, predicted = len(class_names), logits.argmax(-1)
     valid = mask != IGNORED
     texts = []
     for number, name in enumerate(class_names):
-        true, found = (mask == number) & valid, (predicted == number) & valid
-        union = (true | found).sum()
+        true_pixels, predicted_pixels = (mask == number) & valid, (predicted == number) & valid
+        union = (true_pixels | predicted_pixels).sum()
         if union:
-            texts.append(f"{name} {100 * (true & found).sum() / union:.0f}")
-    shown = np.broadcast_to(image, (*mask.shape, 3))
-    parts = (shown, overlaid(image, mask, count), overlaid(image, predicted, count))
-    return np.concatenate(parts, axis=1), "IoU %: " + ", ".join(texts)
+            intersection = (true_pixels & predicted_pixels).sum()
+            texts.append(f"{name} {100 * intersection / union:.0f}")
+    panels = (
+        np.broadcast_to(image, (*mask.shape, 3)),
+        overlaid(image, mask, count),
+        overlaid(image, predicted, count),
+    )
+    return np.concatenate(panels, axis=1), "IoU %: " + ", ".join(texts)

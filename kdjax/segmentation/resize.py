@@ -1,4 +1,4 @@
-"""Bilinear resizing of maps with either convention of where pixels lie."""
+"""Bilinear resizing of maps, with `align_corners` or without."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from kdjax.numerics import at_least_float32
 def bilinear(x: jax.Array, height: int, width: int, *, align_corners: bool = False) -> jax.Array:
     """Resizes maps `[B, H, W, C]` to `[B, height, width, C]`, in float32 at least.
 
-    A pixel of the result is the mean of the four nearest ones, weighted by distance; nothing is
-    smoothed where maps shrink. Every axis is one multiplication with a matrix, whose gradient is
-    one, too.
+    A pixel of the result is the mean of the four nearest pixels, weighted by distance; maps that
+    shrink are not smoothed. Each axis is resized by a matrix product, and so are its gradients.
 
     Source: `torch.nn.functional.interpolate(mode='bilinear')`.
 
     Args:
       x: `[B, H, W, C]`.
       height, width: of the result.
-      align_corners: whether the centers of the corner pixels stay in their places. Otherwise the
-        outer edges do, and what would come from beyond the first and last pixel is theirs.
+      align_corners: whether the centers of the corner pixels of both maps coincide. Otherwise their
+        outer edges do, and the border pixels are repeated beyond their centers.
 
     Returns:
       `[B, height, width, C]`
@@ -38,14 +37,14 @@ def bilinear(x: jax.Array, height: int, width: int, *, align_corners: bool = Fal
 
 def _weights(before: int, after: int, align_corners: bool) -> np.ndarray:
     """The matrix `[after, before]` of one axis."""
-    places = np.arange(after)
+    rows = np.arange(after)
     if align_corners:
-        source = places * ((before - 1) / max(after - 1, 1))
+        source = rows * ((before - 1) / max(after - 1, 1))
     else:
-        source = np.maximum((places + 0.5) * (before / after) - 0.5, 0)
+        source = np.maximum((rows + 0.5) * (before / after) - 0.5, 0)
     low = np.minimum(source.astype(int), before - 1)
-    part = np.minimum(source - low, 1)
+    fraction = np.minimum(source - low, 1)
     weights = np.zeros((after, before))
-    weights[places, low] += 1 - part
-    weights[places, np.minimum(low + 1, before - 1)] += part
+    weights[rows, low] += 1 - fraction
+    weights[rows, np.minimum(low + 1, before - 1)] += fraction
     return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import jax
@@ -12,7 +13,6 @@ from kdjax import config as configs
 from kdjax import models
 from kdjax.errors import UserError
 from kdjax.methods import base
-from kdjax.methods import create as registry
 from kdjax.methods.pruned import pruned
 from kdjax.methods.pruning_selection import selection
 from kdjax.networks import Network, NetworkSpec, save
@@ -329,7 +329,9 @@ def test_metrics_before_pruning(source, tmp_path, monkeypatch):
     def never(method, config, *, every):
         return pruned(method, config, every=100 * every)
 
-    monkeypatch.setattr(registry, "pruned", never)
+    # The package has a function of the module's name.
+    creating = importlib.import_module("kdjax.methods.create")
+    monkeypatch.setattr(creating, "pruned", never)
     config = pruning.config(source, "sfp", **changes, pruning__evaluate_before=False)
     stages.train(config, tmp_path / "not")
     (expected,) = metrics.read(tmp_path / "not" / "metrics.jsonl")

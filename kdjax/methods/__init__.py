@@ -21,8 +21,6 @@ from kdjax.methods.create import (
     needs_teacher,
     networks,
     objects_augmentation,
-    starting_compactions,
-    starting_normalization,
 )
 from kdjax.methods.detection import detection
 from kdjax.methods.hssakd import hssakd_online, hssakd_student, hssakd_teacher
@@ -34,6 +32,7 @@ from kdjax.methods.mixskd import mixskd
 from kdjax.methods.registry import METHODS, DataNeed, register, use
 from kdjax.methods.segmentation import segmentation
 from kdjax.methods.self_supervised import moco, simclr
+from kdjax.methods.starting_networks import starting_compactions, starting_normalization
 
 __all__ = [
     "CONSTANTS",

@@ -21,11 +21,11 @@ from kdjax.methods.pruned import pruned
 from kdjax.methods.registry import METHODS, Clock, Context, finished
 from kdjax.methods.smoothed import smoothed
 from kdjax.methods.start import started
+from kdjax.methods.starting_networks import compactions_of, starting_network
 from kdjax.networks import (
     InputSpec,
     Network,
     NetworkSpec,
-    Normalization,
     config_sections,
     renormalization,
 )
@@ -138,9 +138,9 @@ def create(
     settings = entry.check(config)
     start = None
     if compactions is None:
-        start = _start(config, None if entry.transfers else num_classes)
+        start = starting_network(config, None if entry.transfers else num_classes)
     if compactions is None:
-        compactions = {} if start is None else _compactions_of(start.spec)
+        compactions = {} if start is None else compactions_of(start.spec)
     members = networks(config, num_classes, axis_name=axis_name, compactions=compactions)
     cohort = models.Cohort(members, shared_stages=_shared_stages(config, members[0]))
     context = Context(
@@ -201,46 +201,6 @@ def _dtype(name: str, setting: str) -> Any:
     if name not in DTYPES:
         raise UserError(f"{setting}={name!r} is unknown; use {joined(DTYPES)}")
     return DTYPES[name]
-
-
-def starting_compactions(config: ConfigDict) -> dict[str, models.Compaction]:
-    """The compactions of the networks before training, by 'network_i'.
-
-    Only the network of `config.start` may be compact. Its spec is read, not its weights.
-
-    Raises:
-      UserError: the spec cannot be read.
-    """
-    if not config.start.checkpoint:
-        return {}
-    return _compactions_of(config_sections.spec_from_config(config.start, "config.start"))
-
-
-def starting_normalization(config: ConfigDict) -> Normalization | None:
-    """The input normalization of the trained network that a run starts from.
-
-    The network is that of `config.start` or, for a frozen backbone, of `config.teacher`. None where
-    there is neither, or where its normalization is not known.
-
-    Raises:
-      UserError: the network cannot be read.
-    """
-    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
-    name = "teacher" if frozen else "start"
-    if not config[name].checkpoint:
-        return None
-    return config_sections.spec_from_config(config[name], f"config.{name}").input.normalization
-
-
-def _compactions_of(spec: NetworkSpec) -> dict[str, models.Compaction]:
-    return {} if spec.compaction is None else {"network_0": spec.compaction}
-
-
-def _start(config: ConfigDict, num_classes: int | None) -> Network | None:
-    """The network that `config.start` names, if any, of any number of classes where it is None."""
-    if not config.start.checkpoint:
-        return None
-    return config_sections.from_config(config.start, "config.start", num_classes)
 
 
 def _pruned(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.util
+import os
+import subprocess
 import sys
 import types
 
@@ -75,6 +78,29 @@ def test_a_run_is_traced_and_its_rows_are_sent(tmp_path, call, stub):
     status, _, errors = call(*flags, f"--workdir={workdir}", "--config.epochs=3")
     assert status == 0, errors
     assert stub.begun[1]["id"] == begun["id"] and len(stub.rows) == 3
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from kdjax.runs.wandb import Wandb, WandbWriter
+for step in (1, 2):
+    writer = WandbWriter(Path(sys.argv[1]), Wandb("shapes", mode="offline"), {"epochs": 2})
+    writer.write({"step": step, "network_0/top1": 0.25})
+    writer.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
+def test_wandb_itself_keeps_the_rows_of_a_resumed_run_under_one_name(tmp_path):
+    environment = os.environ | {"HOME": str(tmp_path / "home"), "WANDB_SILENT": "true"}
+    command = [sys.executable, "-c", WRITE, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    name = (tmp_path / "wandb_id.txt").read_text()
+    files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert [file.stem for file in files] == [f"run-{name}"] * 2
+    assert all(b"network_0/top1" in file.read_bytes() for file in files)
 
 
 def test_steps_of_no_trace_are_refused(tmp_path, call):

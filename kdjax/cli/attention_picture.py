@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from kdjax.cli.frozen import Frozen
 from kdjax.cli.neighbor_picture import picture_of
 from kdjax.data import augment
 from kdjax.errors import UserError
+from kdjax.models.outputs import outputs_of
 from kdjax.networks import Network
 from kdjax.training.input_images import normalized
 from kdjax.transfer.grad_cam import grad_cam
@@ -76,9 +78,9 @@ def _seen(
     dataset = normalized(frozen.dataset, network.spec.input.normalization, frozen.config)
 
     @functools.partial(jax.jit, static_argnames="stage")
-    def seen(variables, pixels, stage):
+    def seen(variables: Any, pixels: jax.Array, stage: int) -> tuple[jax.Array, jax.Array]:
         images = augment.normalize(pixels, dataset.mean, dataset.std)
-        predicted = module.apply(variables, images, train=False).logits.argmax(-1)
+        predicted = outputs_of(module, variables, images, train=False).logits.argmax(-1)
         return predicted, grad_cam(module, variables, images, predicted, stage=stage)
 
     return jax.device_get(seen(network.variables, pixels, stage or module.num_stages))

@@ -172,7 +172,7 @@ def sheet(pictures: np.ndarray, texts: Sequence[str], most_columns: int = COLUMN
     pictures = _printable(pictures)
     count, height, width = pictures.shape[:3]
     scale = max(1, SIDE // max(height, width))
-    font = ImageFont.load_default(_FONT_SIZE)
+    font = text_font()
     tile = max(width * scale, _LEAST_WIDTH)
     lines = [broken(text, tile, font.getlength) for text in texts]
     line_height = sum(font.getmetrics())
@@ -195,6 +195,18 @@ def sheet(pictures: np.ndarray, texts: Sequence[str], most_columns: int = COLUMN
     return page
 
 
+def text_font() -> ImageFont.FreeTypeFont:
+    """The font of captions.
+
+    Raises:
+      UserError: Pillow cannot scale fonts.
+    """
+    font = ImageFont.load_default(_FONT_SIZE)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise UserError("Pillow was built without FreeType; pip install --force-reinstall pillow")
+    return font
+
+
 def _printable(pictures: np.ndarray) -> np.ndarray:
     """Pictures as `[R, H, W]` or `[R, H, W, 3]`: the channels of others are side by side."""
     channels = pictures.shape[-1]
@@ -215,7 +227,7 @@ def broken(text: str, width: float, length: Callable[[str], float]) -> list[str]
     """
     broken_lines = []
     for line in text.split("\n"):
-        words = []
+        words: list[str] = []
         for part in _BREAK.split(line):
             words += [part] if length(part) <= width else part.split(" ")
         current, *words = (_cut(word, width, length) for word in words)

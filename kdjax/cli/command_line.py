@@ -72,7 +72,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     _check_flags(values)
     for name in _PATHS:  # shells leave the ~ of --workdir=~/run as it is
         if name in values and values[name].value:
-            values[name].value = str(expanded(values[name].value, f"--{name}"))
+            values[name].value = str(expanded(str(values[name].value), f"--{name}"))
     return values
 
 

@@ -17,6 +17,7 @@ from kdjax import config as configs
 from kdjax.compaction.latency import Program, alternate
 from kdjax.compaction.zero_filters import zero_filters
 from kdjax.errors import UserError
+from kdjax.models.outputs import outputs_of
 from kdjax.networks import Network, load, store
 from kdjax.pruning import accounting
 from kdjax.runs import contents
@@ -61,7 +62,8 @@ def compact(
         trained = load(workdir, network_index, checkpoint).backbone
         if config is None and store.is_run(workdir):
             config = workdirs.read_config(workdir)
-        network, variables = trained.module(), trained.variables
+        network: Any = trained.module()
+        variables = trained.variables
         _check_zeros(network, variables, workdir)
         smaller = compaction.remove_filters(
             network, variables, drop_norms=recalibrate > 0, multiple=multiple
@@ -110,8 +112,8 @@ def cost_table(
     sizes = [models.parameter_count(variables["params"]) for _, variables in pair]
     macs = [models.multiply_adds(network, image_shape) for network, _ in pair]
     rows = [
-        ("parameters", *(f"{n:,}" for n in sizes), sizes[1] / sizes[0]),
-        ("multiply-adds", *(f"{n / 1e6:.3f} M" for n in macs), macs[1] / macs[0]),
+        _row("parameters", [f"{n:,}" for n in sizes], sizes[1] / sizes[0]),
+        _row("multiply-adds", [f"{n / 1e6:.3f} M" for n in macs], macs[1] / macs[0]),
     ]
     rows += _papers_row(pair[0][0], image_shape, rate)
     for batch_size in BATCH_SIZES:
@@ -129,6 +131,11 @@ def cost_table(
         "of their ratios"
     )
     return "\n".join(lines)
+
+
+def _row(name: str, texts: Sequence[str], ratio: float) -> Row:
+    before, after = texts
+    return name, before, after, ratio
 
 
 def _papers_row(network: Any, image_shape: Sequence[int], rate: float | None) -> list[Row]:
@@ -153,14 +160,15 @@ def _official(network: Any) -> bool:
 def _flops_row(before: float | None, after: float | None) -> list[Row]:
     if not before or not after:
         return []
-    texts = (f"{n / 1e6:.3f} M" for n in (before, after))
-    return [("FLOPs, as XLA counts", *texts, after / before)]
+    texts = [f"{n / 1e6:.3f} M" for n in (before, after)]
+    return [_row("FLOPs, as XLA counts", texts, after / before)]
 
 
 def _latency_row(batch_size: int, programs: Sequence[Program]) -> Row:
     seconds = alternate(programs, rounds=_ROUNDS, budget=_BUDGET)
-    texts = (f"{1e3 * fastest:.3f} ms" for fastest in np.min(seconds, axis=0))
-    return f"latency, batch {batch_size}", *texts, float(np.median(seconds[:, 1] / seconds[:, 0]))
+    texts = [f"{1e3 * fastest:.3f} ms" for fastest in np.min(seconds, axis=0)]
+    ratio = float(np.median(seconds[:, 1] / seconds[:, 0]))
+    return _row(f"latency, batch {batch_size}", texts, ratio)
 
 
 def _rate(network: Any, smaller: Any, variables: Any, config: ConfigDict | None) -> float:
@@ -201,7 +209,7 @@ def _check_same(before: Network, after: Network, image_shape: Sequence[int]) -> 
     def logits(network: Network) -> np.ndarray:
         module = network.module()
         with jax.default_matmul_precision("highest"):
-            run = jax.jit(lambda variables, images: module.apply(variables, images).logits)
+            run = jax.jit(lambda variables, images: outputs_of(module, variables, images).logits)
             return np.asarray(run(network.variables, images))
 
     expected = logits(before)

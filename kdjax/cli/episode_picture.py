@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from PIL import Image
 
 from kdjax.cli.batch_picture import COLUMNS, Shown, sheet
@@ -15,7 +16,7 @@ _MOST_SHOTS = 4
 
 
 def episode(
-    dataset: Dataset, split: str, features: jax.Array, episodes: Episodes, *, distance: str
+    dataset: Dataset, split: str, features: ArrayLike, episodes: Episodes, *, distance: str
 ) -> Image.Image:
     """The picture of `rows`."""
     shown = rows(dataset, split, features, episodes, distance=distance)
@@ -23,7 +24,7 @@ def episode(
 
 
 def rows(
-    dataset: Dataset, split: str, features: jax.Array, episodes: Episodes, *, distance: str
+    dataset: Dataset, split: str, features: ArrayLike, episodes: Episodes, *, distance: str
 ) -> Shown:
     """The first episode: labeled images of a class, then queries of it with their predictions.
 

@@ -113,7 +113,7 @@ def write(
     Raises:
       UserError: they cannot be written.
     """
-    contents = {f"{name}.json": json.dumps(results, indent=2) + "\n"}
+    contents: dict[str, str | bytes] = {f"{name}.json": json.dumps(results, indent=2) + "\n"}
     if picture is not None:
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")

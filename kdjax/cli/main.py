@@ -4,6 +4,7 @@ import functools
 import io
 import logging
 import sys
+from collections.abc import Callable
 
 from absl import flags
 
@@ -97,7 +98,9 @@ def _quiet_libraries() -> None:
     sys.unraisablehook = functools.partial(_except_closed_loops, sys.unraisablehook)
 
 
-def _except_closed_loops(show, unraisable) -> None:
+def _except_closed_loops(
+    show: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
+) -> None:
     if isinstance(unraisable.exc_value, signals.Stopped):  # raised where Python ignores exceptions
         signals.end_at_once(unraisable.exc_value.number)
     if str(unraisable.exc_value) != "Event loop is closed":

@@ -96,8 +96,9 @@ def opened(
         crop = AUGMENTATIONS[config.data.augmentation].evaluation_crop
     if len(class_names) != count:
         raise UserError(
-            f"{networks[0].spec.name} has {count} classes, config.data.source="
-            f"{config.data.source} has {len(class_names)}"
+            f"{networks[0].spec.name} has {count} classes, "
+            f"{workdir if config is None else f'config.data.source={config.data.source}'} has "
+            f"{len(class_names)}"
         )
     return Predictor(names, networks, class_names, crop)
 
@@ -117,7 +118,7 @@ def write(predictor: Predictor, source: Path, directory: Path, kind: str) -> tup
     Raises:
       UserError: an image cannot be read, or the file cannot be written.
     """
-    named = []
+    named: list[tuple[str, np.ndarray]] = []
     for names, batch in _batches(predictor, source):
         named += zip(names, predictor.predict(batch), strict=True)
     text = _csv(predictor, named) if kind == "csv" else _json(predictor, named)
@@ -135,9 +136,9 @@ def _batches(predictor: Predictor, source: Path) -> Iterator[tuple[list[str], np
     if source.suffix == ".npz":
         pixels = _arrays(source)
         for start in range(0, len(pixels), _BATCH_SIZE):
-            chunk = pixels[start : start + _BATCH_SIZE]
-            names = [str(start + place) for place in range(len(chunk))]
-            yield names, np.stack([predictor.fitted(x, str(source)) for x in chunk])
+            arrays = pixels[start : start + _BATCH_SIZE]
+            names = [str(start + place) for place in range(len(arrays))]
+            yield names, np.stack([predictor.fitted(x, str(source)) for x in arrays])
         return
     paths = _image_files(source)
     channels = predictor.networks[0].spec.input.channels
@@ -159,7 +160,7 @@ def _batches(predictor: Predictor, source: Path) -> Iterator[tuple[list[str], np
 def _arrays(path: Path) -> np.ndarray:
     """The images uint8 [N, H, W, C] of a file of arrays."""
     members = npz_members.read_members(path, _KEYS)
-    found = [members[key] for key in _KEYS if members.get(key) is not None]
+    found = [array for key in _KEYS if (array := members.get(key)) is not None]
     if not found or found[0].dtype != np.uint8 or found[0].ndim != 4:
         raise UserError(f"--images={path}: needs an array images, uint8 [N, H, W, C]")
     return found[0]

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kdjax.cli import batch_picture
 from kdjax.data import preprocessing
 from kdjax.data.objects.canvas import placed
 from kdjax.errors import UserError
+from kdjax.methods.base import predictor
 from kdjax.parallel import fetch
 from kdjax.segmentation.pictures import colors
 from kdjax.training import evaluation
 
 _COLUMNS = 2
-_FONT_SIZE = 13
 _MARGIN = 8
 _GAP = 3
 
@@ -66,12 +67,12 @@ def write_predictions(
         raise UserError(
             f"--network_index={network}: the run has networks 0..{len(run.config.networks) - 1}"
         )
-    prepare = preprocessing.test_input(dataset)
+    prepare, predictions = preprocessing.test_input(dataset), predictor(method)
 
     @jax.jit
-    def predict(params, model_state, constants, batch):
+    def predict(params: Any, model_state: Any, constants: Any, batch: Any) -> tuple[Any, jax.Array]:
         images, labels = prepare(constants, batch)
-        return method.predict(params, model_state, images)[name], labels
+        return predictions(params, model_state, images)[name], labels
 
     constants = feed.constants(split)
     arrays = getattr(dataset, split)
@@ -104,7 +105,7 @@ def with_legend(
       class_names: N of them.
       class_colors: uint8 `[N, 3]`.
     """
-    font = ImageFont.load_default(_FONT_SIZE)
+    font = batch_picture.text_font()
     line, places, left, top = sum(font.getmetrics()), [], _MARGIN, page.height
     for name in class_names:
         width = line + _GAP + round(font.getlength(name)) + _MARGIN

@@ -49,7 +49,7 @@ def _lines(kind: type, values: ConfigDict, where: str) -> Iterator[str]:
             )
 
 
-def _meaning(field: dataclasses.Field, value: Any) -> str:
+def _meaning(field: dataclasses.Field[Any], value: Any) -> str:
     rule = declared.rule(field)
     notes = [rule.range()] if rule.range() else []
     if rule.choices:

@@ -11,8 +11,9 @@ them.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ _MASK_KEYS = ("train_images", "train_masks", "test_images", "test_masks")
 _MASK_PAIR_KEYS = ("image", "mask")
 _NAMES = "class_names"
 _USUAL_CHANNELS = (1, 3, 4)
+# The arrays of a file by their names; None: not read.
+Stored = Mapping[str, Any]
 
 
 def open_arrays(
@@ -60,9 +63,9 @@ def open_arrays(
 
 def _splits(
     path: Path,
-    stored: dict,
+    stored: Stored,
     either: tuple[tuple[str, ...], tuple[str, ...]],
-    make: Callable,
+    make: Callable[..., ArraySplit],
     layout: str,
     test_split: str,
 ) -> tuple[Path, ArraySplit, ArraySplit]:
@@ -93,11 +96,11 @@ def _splits(
     return test_path, train, make(test_path, test_stored, *pair_keys, layout)
 
 
-def _listed(stored: dict) -> str:
+def _listed(stored: Stored) -> str:
     return ", ".join(sorted(stored)) or "no arrays"
 
 
-def _read(path: Path) -> dict[str, np.ndarray | None]:
+def _read(path: Path) -> Stored:
     if not exists(path):
         others = sorted_entries(path.parent) if is_directory(path.parent) else []
         names = [other.name for other in others if other.suffix == ".npz"]
@@ -125,7 +128,7 @@ def _test_file(path: Path, test_split: str) -> Path:
     )
 
 
-def _open_masks(path: Path, stored: dict, layout: str, ignored: int, test_split: str) -> Source:
+def _open_masks(path: Path, stored: Stored, layout: str, ignored: int, test_split: str) -> Source:
     test_path, train, test = _splits(
         path, stored, (_MASK_KEYS, _MASK_PAIR_KEYS), _masked_split, layout, test_split
     )
@@ -134,16 +137,16 @@ def _open_masks(path: Path, stored: dict, layout: str, ignored: int, test_split:
             f"{test_path}: test images have {test.images.shape[-1]} channels, train images "
             f"{train.images.shape[-1]}"
         )
-    names = _class_names(path, stored, train.masks, ignored)
+    names = _class_names(path, stored, np.asarray(train.masks), ignored)
     table = class_table(len(names), ignored)
     train, test = (
-        split._replace(masks=translated(split.masks, table, f"{where} ({name})"))
+        split._replace(masks=translated(np.asarray(split.masks), table, f"{where} ({name})"))
         for split, where, name in ((train, path, "train"), (test, test_path, "test"))
     )
     return Source(path.stem.removesuffix("_train"), train, test, names)
 
 
-def _class_names(path: Path, stored: dict, masks: np.ndarray, ignored: int) -> tuple[str, ...]:
+def _class_names(path: Path, stored: Stored, masks: np.ndarray, ignored: int) -> tuple[str, ...]:
     if _NAMES in stored:
         names = tuple(map(str, np.ravel(stored[_NAMES])))
     else:
@@ -159,7 +162,7 @@ def _class_names(path: Path, stored: dict, masks: np.ndarray, ignored: int) -> t
 
 
 def _masked_split(
-    path: Path, stored: dict, image_key: str, mask_key: str, layout: str
+    path: Path, stored: Stored, image_key: str, mask_key: str, layout: str
 ) -> ArraySplit:
     masks = stored[mask_key]
     if masks.dtype != np.uint8 or masks.ndim != 3:
@@ -176,7 +179,7 @@ def _masked_split(
     return split._replace(masks=masks)
 
 
-def _split(path: Path, stored: dict, image_key: str, label_key: str, layout: str) -> ArraySplit:
+def _split(path: Path, stored: Stored, image_key: str, label_key: str, layout: str) -> ArraySplit:
     images, labels = stored[image_key], stored[label_key]
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(

@@ -5,7 +5,7 @@ image of a batch. Only `normalize` knows of mean and standard deviation, so crop
 black pixels *before* normalization, as torchvision's transforms do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -75,7 +75,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
-    def window(image, offset):
+    def window(image: jax.Array, offset: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
 
     return jax.vmap(window)(padded, offsets)
@@ -88,7 +88,10 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def normalize(
-    images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32
+    images: ArrayLike,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """(images / 255 - mean) / std, computed in float32.
 

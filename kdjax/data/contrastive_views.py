@@ -14,6 +14,7 @@ import numpy as np
 
 from kdjax.data.images import CONTRASTIVE_AREA
 from kdjax.errors import UserError
+from kdjax.numerics import total
 
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -131,7 +132,7 @@ def color_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
         ]
     order = jnp.argsort(jax.random.uniform(order_key, (count, len(operations))), axis=1)
 
-    def operated(place, pixels):
+    def operated(place: jax.Array, pixels: jax.Array) -> jax.Array:
         chosen = order[:, place].reshape(one)
         return jnp.select(
             [chosen == number for number in range(len(operations))],
@@ -173,8 +174,8 @@ def gaussian_blur(key: jax.Array, images: jax.Array) -> jax.Array:
             jax.lax.slice_in_dim(padded, shift, shift + size, axis=axis)
             for shift in range(2 * radius + 1)
         )
-        total = sum(weights[:, shift] * each for shift, each in enumerate(shifted))
-        pixels = (total + _BLUR_ONE // 2) // _BLUR_ONE
+        summed = total(weights[:, shift] * each for shift, each in enumerate(shifted))
+        pixels = (summed + _BLUR_ONE // 2) // _BLUR_ONE
     chance = jax.random.bernoulli(chance_key, _BLURRED, (count, 1, 1, 1))
     return jnp.where(chance, pixels.astype(jnp.uint8), images)
 

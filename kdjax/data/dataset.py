@@ -12,7 +12,7 @@ from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.available_memory import check_fits
 from kdjax.data.objects import canvas as objects_canvas
 from kdjax.data.sources import open_source
-from kdjax.data.splits import ArraySplit, RecordSplit, Source
+from kdjax.data.splits import ArraySplit, RecordSplit, Source, Split
 from kdjax.data.statistics import channel_statistics
 from kdjax.data.subset import subset
 from kdjax.errors import UserError
@@ -34,8 +34,8 @@ class Dataset(NamedTuple):
     """
 
     name: str
-    train: ArraySplit | RecordSplit
-    test: ArraySplit | RecordSplit
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     mean: np.ndarray
@@ -86,43 +86,52 @@ def load(config: ConfigDict) -> Dataset:
             f"config.data.canvas={tuple(data.canvas)} is for images with masks or objects, which "
             f"{data.source} does not have; leave it at ()"
         )
-    shape = _stored_shape(source, data.image_size)
-    _check_one_fits(shape, data)
-    if _placed_on_device(data, shape, len(source.train.labels) + len(source.test.labels)):
-        train, test = (_as_arrays(split, shape) for split in (source.train, source.test))
-        sample = train.images
+    stored = _stored_shape(source, data.image_size)
+    _check_one_fits(stored, data)
+    count = len(source.train.labels) + len(source.test.labels)
+    train: Split
+    test: Split
+    if _placed_on_device(data, stored, count) and stored is not None:
+        shape = stored
+        train, test = _as_arrays(source.train, shape), _as_arrays(source.test, shape)
     else:
-        shape = _streamed_shape(shape, data)
-        train, test = (_as_records(split) for split in (source.train, source.test))
-        sample = None if data.mean else _sample(train, shape[0], data.subset_seed)
-    mean, std = _given_statistics(data, shape[-1]) if data.mean else channel_statistics(sample)
+        shape = _streamed_shape(stored, data)
+        train, test = _as_records(source.train), _as_records(source.test)
+    if data.mean:
+        mean, std = _given_statistics(data, shape[-1])
+    elif isinstance(train, ArraySplit):
+        mean, std = channel_statistics(train.images)
+    else:
+        mean, std = channel_statistics(_sample(train, shape[0], data.subset_seed))
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
-def _with_masks(source: Source, data) -> Dataset:
+def _with_masks(source: Source, data: ConfigDict) -> Dataset:
     """A data set of images with masks, on a canvas of one size."""
     shape, splits = masks.canvas(source, data), (source.train, source.test)
     size = sum(len(split.labels) for split in splits) * masks.pair_bytes(shape)
+    train: Split
+    test: Split
     if data.placement == "device" or (data.placement == "auto" and size <= DEVICE_BYTES):
-        train, test = (masks.held(split, shape) for split in splits)
+        train, test = masks.held(source.train, shape), masks.held(source.test, shape)
         masks.check_counted(train, test, data.source)
     else:
-        train, test = map(_as_records, splits)
+        train, test = _as_records(source.train), _as_records(source.test)
     mean, std = _given_statistics(data, shape[-1]) if data.mean else masks.statistics(train, shape)
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
-def _streamed_with_objects(source: Source, data) -> Dataset:
+def _streamed_with_objects(source: Source, data: ConfigDict) -> Dataset:
     """A data set of images with objects, which are brought to a canvas of one size as they come."""
     shape = objects_canvas.canvas(source, data)
-    train, test = source.train, source.test
+    train, test = _as_records(source.train), _as_records(source.test)
     mean, std = (
         _given_statistics(data, shape[-1]) if data.mean else objects_canvas.statistics(train)
     )
     return Dataset(source.name, train, test, source.class_names, shape, mean, std)
 
 
-def _check_settings(data) -> None:
+def _check_settings(data: ConfigDict) -> None:
     crops_on_host = AUGMENTATIONS[data.augmentation].crop is not None
     if data.placement not in _PLACEMENTS:
         raise UserError(
@@ -144,7 +153,7 @@ def _check_settings(data) -> None:
         raise UserError(f"config.data.subset_seed={data.subset_seed}: must not be negative")
 
 
-def _given_statistics(data, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _given_statistics(data: ConfigDict, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """`data.mean` and `data.std` as float32 [C]."""
     for name, values in (("mean", data.mean), ("std", data.std)):
         if not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
@@ -165,24 +174,24 @@ def _stored_shape(source: Source, image_size: int) -> tuple[int, int, int] | Non
     return shapes[0] if shapes[0] == shapes[1] else None
 
 
-def _split_shape(split: ArraySplit | RecordSplit, image_size: int):
+def _split_shape(split: Split, image_size: int) -> tuple[int, int, int] | None:
     if isinstance(split, ArraySplit):
-        shape = split.images.shape[1:]
+        _, height, width, channels = split.images.shape
     elif image_size:
-        shape = split.records[0].shape
+        height, width, channels = split.records[0].shape
     else:
-        shape = split.records.common_shape()
-    return (image_size, image_size, shape[-1]) if image_size and shape else shape
+        return split.records.common_shape()
+    return (image_size, image_size, channels) if image_size else (height, width, channels)
 
 
-def _check_one_fits(shape: tuple[int, int, int] | None, data) -> None:
+def _check_one_fits(shape: tuple[int, int, int] | None, data: ConfigDict) -> None:
     """Raises `UserError` unless the memory holds an image as float32 and as it is resized."""
     if shape is not None:
         setting = f"config.data.image_size={data.image_size}" if data.image_size else data.source
         check_fits(8 * math.prod(shape), f"{setting}: an image", "set a smaller image_size")
 
 
-def _placed_on_device(data, shape: tuple[int, int, int] | None, size: int) -> bool:
+def _placed_on_device(data: ConfigDict, shape: tuple[int, int, int] | None, size: int) -> bool:
     if data.placement == "device" and shape is None:
         raise UserError(
             f"config.data.placement='device': the images of {data.source} differ in size; "
@@ -194,7 +203,7 @@ def _placed_on_device(data, shape: tuple[int, int, int] | None, size: int) -> bo
     return small and AUGMENTATIONS[data.augmentation].crop is None
 
 
-def _streamed_shape(shape: tuple[int, int, int] | None, data) -> tuple[int, int, int]:
+def _streamed_shape(shape: tuple[int, int, int] | None, data: ConfigDict) -> tuple[int, int, int]:
     if shape is None or shape[0] != shape[1]:
         raise UserError(
             f"{data.source}: images are streamed and not squares of one size; "
@@ -203,7 +212,7 @@ def _streamed_shape(shape: tuple[int, int, int] | None, data) -> tuple[int, int,
     return shape
 
 
-def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
+def _as_arrays(split: Split, shape: tuple[int, int, int]) -> ArraySplit:
     if isinstance(split, ArraySplit) and split.images.shape[1:] == shape:
         return split
     stored = split[0]
@@ -225,10 +234,12 @@ def _as_arrays(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> 
     return ArraySplit(out, split.labels)
 
 
-def _as_records(split: ArraySplit | RecordSplit) -> RecordSplit:
+def _as_records(split: Split) -> RecordSplit:
     if isinstance(split, RecordSplit):
         return split
-    return RecordSplit(split.images, split.labels, split.masks)
+    images, of_pixels = split.images, split.masks
+    # Nothing but the length and the items is asked of the arrays from here on.
+    return RecordSplit(images, split.labels, of_pixels)  # type: ignore[arg-type]  # as said above
 
 
 def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:

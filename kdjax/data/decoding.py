@@ -13,8 +13,8 @@ import signal
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
@@ -25,12 +25,13 @@ import numpy as np
 from kdjax.data.available_memory import check_fits
 from kdjax.errors import UserError
 
-Item = dict[str, np.ndarray]
+Item = dict[str, Any]  # numpy arrays or numbers
+Batch = dict[str, np.ndarray]
 LoadItem = Callable[[Any], Item]
 
 _BUFFERED_BATCHES = 2  # per process
 _MOST_WORKERS = 512
-_unfinished: weakref.WeakSet = weakref.WeakSet()
+_unfinished: weakref.WeakSet[Any] = weakref.WeakSet()  # generators
 
 
 def threads() -> ThreadPoolExecutor:
@@ -42,7 +43,7 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
-def load_batches(rows: np.ndarray, load_item: LoadItem, workers: int) -> Generator[Item]:
+def load_batches(rows: np.ndarray, load_item: LoadItem, workers: int) -> Generator[Batch]:
     """Yields one batch per row: what `load_item` returns for each of its items, stacked.
 
     Args:
@@ -79,8 +80,9 @@ def _close_unfinished() -> None:
             batches.close()
 
 
-def _load_in_threads(rows: np.ndarray, load_item: LoadItem) -> Generator[Item]:
-    executor, pending = threads(), deque()
+def _load_in_threads(rows: np.ndarray, load_item: LoadItem) -> Generator[Batch]:
+    executor = threads()
+    pending: deque[list[Future[Item]]] = deque()
     try:
         for row in rows:
             pending.append([executor.submit(load_item, item) for item in row])
@@ -92,7 +94,7 @@ def _load_in_threads(rows: np.ndarray, load_item: LoadItem) -> Generator[Item]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _stacked(futures: list) -> Item:
+def _stacked(futures: Sequence[Future[Item]]) -> Batch:
     items = [future.result() for future in futures]
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
@@ -111,10 +113,10 @@ class _Worker(NamedTuple):
     process: BaseProcess
     connection: Connection
     slots: list[np.ndarray]
-    count: int
+    count: int  # type: ignore[assignment]  # of tuples it is a method
 
 
-def _load_in_workers(rows: np.ndarray, load_item: LoadItem, count: int) -> Generator[Item]:
+def _load_in_workers(rows: np.ndarray, load_item: LoadItem, count: int) -> Generator[Batch]:
     if not count:
         return
     item_type = _item_type(load_item(rows[0, 0]))
@@ -160,14 +162,14 @@ def _start(rows: np.ndarray, load_item: LoadItem, item_type: np.dtype) -> _Worke
     return _Worker(process, connection, slots, len(rows))
 
 
-def _received(worker: _Worker, number: int) -> Item:
+def _received(worker: _Worker, number: int) -> Batch:
     """A copy of the row `number` of a worker, whose slot may then be overwritten."""
     try:
         error = worker.connection.recv()
         if error is not None:
             raise error
         slot = worker.slots[number % len(worker.slots)]
-        batch = {name: np.array(slot[name]) for name in slot.dtype.names}
+        batch = {name: np.array(slot[name]) for name in slot.dtype.names or ()}
         if number + len(worker.slots) < worker.count:
             worker.connection.send(None)
     except (EOFError, ConnectionError) as error:
@@ -192,7 +194,7 @@ def _end(workers: list[_Worker]) -> None:
 
 def _work(
     connection: Connection,
-    memory: list,
+    memory: list[Any],
     item_type: np.dtype,
     rows: np.ndarray,
     load_item: LoadItem,

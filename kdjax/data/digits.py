@@ -43,8 +43,8 @@ def read_digits() -> Source:
     pixels = np.stack([images.resize(image, 32, 32) for image in small])
     labels = table[:, -1].astype(np.int32)
     in_test = np.unpackbits(np.frombuffer(base64.b64decode(_IN_TEST), np.uint8))[: len(labels)]
-    splits = [ArraySplit(pixels[in_test == part], labels[in_test == part]) for part in (0, 1)]
-    for split in splits:
+    train, test = (ArraySplit(pixels[in_test == part], labels[in_test == part]) for part in (0, 1))
+    for split in (train, test):
         for array in (split.images, split.labels):
             array.flags.writeable = False
-    return Source("digits", *splits, tuple(str(digit) for digit in range(10)))
+    return Source("digits", train, test, tuple(str(digit) for digit in range(10)))

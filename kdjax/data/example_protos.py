@@ -8,6 +8,9 @@ Each list holds its values in field 1. See protobuf.dev, "Encoding".
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -38,12 +41,14 @@ def int64_value(features: dict[bytes, memoryview], name: str) -> int:
     Raises:
       MalformedExample: there is no such feature, or it holds another number or type of values.
     """
-    values = []
+    values: list[int] = []
     for content in _lists(features, name, _INT64_LIST):
         for number, value in _fields(content):
-            if number == 1 and isinstance(value, int):
+            if number != 1:
+                continue
+            if isinstance(value, int):
                 values.append(value)
-            elif number == 1:
+            else:
                 values += _packed(value)
     value = _single(values, name) & (2**64 - 1)
     return value - 2**64 if value >= 2**63 else value
@@ -72,7 +77,7 @@ def _lists(features: dict[bytes, memoryview], name: str, kind: int) -> list[memo
     return list(_contents(features[name.encode()], kind))
 
 
-def _single(values: list, name: str):
+def _single(values: list[_Value], name: str) -> _Value:
     if len(values) != 1:
         raise MalformedExample(f"{len(values)} values of feature {name}, needs one")
     return values[0]

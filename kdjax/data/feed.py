@@ -1,6 +1,6 @@
 """Input to the devices: indices into resident arrays, or batches of a streamed data set."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from kdjax.data.augment import AUGMENTATIONS
 from kdjax.data.dataset import Dataset
 from kdjax.data.dispatches import check_memory, dispatch_lengths, images_per_step
 from kdjax.data.objects.augmentation import Augmentation
-from kdjax.data.splits import ArraySplit
+from kdjax.data.splits import ArraySplit, RecordSplit
 from kdjax.parallel import Parallel
 
 Arrays = dict[str, Any]
@@ -70,7 +70,7 @@ class Feed:
             resident |= {"masks": arrays.masks, "sizes": arrays.sizes}
         return self.parallel.replicate(resident)
 
-    def train(self, epoch: int, first_step: int) -> Iterator[tuple[int, Arrays]]:
+    def train(self, epoch: int, first_step: int) -> Generator[tuple[int, Arrays]]:
         """Yields (steps, batches `[devices, steps, batch per device, ...]`) from a step on."""
         config = self.config
         rows = order.epoch_order(
@@ -94,24 +94,26 @@ class Feed:
         finally:
             reader.close()
 
-    def _train_reader(self, rows: np.ndarray, epoch: int, first_step: int) -> Iterator[Arrays]:
+    def _train_reader(self, rows: np.ndarray, epoch: int, first_step: int) -> Generator[Arrays]:
         """The batches of a streamed epoch on the host."""
-        config, shape = self.config, self.dataset.image_shape
+        config, shape, split = self.config, self.dataset.image_shape, self.dataset.train
+        if isinstance(split, ArraySplit):
+            raise ValueError("the data set is resident: no batches are read of it")
         columns = self.parallel.columns(self.images_per_step)
-        common = {
+        common: dict[str, Any] = {
             "first_step": first_step,
             "columns": columns if self.places is None else self.places[columns],
             "workers": config.data.workers,
         }
         if self.dataset.has_masks:
-            return stream.pair_batches(self.dataset.train, rows, shape=shape, **common)
+            return stream.pair_batches(split, rows, shape=shape, **common)
         common |= {"epoch": epoch, "seed": config.seed}
         if self.augmentation is not None:
             return stream.object_train_batches(
-                self.dataset.train, rows, shape=shape, augmentation=self.augmentation, **common
+                split, rows, shape=shape, augmentation=self.augmentation, **common
             )
         return stream.train_batches(
-            self.dataset.train,
+            split,
             rows,
             image_size=shape[0],
             crop=AUGMENTATIONS[config.data.augmentation].crop,
@@ -155,9 +157,11 @@ class Feed:
         (batch,) = self._evaluation_reader(images, indices, mask, slice(None))
         return {name: value for name, value in batch.items() if name != "mask"}
 
-    def _evaluation_reader(self, images, indices, mask, columns: slice) -> Iterator[Arrays]:
+    def _evaluation_reader(
+        self, images: RecordSplit, indices: np.ndarray, mask: np.ndarray, columns: slice
+    ) -> Generator[Arrays]:
         """The batches of a streamed split on the host."""
-        common = {"columns": columns, "workers": self.config.data.workers}
+        common: dict[str, Any] = {"columns": columns, "workers": self.config.data.workers}
         shape = self.dataset.image_shape
         if self.dataset.has_masks:
             return stream.pair_batches(images, indices, mask=mask, shape=shape, **common)
@@ -174,7 +178,7 @@ class Feed:
         """K host batches -> `[local devices, K, batch per device, ...]` on the devices."""
         devices = self.parallel.local_device_count
 
-        def arrange(*rows):
+        def arrange(*rows: np.ndarray) -> np.ndarray:
             stacked = np.stack(rows)
             split = stacked.reshape(len(rows), devices, -1, *stacked.shape[2:])
             return np.ascontiguousarray(split.swapaxes(0, 1))

@@ -126,8 +126,10 @@ def open_hf(
         )
     image, label = _columns(train, columns, root)
     class_names = _class_names(train, label)
-    pair = [_split(rows, image, label, f"{root} ({rows.split})") for rows in (train, held_out)]
-    return Source(root.absolute().name, *pair, class_names)
+    learned, tested = (
+        _split(rows, image, label, f"{root} ({rows.split})") for rows in (train, held_out)
+    )
+    return Source(root.absolute().name, learned, tested, class_names)
 
 
 def _splits(root: Path) -> dict[str, Any]:

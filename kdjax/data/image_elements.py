@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kdjax.data import images
+from kdjax.data.decoding import Item
 from kdjax.data.splits import RecordSplit
 
 Crop = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -17,7 +18,7 @@ class FittedImage:
         self.split = split
         self.image_size = image_size
 
-    def __call__(self, number_and_place: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, number_and_place: np.ndarray) -> Item:
         index, _ = map(int, number_and_place)
         pixels = images.fit(self.split.records[index], self.image_size)
         return _element(pixels, self.split.labels[index], index)
@@ -35,7 +36,7 @@ class CroppedImage:
         self.views = views
         self.seed = seed
 
-    def __call__(self, number_and_place: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, number_and_place: np.ndarray) -> Item:
         index, place = map(int, number_and_place)
         pixels = self.split.records[index]
         rng = np.random.default_rng([*self.seed, place])
@@ -53,12 +54,12 @@ class EvaluationImage:
         self.image_size = image_size
         self.crop_fraction = crop_fraction
 
-    def __call__(self, index: int) -> dict[str, np.ndarray]:
+    def __call__(self, index: int) -> Item:
         index = int(index)
         pixels = self.split.records[index]
         pixels = images.fit_evaluation(pixels, self.image_size, self.crop_fraction)
         return _element(pixels, self.split.labels[index], index)
 
 
-def _element(pixels: np.ndarray, label: int, index: int) -> dict[str, np.ndarray]:
+def _element(pixels: np.ndarray, label: int, index: int) -> Item:
     return {"image": pixels, "label": np.int32(label), "index": np.int32(index)}

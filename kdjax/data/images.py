@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kdjax.data.available_memory import check_fits
 from kdjax.data.regular_files import check_regular
@@ -92,7 +92,7 @@ def _opened(file: io.BytesIO | Path, where: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged bytes
         # Pillow puts the repr of the in-memory file into this message: useless to a reader.
-        unknown = isinstance(error, Image.UnidentifiedImageError)
+        unknown = isinstance(error, UnidentifiedImageError)
         reason = "not an image" if unknown else " ".join(str(error).split())[:200]
         raise UserError(f"{where}: unreadable image ({reason}); {_WAY_OUT}") from error
 
@@ -211,7 +211,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
 ) -> np.ndarray:
     """A random box of the image (see `random_box`), resized to [size, size, C]."""
-    box = random_box(rng, *pixels.shape[:2], scale)
+    box = random_box(rng, pixels.shape[0], pixels.shape[1], scale)
     image = _to_pillow(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
     return _to_pixels(image)
 

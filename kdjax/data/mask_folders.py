@@ -65,6 +65,10 @@ class MaskRecords:
         return str(self.root / self.files[index])
 
 
+# The names of the classes, and what values of masks mean, `class_table`.
+_Classes = tuple[tuple[str, ...], np.ndarray]
+
+
 class _Layout(NamedTuple):
     """A layout of folders.
 
@@ -76,7 +80,7 @@ class _Layout(NamedTuple):
 
     sign: str
     pairs: Callable[[Path, bool], list[tuple[str, str]]]
-    classes: Callable[[Path, str, int], tuple[tuple[str, ...], np.ndarray]]
+    classes: Callable[[Path, str, int], _Classes]
 
 
 def open_mask_folders(
@@ -129,7 +133,9 @@ def _split(root: Path, pairs: list[tuple[str, str]], table: np.ndarray) -> Recor
     return RecordSplit(records, np.zeros(len(pairs), np.int32), MaskRecords(root, of_masks, table))
 
 
-def _matched(root: Path, of_images: str, of_masks: str, old: str = "", new: str = ""):
+def _matched(
+    root: Path, of_images: str, of_masks: str, old: str = "", new: str = ""
+) -> list[tuple[str, str]]:
     """Pairs of files of two folders, whose stems are equal before `old` and `new`."""
     if not is_directory(root / of_images):
         raise UserError(f"{root / of_images}: no such folder; images belong there")
@@ -161,7 +167,7 @@ def _folder_pairs(root: Path, train: bool) -> list[tuple[str, str]]:
     return _matched(root, f"{split}/images", f"{split}/masks")
 
 
-def _folder_classes(root: Path, mask: str, ignored: int):
+def _folder_classes(root: Path, mask: str, ignored: int) -> _Classes:
     del mask
     file = root / "classes.txt"
     if not is_regular(file):
@@ -201,7 +207,7 @@ def _cityscapes_pairs(root: Path, train: bool) -> list[tuple[str, str]]:
     return pairs
 
 
-def _cityscapes_classes(root: Path, mask: str, ignored: int):
+def _cityscapes_classes(root: Path, mask: str, ignored: int) -> _Classes:
     del root
     names = tuple(CITYSCAPES.values())
     if "_labelTrainIds" in mask:
@@ -216,7 +222,7 @@ def _ade20k_pairs(root: Path, train: bool) -> list[tuple[str, str]]:
     return _matched(root, f"images/{split}", f"annotations/{split}")
 
 
-def _ade20k_classes(root: Path, mask: str, ignored: int):
+def _ade20k_classes(root: Path, mask: str, ignored: int) -> _Classes:
     del root, mask, ignored
     names = tuple(str(number) for number in range(1, _ADE20K_CLASSES + 1))
     return names, class_table(len(names), ignored=0, first=1)

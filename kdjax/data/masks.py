@@ -1,6 +1,7 @@
 """Images with masks, the class of every pixel: on a canvas of one size."""
 
 import math
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -8,7 +9,7 @@ from PIL import Image
 
 from kdjax.data import decoding
 from kdjax.data.available_memory import check_fits
-from kdjax.data.splits import IGNORED, ArraySplit, RecordSplit, Source
+from kdjax.data.splits import IGNORED, ArraySplit, Source, Split
 from kdjax.data.statistics import statistics_of_parts
 from kdjax.errors import UserError
 
@@ -77,17 +78,20 @@ def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
     if data.canvas:
         return (*data.canvas, channels.pop())
     sizes = np.array([size for split in splits for size in _sizes(split)])
-    return (*map(int, sizes.max(0)), channels.pop())
+    height, width = map(int, sizes.max(0))
+    return height, width, channels.pop()
 
 
-def _channels(split: ArraySplit | RecordSplit) -> int:
+def _channels(split: Split) -> int:
     return split.images.shape[-1] if isinstance(split, ArraySplit) else 3
 
 
-def _sizes(split: ArraySplit | RecordSplit) -> list[tuple[int, int]]:
+def _sizes(split: Split) -> list[tuple[int, int]]:
     if isinstance(split, ArraySplit):
-        return [split.images.shape[1:3]]
-    return [split.records.size(index) for index in range(len(split.labels))]
+        _, height, width, _ = split.images.shape
+        return [(height, width)]
+    files: Any = split.records  # of images with masks they have `size`
+    return [files.size(index) for index in range(len(split.labels))]
 
 
 class CanvasPairs:
@@ -102,34 +106,39 @@ class CanvasPairs:
       shape: (H, W, C) of the canvas.
     """
 
-    def __init__(self, split: ArraySplit | RecordSplit, shape: tuple[int, int, int]):
-        self.split = split
+    def __init__(self, split: Split, shape: tuple[int, int, int]):
+        if split.masks is None:
+            raise ValueError("the images have no masks")
+        self.images = split[0]
+        self.masks = split.masks
         self.shape = shape
 
     def __len__(self) -> int:
-        return len(self.split.labels)
+        return len(self.masks)
 
-    def __call__(self, index: int) -> dict[str, np.ndarray]:
+    def __call__(self, index: int) -> dict[str, Any]:
         """'image' uint8 [H, W, C], 'masks' uint8 [H, W], 'sizes' int32 [2], 'label', 'index'.
 
         Raises:
           UserError: a file is unreadable, or a mask has another size than its image.
         """
         index = int(index)
-        pixels, mask = self.split[0][index], self.split.masks[index]
+        pixels, mask = self.images[index], self.masks[index]
         if pixels.shape[:2] != mask.shape:
+            masks = self.masks
+            where = f"masks[{index}]" if isinstance(masks, np.ndarray) else masks.where(index)
             raise UserError(
-                f"{self.split.masks.where(index)}: the mask has {mask.shape[0]}x{mask.shape[1]} "
+                f"{where}: the mask has {mask.shape[0]}x{mask.shape[1]} "
                 f"pixels, its image {pixels.shape[0]}x{pixels.shape[1]}; make one as large as the "
                 "other"
             )
         pixels, mask = _fitted(pixels, mask, *self.shape[:2])
         (rows, columns), image = mask.shape, np.zeros(self.shape, np.uint8)
-        masks = np.full(self.shape[:2], IGNORED, np.uint8)
-        image[:rows, :columns], masks[:rows, :columns] = pixels, mask
+        classes = np.full(self.shape[:2], IGNORED, np.uint8)
+        image[:rows, :columns], classes[:rows, :columns] = pixels, mask
         return {
             "image": image,
-            "masks": masks,
+            "masks": classes,
             "sizes": np.array([rows, columns], np.int32),
             "label": np.int32(0),
             "index": np.int32(index),
@@ -141,7 +150,7 @@ def pair_bytes(shape: tuple[int, int, int]) -> int:
     return math.prod((*shape[:2], shape[-1] + 1))
 
 
-def held(split: ArraySplit | RecordSplit, shape: tuple[int, int, int]) -> ArraySplit:
+def held(split: Split, shape: tuple[int, int, int]) -> ArraySplit:
     """A split as `CanvasPairs` gives it, in arrays.
 
     Args:
@@ -180,14 +189,16 @@ def check_counted(train: ArraySplit, test: ArraySplit, source: str) -> None:
       UserError: all pixels of a split are ignored.
     """
     for name, split in (("training", train), ("test", test)):
-        if (split.masks == IGNORED).all():
+        if (np.asarray(split.masks) == IGNORED).all():
             raise UserError(
                 f"{source}: no pixel of the {name} masks has a class, all are ignored; check "
                 "config.data.ignored and the masks"
             )
 
 
-def _fitted(pixels: np.ndarray, mask: np.ndarray, height: int, width: int):
+def _fitted(
+    pixels: np.ndarray, mask: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     scale = min(height / mask.shape[0], width / mask.shape[1])
     if scale >= 1:
         return pixels, mask
@@ -203,9 +214,7 @@ def _fitted(pixels: np.ndarray, mask: np.ndarray, height: int, width: int):
     return np.stack(planes, axis=-1), mask
 
 
-def statistics(
-    split: ArraySplit | RecordSplit, shape: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def statistics(split: Split, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """`channel_statistics` of at most 500 images, evenly spaced, without their padding.
 
     Args:
@@ -216,7 +225,7 @@ def statistics(
     chosen = np.linspace(0, count - 1, min(count, _STATISTICS_IMAGES)).astype(int)
 
     def shown(index: int) -> np.ndarray:
-        if isinstance(split, ArraySplit):
+        if isinstance(split, ArraySplit) and split.sizes is not None:
             image, (rows, columns) = split.images[index], split.sizes[index]
         else:
             pair = pairs(index)

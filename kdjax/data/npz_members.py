@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _read_header(stream: BinaryIO, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of a member."""
     start = stream.read(len(np.lib.format.MAGIC_PREFIX) + 2)
     if not start.startswith(np.lib.format.MAGIC_PREFIX) or len(start) < 8:

@@ -138,7 +138,13 @@ def _malformed(file: Path, reason: str) -> UserError:
 _REQUIRED = object()
 
 
-def _get(content: Any, key: str, kind, file: Path, default: Any = _REQUIRED) -> Any:
+def _get(
+    content: Any,
+    key: str,
+    kind: type | tuple[type, ...],
+    file: Path,
+    default: Any = _REQUIRED,
+) -> Any:
     value = content.get(key, default) if isinstance(content, dict) else _REQUIRED
     if value is _REQUIRED or (value is not default and not isinstance(value, kind)):
         raise _malformed(file, f"{key} is missing or of another type")
@@ -185,7 +191,9 @@ def _unsuitable(file: Path, reason: str) -> UserError:
     )
 
 
-def _feature(features: dict[str, Any], name: str, python_class: str, key: str, file: Path):
+def _feature(
+    features: dict[str, Any], name: str, python_class: str, key: str, file: Path
+) -> dict[str, Any]:
     feature = features.get(name)
     if not isinstance(feature, dict) or feature.get("pythonClassName") != python_class:
         raise _unsuitable(file, f"has {', '.join(sorted(features)) or 'no features'}")
@@ -200,9 +208,11 @@ def _image_shape(image: dict[str, Any], file: Path) -> tuple[int | None, int | N
     sizes = [
         None if str(size) == "-1" else _number(size, "shape of image", file) for size in dimensions
     ]
-    if len(sizes) != 3 or sizes[-1] not in (1, 3) or 0 in sizes:
-        raise _unsuitable(file, f"image is of shape {sizes}, needs 1 or 3 channels")
-    return tuple(sizes)
+    if len(sizes) == 3 and 0 not in sizes:
+        height, width, channels = sizes
+        if channels is not None and channels in (1, 3):
+            return height, width, channels
+    raise _unsuitable(file, f"image is of shape {sizes}, needs 1 or 3 channels")
 
 
 def _class_names(file: Path, num_classes: int, splits: dict[str, SplitInfo]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def train_input(
     gray = tuple(round(255 * float(value)) for value in dataset.mean)  # 0 when it is normalized
     augment_images = augmenter(augmentation, policy_names, fill=gray)
 
-    def prepare(constants, batch, key, positions):
+    def prepare(constants: Arrays, batch: Arrays, key: jax.Array, positions: jax.Array) -> Arrays:
         images, labels = _look_up(constants, batch)
         if images.ndim == 4:  # not cropped where it was decoded: all views are made of one image
             images = jnp.repeat(images[:, None], views, axis=1)
@@ -86,7 +86,7 @@ def augmenter(
     """
     augment_batch = augment.AUGMENTATIONS[augmentation].augment
 
-    def augment_image(key, image):
+    def augment_image(key: jax.Array, image: jax.Array) -> jax.Array:
         return augment_batch(key, image[None])[0]
 
     augment_images = jax.vmap(augment_image)
@@ -96,7 +96,9 @@ def augmenter(
     return lambda keys, images: policy(_fold_in(keys, _POLICIES), augment_images(keys, images))
 
 
-def masked_train_input(dataset: Dataset, augment_pairs: Callable) -> Callable[..., Arrays]:
+def masked_train_input(
+    dataset: Dataset, augment_pairs: Callable[..., tuple[jax.Array, jax.Array]]
+) -> Callable[..., Arrays]:
     """`train_input` of images with masks, which are augmented together.
 
     Args:
@@ -105,7 +107,7 @@ def masked_train_input(dataset: Dataset, augment_pairs: Callable) -> Callable[..
     """
     fill = 255 * np.asarray(dataset.mean, np.float32)
 
-    def prepare(constants, batch, key, positions):
+    def prepare(constants: Arrays, batch: Arrays, key: jax.Array, positions: jax.Array) -> Arrays:
         index, keys = batch["index"], _image_keys(key, positions, 1)[:, 0]
         if constants:
             batch = {name: array[index] for name, array in constants.items()}
@@ -127,7 +129,7 @@ def objects_train_input(dataset: Dataset) -> Callable[..., Arrays]:
       dataset: streamed, with objects.
     """
 
-    def prepare(constants, batch, key, positions):
+    def prepare(constants: Arrays, batch: Arrays, key: jax.Array, positions: jax.Array) -> Arrays:
         del constants, key, positions
         return batch | {"image": _canvas(dataset, batch).pixels}
 
@@ -150,7 +152,7 @@ def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array | Canvas, jax.
     `Canvas`.
     """
 
-    def prepare(constants, batch):
+    def prepare(constants: Arrays, batch: Arrays) -> tuple[jax.Array | Canvas, jax.Array]:
         if dataset.has_objects:
             return _canvas(dataset, batch), batch["label"]
         images, labels = _look_up(constants, batch)
@@ -162,7 +164,7 @@ def test_input(dataset: Dataset) -> Callable[..., tuple[jax.Array | Canvas, jax.
     return prepare
 
 
-def _look_up(constants, batch):
+def _look_up(constants: Arrays, batch: Arrays) -> tuple[jax.Array, jax.Array]:
     if constants:
         return constants["image"][batch["index"]], constants["label"][batch["index"]]
     return batch["image"], batch["label"]

@@ -106,7 +106,7 @@ def open_source(data: ConfigDict) -> Source:
     return source
 
 
-def _named(source: Source, data) -> Source:
+def _named(source: Source, data: ConfigDict) -> Source:
     """The source with the names of `data.class_names`, if there are any."""
     names, count = tuple(data.class_names), len(source.class_names)
     if not names:
@@ -122,26 +122,26 @@ def _named(source: Source, data) -> Source:
 # Modules are imported when a source of their kind is opened: readers are heavy.
 
 
-def _open_digits(place: str, data) -> Source:
+def _open_digits(place: str, data: ConfigDict) -> Source:
     del place, data
     from kdjax.data import digits
 
     return digits.read_digits()
 
 
-def _open_tfds(place: str, data) -> Source:
+def _open_tfds(place: str, data: ConfigDict) -> Source:
     from kdjax.data import tfds_source
 
     return tfds_source.open_tfds(place, data.dir)
 
 
-def _open_folder(place: str, data) -> Source:
+def _open_folder(place: str, data: ConfigDict) -> Source:
     from kdjax.data import folder
 
     return folder.open_folder(place, data.test_split, split=bool(data.validation_fraction))
 
 
-def _open_hf(place: str, data) -> Source:
+def _open_hf(place: str, data: ConfigDict) -> Source:
     from kdjax.data import hf_source
 
     return hf_source.open_hf(
@@ -149,31 +149,31 @@ def _open_hf(place: str, data) -> Source:
     )
 
 
-def _open_arrays(place: str, data) -> Source:
+def _open_arrays(place: str, data: ConfigDict) -> Source:
     from kdjax.data import arrays
 
     return arrays.open_arrays(place, data.layout, data.ignored, data.test_split)
 
 
-def _open_masks(place: str, data) -> Source:
+def _open_masks(place: str, data: ConfigDict) -> Source:
     from kdjax.data import mask_folders
 
     return mask_folders.open_mask_folders(place, data.layout, data.ignored, data.test_split)
 
 
-def _open_coco(place: str, data) -> Source:
+def _open_coco(place: str, data: ConfigDict) -> Source:
     from kdjax.data.objects import folders
 
     return folders.open_coco(place, data.test_split, data.bad_boxes)
 
 
-def _open_voc(place: str, data) -> Source:
+def _open_voc(place: str, data: ConfigDict) -> Source:
     from kdjax.data.objects import folders
 
     return folders.open_voc(place, data.test_split, data.bad_boxes)
 
 
-def _open_yolo(place: str, data) -> Source:
+def _open_yolo(place: str, data: ConfigDict) -> Source:
     from kdjax.data.objects import folders
 
     return folders.open_yolo(place, data.test_split, data.bad_boxes)

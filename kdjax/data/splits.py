@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,19 +13,30 @@ if TYPE_CHECKING:
 IGNORED = 255
 
 
-class Records(Protocol):
-    """Images with random access; picklable, because worker processes receive a copy.
+class Images(Protocol):
+    """Images or masks with random access; picklable, because worker processes receive a copy."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """Image `index`, uint8 [h, w, C]; h and w may differ from image to image."""
+
+
+class Records(Images, Protocol):
+    """Images that may say their size before they are decoded.
 
     An array uint8 [N, H, W, C] serves as well where only length and items are needed.
     """
 
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Image `index`, uint8 [h, w, C]; h and w may differ from image to image."""
-
     def common_shape(self) -> tuple[int, int, int] | None:
         """(H, W, C) if all images are known to have one size, else None."""
+
+
+class MaskRecords(Images, Protocol):
+    """Masks, uint8 [h, w], that are files."""
+
+    def where(self, index: int) -> str:
+        """The file of a mask."""
 
 
 class ArraySplit(NamedTuple):
@@ -63,24 +74,27 @@ class RecordSplit(NamedTuple):
 
     records: Records
     labels: np.ndarray
-    masks: Records | None = None
+    masks: MaskRecords | None = None
     objects: SplitObjects | None = None
+
+
+Split = ArraySplit | RecordSplit
 
 
 class Source(NamedTuple):
     """A data set as it is stored, before any subset or resizing."""
 
     name: str
-    train: ArraySplit | RecordSplit
-    test: ArraySplit | RecordSplit
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
 
 
 class SubsetRecords:
-    """The records of `indices` only, in that order."""
+    """The records of `indices` only, in that order: images or masks."""
 
-    def __init__(self, records: Records, indices: np.ndarray):
-        self.records = records
+    def __init__(self, records: Images, indices: np.ndarray):
+        self.records: Any = records  # whose further methods, if there are any, are asked below
         self.indices = indices
 
     def __len__(self) -> int:
@@ -102,7 +116,7 @@ class SubsetRecords:
         return self.records.where(int(self.indices[index]))
 
 
-def select(split: ArraySplit | RecordSplit, indices: np.ndarray) -> ArraySplit | RecordSplit:
+def select(split: Split, indices: np.ndarray) -> Split:
     """The images and labels at `indices` [M] of a split, in that order."""
     labels = split.labels[indices]
     if isinstance(split, ArraySplit):

@@ -22,7 +22,7 @@ def statistics_of_parts(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.nda
 
     Their sums are exact: the same pixels in other parts have the same statistics.
     """
-    count, total, squares = 0, 0, 0
+    count, total, squares = 0, np.zeros(()), np.zeros(())
     for part in parts:
         flat = part.reshape(-1, part.shape[-1]).astype(np.float64)
         count += len(flat)

@@ -6,11 +6,11 @@ workers, not on the part of a batch that is read, and not on the step at which r
 image that comes twice in an epoch is cropped twice.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import numpy as np
 
-from kdjax.data.decoding import load_batches
+from kdjax.data.decoding import Batch, LoadItem, load_batches
 from kdjax.data.image_elements import Crop, CroppedImage, EvaluationImage, FittedImage
 from kdjax.data.masks import CanvasPairs
 from kdjax.data.objects.augmentation import Augmentation
@@ -30,7 +30,7 @@ def train_batches(
     first_step: int = 0,
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[Batch]:
     """The batches of one epoch from `first_step` on.
 
     With `crop` each image is a random crop at `image_size`, or `views` of them made of what is
@@ -57,6 +57,7 @@ def train_batches(
     Raises:
       UserError: `workers` is negative, or an image is unreadable.
     """
+    load_image: LoadItem
     if crop is None:
         load_image = FittedImage(split, image_size)
     else:
@@ -80,7 +81,7 @@ def object_train_batches(
     first_step: int = 0,
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[Batch]:
     """The batches of one epoch of images with objects, augmented together, from `first_step` on.
 
     Args:
@@ -108,7 +109,7 @@ def object_evaluation_batches(
     augmentation: Augmentation,
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[Batch]:
     """The batches of a whole split of images with objects, of which nothing is drawn.
 
     Args:
@@ -135,7 +136,7 @@ def evaluation_batches(
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
     crop_fraction: float = 0.875,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[Batch]:
     """The batches of a whole split, by the ImageNet protocol.
 
     Images bigger than `image_size` are resized to a shorter side of image_size / crop_fraction and
@@ -160,7 +161,7 @@ def evaluation_batches(
     return _masked(load_batches(order[:, columns], load_image, workers), mask[:, columns])
 
 
-def _masked(batches: Generator, mask: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+def _masked(batches: Generator[Batch], mask: np.ndarray) -> Generator[Batch]:
     try:
         for row, batch in zip(mask, batches, strict=True):
             yield {**batch, "mask": row}
@@ -177,7 +178,7 @@ def pair_batches(
     first_step: int = 0,
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[Batch]:
     """The batches of images with masks, which are augmented on the device, from `first_step` on.
 
     Args:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdjax.data.splits import ArraySplit, RecordSplit, Source, select
+from kdjax.data.splits import Source, Split, select
 from kdjax.errors import UserError
-
-Split = ArraySplit | RecordSplit
 
 
 def subset(source: Source, data: ConfigDict) -> Source:
@@ -42,7 +40,7 @@ def subset(source: Source, data: ConfigDict) -> Source:
     return Source(source.name, train, test, source.class_names[classes.start : classes.stop])
 
 
-def _has_classes(split: ArraySplit | RecordSplit) -> bool:
+def _has_classes(split: Split) -> bool:
     return split.masks is None and split.objects is None
 
 
@@ -63,7 +61,7 @@ def _held_out(train: Split, data: ConfigDict) -> tuple[Split, Split]:
     return select(train, np.flatnonzero(stays)), select(train, chosen)
 
 
-def _selected_classes(total: int, data) -> range:
+def _selected_classes(total: int, data: ConfigDict) -> range:
     """The classes `first_class ... first_class + classes - 1` of a source of `total` classes."""
     first, count = data.first_class, data.classes
     if first and not 0 <= first <= total - 2:
@@ -80,7 +78,7 @@ def _selected_classes(total: int, data) -> range:
     return range(first, first + count if count else total)
 
 
-def _of_classes(split: ArraySplit | RecordSplit, classes: range) -> ArraySplit | RecordSplit:
+def _of_classes(split: Split, classes: range) -> Split:
     """The images of consecutive classes, which are numbered from 0."""
     labels = split.labels
     inside = (labels >= classes.start) & (labels < classes.stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,9 @@ class TfdsRecords:
         self.split = split
         self.shape = shape
         self._ends = list(itertools.accumulate(split.lengths))
-        self._readers = {}
+        self._readers: dict[int, Any] = {}
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # Each process opens the files itself.
         return {**self.__dict__, "_readers": {}}
 
@@ -98,10 +99,11 @@ class TfdsRecords:
 
     def common_shape(self) -> tuple[int, int, int] | None:
         """(H, W, C) if the set declares one size for all images, else None."""
-        return None if None in self.shape else tuple(self.shape)
+        height, width, channels = self.shape
+        return None if height is None or width is None else (height, width, channels)
 
 
-def _reader(path: Path, length: int):
+def _reader(path: Path, length: int) -> Any:
     from array_record.python import array_record_module
 
     check_regular(path)

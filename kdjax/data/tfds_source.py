@@ -105,7 +105,7 @@ def _held_out(prepared: PreparedSet) -> str:
     """The split to evaluate on: some sets publish their test split with every label -1."""
     for name in ("test", "validation"):
         split = prepared.splits.get(name)
-        if split is not None and sum(split.lengths):
+        if split is not None and any(split.lengths):
             shard = next(index for index, length in enumerate(split.lengths) if length)
             records = TfdsRecords(split, prepared.image_shape)
             ((label, _),) = records.labels_and_images(shard, 0, 1)

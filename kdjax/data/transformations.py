@@ -26,7 +26,7 @@ class Transformations(NamedTuple):
     """
 
     name: str
-    count: int
+    count: int  # type: ignore[assignment]  # of tuples it is a method
     views: Callable[[jax.Array], jax.Array]
     view_names: tuple[str, ...]
 

@@ -77,11 +77,12 @@ def coco(objects: Objects, detected: Detected, num_classes: int) -> CocoResult:
 
 def _by_image(truths: Objects, predicted: Detected) -> list[tuple[Objects, Detected, np.ndarray]]:
     """The objects, the best detections by decreasing score and their overlaps, of every image."""
-    images = np.union1d(truths.image, predicted.image)
-    orders = [np.argsort(boxes.image, kind="stable") for boxes in (truths, predicted)]
+    owners = (truths.image, predicted.image)
+    images = np.union1d(*owners)
+    orders = [np.argsort(numbers, kind="stable") for numbers in owners]
     ranges = [
-        np.searchsorted(boxes.image[order], [images, images + 1]).T
-        for boxes, order in zip((truths, predicted), orders, strict=True)
+        np.searchsorted(numbers[order], [images, images + 1]).T
+        for numbers, order in zip(owners, orders, strict=True)
     ]
     groups = []
     for truth_range, predicted_range in zip(*ranges, strict=True):

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdjax import numerics
 from kdjax.detection import box_heads, boxes, matching, region_proposals
 from kdjax.detection.detector import Detector
 from kdjax.detection.regions import Detections, LossSums, Proposals, Truths
 from kdjax.detection.settings import Detection
+from kdjax.models.outputs import outputs_of
 
 
 class Cascade(NamedTuple):
@@ -72,7 +74,7 @@ def losses(
       'objectness', 'proposal_boxes', 'classification' and 'boxes'; of the second head also
       'classification2' and 'boxes2', and so on.
     """
-    outputs = detector.apply(variables, images, method="first_stage")
+    outputs = outputs_of(detector, variables, images, method="first_stage")
     return losses_of(
         detector,
         variables,
@@ -104,13 +106,13 @@ def losses_of(
       outputs: the result of `Detector.first_stage`.
       canvas: height and width of the padded images.
     """
-    apply = functools.partial(detector.apply, variables)
+    apply = functools.partial(outputs_of, detector, variables)
     maps, objectness, codes = outputs
-    anchors, per_level = detector.anchors(canvas, maps)
-    anchors = jnp.asarray(anchors, codes.dtype)
+    made, per_level = detector.anchors(canvas, maps)
+    anchors = jnp.asarray(made, codes.dtype)
     keys = jax.vmap(lambda key: jax.random.split(key, 1 + detector.heads))(keys)
 
-    def first(key, objectness, codes, truths):
+    def first(key: jax.Array, objectness: jax.Array, codes: jax.Array, truths: Truths) -> LossSums:
         labels, targets = region_proposals.targets(anchors, truths)
         positive, negative = matching.sample(
             key,
@@ -211,19 +213,20 @@ def detections(
       image_sizes: `[B, 2]` heights and widths without padding.
       settings: of the detector.
     """
-    apply = functools.partial(detector.apply, variables)
+    apply = functools.partial(outputs_of, detector, variables)
     maps, objectness, codes = apply(images, method="first_stage")
-    anchors, per_level = detector.anchors(images.shape[1:3], maps)
+    made, per_level = detector.anchors(images.shape[1:3], maps)
+    anchors = jnp.asarray(made, codes.dtype)
     proposals = propose(
         objectness, codes, anchors, image_sizes, per_level, settings, training=False
     )
-    regions, summed = proposals.boxes, 0
+    regions, all_logits = proposals.boxes, []
     stages = cascade(detector)
     for number in range(len(stages)):
         if number:
             regions = refine(regions, codes, image_sizes, stages[number - 1].code_weights)
         logits, codes = apply(maps, regions, images.shape[1], number, method="second_stage")
-        summed += logits
+        all_logits.append(logits)
     one = functools.partial(
         box_heads.detect,
         score=settings.score,
@@ -231,4 +234,5 @@ def detections(
         count=settings.detections,
         weights=stages[-1].code_weights,
     )
-    return jax.vmap(one)(summed / len(stages), codes, regions, proposals.valid, image_sizes)
+    logits = numerics.total(all_logits) / len(stages)
+    return jax.vmap(one)(logits, codes, regions, proposals.valid, image_sizes)

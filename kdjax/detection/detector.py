@@ -109,7 +109,7 @@ class Detector(nn.Module):
     def pool(self, maps: Sequence[jax.Array], regions: jax.Array, height: int) -> jax.Array:
         """Features of regions `[B, R, 7, 7, features]`, for images of a height."""
 
-        def one(maps, regions):
+        def one(maps: Sequence[jax.Array], regions: jax.Array) -> jax.Array:
             return multi_scale_roi_align(maps, regions, (POOLED, POOLED), height)
 
         return jax.vmap(one)(tuple(maps[:STAGES]), regions)

@@ -52,14 +52,14 @@ def propose(
     objectness, codes = jax.lax.stop_gradient((objectness, codes))
     anchors = jnp.asarray(anchors, codes.dtype)
     width = min(before, max(per_level))
-    chosen, real, start = [], [], 0
+    indices_by_level, real, start = [], [], 0
     for count in per_level:
         _, indices = jax.lax.top_k(objectness[start : start + count], min(before, count))
         missing = width - indices.size
-        chosen.append(jnp.pad(indices + start, (0, missing)))
+        indices_by_level.append(jnp.pad(indices + start, (0, missing)))
         real.append(jnp.arange(width) < width - missing)
         start += count
-    chosen, valid = jnp.stack(chosen), jnp.stack(real)  # [levels, width]
+    chosen, valid = jnp.stack(indices_by_level), jnp.stack(real)  # [levels, width]
     candidates = boxes.clip(boxes.decode(codes[chosen], anchors[chosen]), image_size)
     valid &= boxes.has_sides(candidates, smallest)
     scores = jax.nn.sigmoid(objectness[chosen])

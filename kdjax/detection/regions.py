@@ -82,4 +82,4 @@ class LossSums(NamedTuple):
 
     classification: jax.Array
     regression: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # of tuples it is a method

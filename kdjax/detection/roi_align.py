@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from kdjax import numerics
+
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of 224 x 224 belongs to stride 16
 FINEST_LEVEL = 2  # of stride 4
 
@@ -83,7 +85,7 @@ def axis_weights(
     first = start[:, None] + jnp.arange(bins) * bin_size[:, None]  # [R, bins]
     divisor = jnp.maximum(counts, 1).astype(first.dtype)
 
-    def add(point, total):
+    def add(point: jax.Array | int, total: jax.Array) -> jax.Array:
         offset = (point + 0.5) * bin_size / divisor
         weights = _interpolation(first + offset[:, None], size)
         return total + jnp.where((point < counts)[:, None, None], weights, 0)
@@ -133,7 +135,7 @@ def multi_scale_roi_align(
     """
     regions = jax.lax.stop_gradient(regions)
     levels = region_levels(regions, len(maps))
-    total = 0
+    parts = []
     for number, features in enumerate(maps):
         scale = 2.0 ** round(math.log2(features.shape[0] / image_height))
         rows, columns = (
@@ -143,5 +145,5 @@ def multi_scale_roi_align(
                 (0, features.shape[1], output_size[1]),
             )
         )
-        total += _weighted(features, rows * (levels == number)[:, None, None], columns)
-    return total
+        parts.append(_weighted(features, rows * (levels == number)[:, None, None], columns))
+    return numerics.total(parts)

@@ -31,7 +31,7 @@ def non_maximum_suppression(
     ranked, places = boxes[order], jnp.arange(order.size)
     ranked_groups = None if groups is None else groups[order]
 
-    def visit(i, kept):
+    def visit(i: jax.Array, kept: jax.Array) -> jax.Array:
         # One row of the overlaps at a time: all of them would be the largest array of a detector.
         removed = iou(ranked[i][None], ranked)[0] > threshold
         removed &= places > i

@@ -160,6 +160,28 @@ class Method(NamedTuple):
     draw: Callable[[Any, Any, Any, Sequence[str]], tuple[Any, str]] | None = None
 
 
+def predictor(method: Method) -> Predict:
+    """`method.predict`.
+
+    Raises:
+      ValueError: the method learns without labels and has none.
+    """
+    if method.predict is None:
+        raise ValueError("the method learns without labels: it has no `predict`")
+    return method.predict
+
+
+def embedder(method: Method) -> Predict:
+    """`method.embeddings`.
+
+    Raises:
+      ValueError: the method has none.
+    """
+    if method.embeddings is None:
+        raise ValueError("the method has no `embeddings`")
+    return method.embeddings
+
+
 def init_cohort(cohort: nn.Module, key: jax.Array, images: jax.Array) -> tuple[Params, ModelState]:
     """The cohort's parameters under 'cohort', its batch statistics under 'batch_stats'."""
     variables = cohort.init(key, images)

@@ -132,7 +132,7 @@ def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 def variables_of(
     metadata: Mapping[str, Any], index: int, state: Mapping[str, Any], *, ema: bool = False
-) -> dict:
+) -> dict[str, Any]:
     """The variables of network `index` in a checkpoint's state.
 
     Args:
@@ -166,7 +166,7 @@ def variables_of(
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _networks(metadata: Mapping[str, Any]) -> list:
+def _networks(metadata: Mapping[str, Any]) -> list[Any]:
     networks = metadata.get("networks")
     if not isinstance(networks, list) or not networks:
         raise UserError("a checkpoint's metadata are damaged: 'networks' must be a list")

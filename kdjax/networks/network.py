@@ -13,6 +13,8 @@ import numpy as np
 from kdjax import models
 from kdjax.data.augment import normalize
 from kdjax.errors import UserError
+from kdjax.models.outputs import outputs_of
+from kdjax.networks.normalization import Normalization
 from kdjax.networks.spec import NetworkSpec
 
 _BATCH_SIZE = 256  # of `Network.logits` and `Network.predict`
@@ -132,19 +134,26 @@ def _check_images(spec: NetworkSpec, images: np.ndarray) -> None:
             f"images are of shape {tuple(shape)}: {spec.name} takes [B, {wanted}]; bring each to "
             "that size, for instance by kdjax.data.images.fit(pixels, size)"
         )
+    _statistics(spec)
+
+
+def _statistics(spec: NetworkSpec) -> Normalization:
+    """What a network's images are normalized with; `UserError` where that is not known."""
     if spec.input.normalization is None:
         raise UserError(
             f"{spec.name} does not say by which mean and std its images are normalized: import it "
             "with --mean and --std"
         )
+    return spec.input.normalization
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(spec: NetworkSpec) -> Callable:
-    module, statistics = spec.build(), spec.input.normalization
+def _compiled(spec: NetworkSpec) -> Callable[[Any, np.ndarray], models.Outputs]:
+    module, statistics = spec.build(), _statistics(spec)
 
     @jax.jit
-    def outputs(variables, images):
-        return module.apply(variables, normalize(images, statistics.mean, statistics.std))
+    def outputs(variables: Any, images: jax.Array) -> models.Outputs:
+        pixels = normalize(images, statistics.mean, statistics.std)
+        return outputs_of(module, variables, pixels)
 
     return outputs

@@ -126,7 +126,7 @@ class NetworkSpec:
             self.name, num_classes=self.num_classes, dtype=dtype, axis_name=axis_name
         )
         if self.compaction is not None:
-            _check_compaction(self, module)
+            _check_compaction(self.name, self.compaction, module)
             module = module.clone(compaction=self.compaction)
         return self.form.of(module)
 
@@ -208,15 +208,13 @@ def _compaction_of(values: Any) -> models.Compaction | None:
     return models.Compaction.from_dict(values)
 
 
-def _check_compaction(spec: NetworkSpec, module: nn.Module) -> None:
+def _check_compaction(name: str, compaction: models.Compaction, module: nn.Module) -> None:
     """Raises `UserError` if a compaction names layers that the network does not have."""
     links = {link.name for link in module.filter_links()}
     sums = {each.name for each in module.residual_groups()}
-    strange = ({name for name, _ in spec.compaction.kept} - links) | (
-        set(spec.compaction.sums) - sums
-    )
+    strange = ({layer for layer, _ in compaction.kept} - links) | (set(compaction.sums) - sums)
     if strange:
-        raise UserError(f"{spec.name} has no {min(strange)!r}: the compaction is another network's")
+        raise UserError(f"{name} has no {min(strange)!r}: the compaction is another network's")
 
 
 def _check_keys(where: str, values: Any, keys: tuple[str, ...]) -> None:

@@ -200,7 +200,7 @@ def _index(network: int | str, count: int) -> int:
     raise UserError(f"there is no network {network!r}; there are {', '.join(names)}")
 
 
-def _check_shapes(spec: NetworkSpec, variables: dict) -> None:
+def _check_shapes(spec: NetworkSpec, variables: dict[str, Any]) -> None:
     """Raises `UserError` unless variables are of the shapes that the network has."""
     try:
         abstract = spec.abstract_variables()

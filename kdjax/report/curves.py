@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Told apart by people who see colors differently too: Okabe and Ito's, without yellow.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kdjax",
     "font.family": "sans-serif",
@@ -144,7 +144,7 @@ def _draw_panel(axes: Axes, panel: Panel, histories: Sequence[tuple[History, str
             )
     axes.set_title(panel.title, loc="left", fontsize=9.5, fontweight="bold")
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     if panel.log and positive:
         axes.set_yscale("log")
     if len(panel.curves) * len(histories) > 1:

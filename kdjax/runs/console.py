@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from kdjax.errors import UserError
 from kdjax.runs import files
@@ -18,6 +19,8 @@ _LOGS: list[Path] = []  # the innermost comes last
 
 class OutputClosed(SystemExit):
     """Ends the process with the exit status of SIGPIPE: nothing reads its output any more."""
+
+    code: int
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGPIPE)
@@ -130,6 +133,6 @@ class Progress:
             self._bar.close()
 
 
-def _shows_bars(stream) -> bool:
+def _shows_bars(stream: TextIO) -> bool:
     """Whether a stream is a terminal's, or goes to a cell of Jupyter."""
     return stream.isatty() or type(stream).__module__.startswith("ipykernel.")

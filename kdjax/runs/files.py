@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from kdjax.errors import UserError
 
@@ -82,7 +83,7 @@ def _discard(temporary: Path) -> None:
         return
 
 
-def _lock_file(file, path: Path) -> None:
+def _lock_file(file: IO[Any], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

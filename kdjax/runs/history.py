@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class History(Sequence):
+class History(Sequence[dict[str, float]]):
     """The rows of `metrics.jsonl`, one per epoch.
 
         history = kdjax.load_run("runs/mcl").history()

@@ -157,7 +157,7 @@ def _form(array: Any) -> str:
 def _array_checksum(array: Any) -> str:
     array = np.asarray(array)
     digest = hashlib.blake2b(_form(array).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

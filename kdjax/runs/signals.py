@@ -24,6 +24,7 @@ class Stopped(SystemExit):
       told: whether a message has been printed already.
     """
 
+    code: int
     told = False
 
     def __init__(self, number: int):

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from kdjax.runs import files
 
@@ -49,7 +50,7 @@ class EventWriter:
         with self._reporting():
             for name, value in row.items():
                 if name != "step":
-                    self._event(row["step"], summary=scalar(name, value))
+                    self._event(int(row["step"]), summary=scalar(name, value))
             self._file.flush()
 
     def close(self) -> None:
@@ -57,7 +58,7 @@ class EventWriter:
         with self._reporting():
             self._file.close()
 
-    def _event(self, step: int, **content) -> None:
+    def _event(self, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
         self._file.write_event(Event(step=step, wall_time=time.time(), **content))

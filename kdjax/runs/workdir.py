@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -100,7 +101,7 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path} is damaged: {error}; {_CONFIG_WAY_OUT}") from error
 
 
-def _read_config(path: Path) -> dict:
+def _read_config(path: Path) -> dict[str, Any]:
     settings = schema.read_object(path, {}, _CONFIG_WAY_OUT)
     settings = configs.completed(settings)
     try:

@@ -45,7 +45,14 @@ def augmenter(settings: Augmentation) -> Callable[..., tuple[jax.Array, jax.Arra
     return jax.vmap(pair, in_axes=(0, 0, 0, 0, None))
 
 
-def _augmented(settings: Augmentation, key, image, mask, size, fill):
+def _augmented(
+    settings: Augmentation,
+    key: jax.Array,
+    image: jax.Array,
+    mask: jax.Array,
+    size: jax.Array,
+    fill: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """Augments one image `[H, W, C]` and its mask `[H, W]`."""
     scale_key, place_key, flip_key = jax.random.split(key, 3)
     scaled = jnp.maximum(jnp.round(size * _scale(settings, scale_key)), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -86,7 +87,7 @@ def _networks(program: Program) -> str:
     return f"{', '.join(described)}; {_count(state.params)} are trained"
 
 
-def _count(tree) -> str:
+def _count(tree: Any) -> str:
     return f"{sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)):,}"
 
 

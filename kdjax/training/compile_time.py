@@ -13,7 +13,7 @@ _EVENTS = "/jax/core/compile/"  # tracing, lowering and XLA's compilation
 class _Periods:
     """The total length of periods that may contain each other."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.total = 0.0
         self._periods: list[tuple[float, float]] = []  # disjoint, in the order of time
 
@@ -33,10 +33,10 @@ class _Periods:
 def _listening() -> _Periods:
     periods = _Periods()
 
-    def listen(event: str, duration: float, **details) -> None:
+    def listen(event: str, duration_secs: float, **details: str | int) -> None:
         del details
         if event.startswith(_EVENTS):
-            periods.add(time.monotonic(), duration)
+            periods.add(time.monotonic(), duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return periods

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from kdjax import config as configs
@@ -187,7 +187,7 @@ def evaluate_network(
         {"cohort": {"network_0": variables["params"]}},
         {"batch_stats": {"network_0": variables.get("batch_stats", {})}},
     )
-    return measure(program, TrainState(np.zeros((), np.int32), params, model_state, ()), split)
+    return measure(program, TrainState(jnp.zeros((), jnp.int32), params, model_state, ()), split)
 
 
 def _check_form(program: Program, network: Network) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -36,7 +36,7 @@ def _nothing(program: Program, state: TrainState, epoch: int) -> None:
     del program, state, epoch
 
 
-def _unchanged(train_steps: Callable) -> Callable:
+def _unchanged(train_steps: Callable[..., Any]) -> Callable[..., Any]:
     return train_steps
 
 
@@ -64,7 +64,7 @@ class Hook:
     report: Callable[[Program, TrainState, int], EpochReport | None] = _nothing
     change: Callable[[Program, TrainState, int], Change | None] = _nothing
     ends: Callable[[Sequence[Mapping[str, float]]], str | None] = _goes_on
-    around: Callable[[Callable], Callable] = _unchanged
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] = _unchanged
 
 
 def _method_report(program: Program, state: TrainState, epoch: int) -> EpochReport | None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-Schedule = Callable[[jax.Array], jax.Array]
+Step = jax.Array | int
+Schedule = Callable[[Step], jax.Array]
 
 
 def cosine(base: float, *, epochs: int, steps_per_epoch: int) -> Schedule:
     """`base / 2 (1 + cos(pi epoch / epochs))`."""
 
-    def rate(step):
+    def rate(step: Step) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         return base / 2 * (1 + jnp.cos(jnp.pi * epoch / epochs))
 
@@ -25,7 +26,7 @@ def cosine(base: float, *, epochs: int, steps_per_epoch: int) -> Schedule:
 def sgdr(base: float, *, period: int, steps_per_epoch: int) -> Schedule:
     """Cosine with warm restarts (SGDR), the period of `period` epochs doubling at every restart."""
 
-    def rate(step):
+    def rate(step: Step) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         # The cycle is floor(log2(epoch / period + 1)), by counting bits: log2 may round downwards.
         cycle = 31 - jax.lax.clz((epoch // period + 1).astype(jnp.int32))
@@ -49,7 +50,7 @@ def multistep(
     if list(milestones) != sorted(set(milestones)):
         raise ValueError(f"milestones must increase, got {tuple(milestones)}")
 
-    def rate(step):
+    def rate(step: Step) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         value = jnp.asarray(base)
         for milestone, factor in zip(milestones, factors, strict=True):
@@ -65,7 +66,7 @@ def poly(base: float, *, steps: int, power: float) -> Schedule:
     Source: Chen et al. 2017 (DeepLab, arXiv 1606.00915), section 4.1.2.
     """
 
-    def rate(step):
+    def rate(step: Step) -> jax.Array:
         return base * jnp.maximum(1 - jnp.asarray(step) / steps, 0) ** power
 
     return rate
@@ -78,7 +79,7 @@ def warm_up(schedule: Schedule, base: float, *, epochs: int, steps_per_epoch: in
     """
     steps = epochs * steps_per_epoch
 
-    def rate(step):
+    def rate(step: Step) -> jax.Array:
         step = jnp.asarray(step)
         rising = base * (step + 1) / max(steps, 1)
         return jnp.where(step < steps, rising, schedule(jnp.maximum(step - steps, 0)))

@@ -24,6 +24,8 @@ from kdjax.training.preemption import Preemption
 from kdjax.training.program import Program, network_names
 from kdjax.training.step import TrainState
 
+# The first step of a dispatch, and its metrics on the devices.
+_Dispatch = tuple[int, dict[str, jax.Array]]
 _SHOWN = 4  # names in a message about values that are not finite
 
 
@@ -170,12 +172,16 @@ class _Loop:
                 state = self.program.parallel.replicate(change.state)
         return state
 
-    def _epoch(self, state, epoch: int, step: int):
+    def _epoch(
+        self, state: TrainState, epoch: int, step: int
+    ) -> tuple[TrainState, dict[str, float]]:
         """Trains to the end of an epoch; returns the state and the means of the metrics."""
         per_epoch, per_step = self.program.steps_per_epoch, self.program.feed.images_per_step
         first = step - epoch * per_epoch
         progress = Progress(epoch + 1, self.config.epochs, per_epoch * per_step, first * per_step)
-        pending, rows, begin = None, [], time.monotonic() - compile_time.seconds()
+        pending: _Dispatch | None = None
+        rows: list[dict[str, np.ndarray]] = []
+        begin = time.monotonic() - compile_time.seconds()
         batches = self.program.feed.train(epoch, first)
         try:
             for steps, batch in batches:
@@ -206,7 +212,7 @@ class _Loop:
             **row,
         }
 
-    def _collect(self, rows: list, pending) -> None:
+    def _collect(self, rows: list[dict[str, np.ndarray]], pending: _Dispatch | None) -> None:
         """Fetches the metrics of a dispatch, and raises `UserError` if they are not finite."""
         if pending is None:
             return

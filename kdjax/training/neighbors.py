@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from kdjax.data import Dataset, preprocessing
 from kdjax.data.feed import Feed
 from kdjax.errors import UserError
-from kdjax.methods import Method
+from kdjax.methods import Method, base
+from kdjax.methods.base import Batch
 from kdjax.methods.evaluation import RowEvaluation
 from kdjax.parallel import AXIS, scan
 from kdjax.training.rows import gathered, prediction_rows_step, rows_step
@@ -24,25 +25,30 @@ from kdjax.training.step import evaluation_step
 from kdjax.transfer.knn import knn_probabilities
 
 
-def embeddings_step(method: Method, prepare: Callable) -> Callable:
+def embeddings_step(method: Method, prepare: Callable[..., Any]) -> Callable[..., Any]:
     """The per-device function `((params, model_state), constants, batches) -> embedded`.
 
     `embedded` has 'network_0', ... `[K, B, D]`, 'label' and 'mask' `[K, B]` of the images of all
     devices.
-    """
 
-    def rows_of(variables, constants, batch):
+    Raises:
+      ValueError: the method has no `embeddings`.
+    """
+    embed = base.embedder(method)
+
+    def rows_of(variables: Any, constants: Any, batch: Batch) -> dict[str, jax.Array]:
+        params, model_state = variables
         images, labels = prepare(constants, batch)
-        embedded = method.embeddings(*variables, images)
-        embedded = {name: value.astype(jnp.float32) for name, value in embedded.items()}
+        vectors = embed(params, model_state, images)
+        embedded = {name: value.astype(jnp.float32) for name, value in vectors.items()}
         return {**embedded, "label": labels}
 
     return rows_step(rows_of)
 
 
 def neighbors_step(
-    method: Method, prepare: Callable, num_classes: int, *, k: int, temperature: float
-) -> Callable:
+    method: Method, prepare: Callable[..., Any], num_classes: int, *, k: int, temperature: float
+) -> Callable[..., Any]:
     """The per-device function `((params, model_state, known), constants, batches) -> sums`.
 
     The sums run over all images of the batches and all devices: 'count', and 'NAME/top1' of every
@@ -54,13 +60,17 @@ def neighbors_step(
       num_classes: of the data.
       k: number of neighbors, capped at the number of training images.
       temperature: of their votes.
-    """
 
-    def one_batch(variables, constants, batch):
-        *variables, known = variables
+    Raises:
+      ValueError: the method has no `embeddings`.
+    """
+    embed = base.embedder(method)
+
+    def one_batch(variables: Any, constants: Any, batch: Batch) -> base.Metrics:
+        params, model_state, known = variables
         images, labels = prepare(constants, batch)
         sums = {"count": batch["mask"].sum()}
-        for name, embedded in method.embeddings(*variables, images).items():
+        for name, embedded in embed(params, model_state, images).items():
             votes = knn_probabilities(
                 embedded,
                 known[name],
@@ -72,7 +82,7 @@ def neighbors_step(
             sums[f"{name}/top1"] = jnp.sum(batch["mask"] * (votes.argmax(-1) == labels))
         return sums
 
-    def batches_step(variables, constants, batches):
+    def batches_step(variables: Any, constants: Any, batches: Batch) -> base.Metrics:
         turn = lambda _, batch: (None, one_batch(variables, constants, batch))  # noqa: E731
         _, sums = scan(turn, None, batches)
         return jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
@@ -80,7 +90,9 @@ def neighbors_step(
     return batches_step
 
 
-def known_images(embeddings_steps: Callable, feed: Feed, variables: Any, split: str) -> Any:
+def known_images(
+    embeddings_steps: Callable[..., Any], feed: Feed, variables: Any, split: str
+) -> Any:
     """Embeddings `[images, D]` and labels of the training split, numpy arrays.
 
     Args:
@@ -102,7 +114,7 @@ def known_images(embeddings_steps: Callable, feed: Feed, variables: Any, split: 
 
 def evaluation_steps(
     config: ConfigDict, method: Method, dataset: Dataset
-) -> tuple[Callable, Callable | None]:
+) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
     """The evaluation step, and the one that embeds the training images that it needs, if any."""
     prepare = preprocessing.test_input(dataset)
     if isinstance(method.evaluation, RowEvaluation):

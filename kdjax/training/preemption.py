@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import jax
@@ -33,13 +34,13 @@ class Preemption:
         self._single_process = jax.process_count() == 1
         self._handled = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Preemption:
         self._handled.enter_context(
             signals.handled(self._remember) if self._single_process else _forwarded()
         )
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._handled.close()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -66,7 +67,7 @@ class Preemption:
 
 
 @contextlib.contextmanager
-def _forwarded():
+def _forwarded() -> Iterator[None]:
     """Forwards the other signals to this process as SIGTERM, while the block runs."""
     numbers = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
     before = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from kdjax.runs.console import say
 from kdjax.training.hooks import Hook
+from kdjax.training.step import TrainState
 
 
 class _Trace:
@@ -19,8 +21,8 @@ class _Trace:
         self.directory, self.steps = directory, steps
         self.traced, self.calls, self.active = 0, 0, False
 
-    def around(self, train_steps: Callable) -> Callable:
-        def traced_steps(state, constants, batches):
+    def around(self, train_steps: Callable[..., Any]) -> Callable[..., Any]:
+        def traced_steps(state: TrainState, constants: Any, batches: Any) -> tuple[TrainState, Any]:
             self.calls += 1
             if self.calls == 2:
                 jax.profiler.start_trace(str(self.directory))

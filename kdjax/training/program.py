@@ -18,7 +18,7 @@ from kdjax.data import preprocessing
 from kdjax.data.dispatches import automatic_steps
 from kdjax.data.feed import Feed
 from kdjax.errors import UserError
-from kdjax.methods import Method
+from kdjax.methods import Method, base
 from kdjax.methods.evaluation import RowEvaluation
 from kdjax.models import Compaction
 from kdjax.networks import NetworkSpec, Normalization, metadata
@@ -53,14 +53,14 @@ class Program:
     config: ConfigDict
     parallel: Parallel
     feed: Feed
-    prepare: Callable
+    prepare: Callable[..., Any]
     create_method: Callable[[Mapping[str, Compaction] | None], Method]
     compactions: Mapping[str, Compaction]
     method: Method
     tx: optax.GradientTransformation
-    train_steps: Callable
-    evaluation_steps: Callable
-    embeddings_steps: Callable | None
+    train_steps: Callable[..., Any]
+    evaluation_steps: Callable[..., Any]
+    embeddings_steps: Callable[..., Any] | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -127,7 +127,7 @@ class Program:
     def _abstract_state(self) -> TrainState:
         return jax.eval_shape(self._init, jax.random.key(self.config.seed))
 
-    def _init(self, key):
+    def _init(self, key: jax.Array) -> TrainState:
         return init_state(self.method, self.tx, key, self.image_shape)
 
     def check_best(self) -> None:
@@ -137,10 +137,11 @@ class Program:
           UserError: the method predicts no such metric.
         """
         _, params, model_state, _ = self.abstract_state()
-        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        images: Any = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
         if self.feed.dataset.has_objects:
-            images = preprocessing.Canvas(images, jax.ShapeDtypeStruct((1, 2), np.int32))
-        predict = self.method.predict or self.method.embeddings
+            sizes: Any = jax.ShapeDtypeStruct((1, 2), np.int32)
+            images = preprocessing.Canvas(images, sizes)
+        predict = self.method.predict or base.embedder(self.method)
         predicted = jax.eval_shape(predict, params, model_state, images)
         names = [f"{name}/{self.accuracy}" for name in ("mean", *predicted)]
         if self.config.evaluation.best not in names:
@@ -164,7 +165,7 @@ class Program:
           the mean accuracy of the single networks, without ensembles: 'mean/top1', or the metric
           `accuracy`. Methods without classifiers have the metric 'top1' only.
         """
-        variables = (state.params, state.model_state)
+        variables: tuple[Any, ...] = (state.params, state.model_state)
         if self.embeddings_steps is not None:
             known = neighbors.known_images(self.embeddings_steps, self.feed, variables, split)
             variables = (*variables, self.parallel.replicate(known))
@@ -180,13 +181,13 @@ class Program:
         ]
         return metrics | {f"mean/{self.accuracy}": float(np.mean(single))}
 
-    def _totals(self, variables, constants, split: str) -> dict[str, np.ndarray]:
+    def _totals(self, variables: Any, constants: Any, split: str) -> dict[str, np.ndarray]:
         """The sums of `evaluation_step` over a split."""
-        totals = None
+        totals: dict[str, np.ndarray] = {}
         for batches in self.feed.evaluation(split):
             sums = fetch(self.evaluation_steps(variables, constants, batches))
             sums = jax.tree.map(np.float64, sums)
-            totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+            totals = jax.tree.map(np.add, totals, sums) if totals else sums
         return totals
 
     @property

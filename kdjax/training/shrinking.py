@@ -41,7 +41,8 @@ def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], 
     """
     hard, config = pruning.pruning_state(state.opt_state).hard, program.config
     networks = methods.networks(config, program.num_classes, compactions=program.compactions)
-    compactions, sizes = {}, []
+    compactions: dict[str, Compaction] = {}
+    sizes = []
     for index, network in enumerate(networks):
         name = f"network_{index}"
         prefix = f"cohort/{name}/"
@@ -62,7 +63,8 @@ def shrink(program: Program, state: TrainState) -> tuple[dict[str, Compaction], 
         }
         smaller = compaction.shrink(network, variables, masks)
         state = compaction.narrow(state, smaller.cuts, within=name)
-        compactions[name] = smaller.network.compaction
+        if smaller.network.compaction is not None:
+            compactions[name] = smaller.network.compaction
         before, after = (_filters(arrays) for arrays in (variables, smaller.variables))
         sizes.append(f"{name} {before} -> {after}")
     return compactions, state, f"filters that are left: {', '.join(sizes)}"
@@ -135,7 +137,7 @@ def _with_hard(opt_state: Any, rate: float) -> Any:
     def pruned(node: Any) -> Any:
         if not isinstance(node, pruning.PruningState):
             return node
-        hard = {
+        hard: dict[str, Any] = {
             name: np.roll(np.arange(mask.size) < int(rate * mask.size), index)
             for index, (name, mask) in enumerate(node.hard.items())
         }

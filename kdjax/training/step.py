@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax.methods import CONSTANTS, MEMORY, Method
+from kdjax.methods import CONSTANTS, MEMORY, Method, base
+from kdjax.methods.base import Batch, Metrics
+from kdjax.methods.evaluation import Evaluation
 from kdjax.parallel import AXIS, scan
 from kdjax.tree import leaves
 
@@ -21,6 +23,10 @@ class TrainState(NamedTuple):
     params: Any
     model_state: Any
     opt_state: Any
+
+
+# Gradients, the method's state, metrics, and the batch and key of `Method.after_update`.
+Gradients = tuple[Any, Any, Metrics, tuple[Batch, jax.Array]]
 
 
 def init_state(
@@ -46,7 +52,9 @@ def step_batch(
       places: `Feed.places`; None where devices have contiguous parts of the global batch.
     """
 
-    def one_batch(constants, batch, step, device):
+    def one_batch(
+        constants: Any, batch: Batch, step: jax.Array, device: jax.Array
+    ) -> tuple[Batch, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), step)
         augment_key, loss_key = jax.random.split(key)
         size = batch["index"].shape[0]
@@ -92,7 +100,7 @@ def train_step(
     if micro_batches > 1:
         gradients = _accumulated(gradients, micro_batches)
 
-    def one_step(constants, state, batch):
+    def one_step(constants: Any, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         batch, key = one_batch(constants, batch, state.step, jax.lax.axis_index(AXIS))
         grads, model_state, metrics, (batch, key) = gradients(
             state.params, state.model_state, batch, key
@@ -104,7 +112,7 @@ def train_step(
             model_state = method.after_update(params, model_state, batch, key)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
-    def steps(state, constants, batches):
+    def steps(state: TrainState, constants: Any, batches: Batch) -> tuple[TrainState, Metrics]:
         return scan(lambda state, batch: one_step(constants, state, batch), state, batches)
 
     return steps
@@ -116,7 +124,7 @@ def _gradients(method: Method) -> Callable[..., Any]:
     The last two are those that `Method.after_update` is given.
     """
 
-    def gradients(params, model_state, batch, key):
+    def gradients(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Gradients:
         gradient = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (model_state, metrics)), grads = gradient(params, model_state, batch, key)
         return grads, model_state, {"loss": loss, **metrics}, (batch, key)
@@ -127,13 +135,13 @@ def _gradients(method: Method) -> Callable[..., Any]:
 def _accumulated(gradients: Callable[..., Any], count: int) -> Callable[..., Any]:
     """`gradients` as means over `count` micro-batches; `after_update` is given the last of them."""
 
-    def accumulated(params, model_state, batch, key):
+    def accumulated(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Gradients:
         whole = {"step": batch["step"]}
         parts = {name: array for name, array in batch.items() if name not in whole}
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), parts)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
-        def add(carry, turn):
+        def add(carry: tuple[Any, Any], turn: tuple[Batch, jax.Array]) -> tuple[Any, Metrics]:
             total, model_state = carry
             # Nothing of a micro-batch is computed before the gradients of the one before it.
             total, (part, part_key) = jax.lax.optimization_barrier((total, turn))
@@ -171,18 +179,25 @@ def evaluation_step(
 
     The sums run over all images of the batches and all devices: 'count', and for each name that
     the method predicts 'NAME/SUM' of its `Method.evaluation`.
-    """
 
-    def one_batch(variables, constants, batch):
+    Raises:
+      ValueError: the method predicts nothing, or what cannot be measured by sums.
+    """
+    predict, evaluation = base.predictor(method), method.evaluation
+    if not isinstance(evaluation, Evaluation):
+        raise ValueError("the method is measured by rows: use `rows.prediction_rows_step`")
+
+    def one_batch(variables: Any, constants: Any, batch: Batch) -> Metrics:
+        params, model_state = variables
         images, labels = prepare(constants, batch)
         mask = batch["mask"]
         sums = {"count": mask.sum()}
-        for name, logits in method.predict(*variables, images).items():
-            measured = method.evaluation.sums(logits, labels, mask, num_classes)
+        for name, logits in predict(params, model_state, images).items():
+            measured = evaluation.sums(logits, labels, mask, num_classes)
             sums |= {f"{name}/{measure}": total for measure, total in measured.items()}
         return sums
 
-    def batches_step(variables, constants, batches):
+    def batches_step(variables: Any, constants: Any, batches: Batch) -> Metrics:
         _, sums = scan(
             lambda _, batch: (None, one_batch(variables, constants, batch)), None, batches
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 _LEAST_IMAGES = 4  # of the unbiased estimate
 
@@ -66,7 +67,7 @@ def _hsic(x: jax.Array, y: jax.Array, unbiased: bool) -> jax.Array:
     return total - diagonal * (1 + 2 / (count - 2)) + means
 
 
-def cka_matrix(features: Sequence[jax.Array], *, unbiased: bool = False) -> np.ndarray:
+def cka_matrix(features: Sequence[ArrayLike], *, unbiased: bool = False) -> np.ndarray:
     """`linear_cka` of all pairs of M representations of the same images.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from kdjax.data import ArraySplit, Dataset, augment, order, stream
 from kdjax.errors import UserError
 from kdjax.models import Outputs
 from kdjax.models.layers import global_average_pool
+from kdjax.models.outputs import outputs_of
 from kdjax.networks import Network
 from kdjax.parallel import compiler_options
 
@@ -104,9 +106,9 @@ def extract(
     spread = NamedSharding(mesh, PartitionSpec("images"))
     module = network.module()
 
-    def vectors(variables, images):
+    def vectors(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         images = augment.normalize(images, dataset.mean, dataset.std)
-        outputs = module.apply(variables, images, train=False)
+        outputs = outputs_of(module, variables, images, train=False)
         return {layer: pooled(outputs, layer) for layer in layers}
 
     compiled = jax.jit(vectors, compiler_options=compiler_options())

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdjax.models.outputs import outputs_of
+
 
 def grad_cam(
-    network: nn.Module, variables: dict, images: jax.Array, classes: jax.Array, *, stage: int
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    classes: jax.Array,
+    *,
+    stage: int,
 ) -> jax.Array:
     """Maps of the pixels that speak for a class, at the end of a stage.
 
@@ -34,11 +43,11 @@ def grad_cam(
     """
     if not 1 <= stage <= network.num_stages:
         raise ValueError(f"stage={stage}: the network has stages 1..{network.num_stages}")
-    outputs = network.apply(variables, images, train=False, stop=stage)
+    outputs = outputs_of(network, variables, images, train=False, stop=stage)
     maps = outputs.features[f"stage{stage}"].astype(jnp.float32)
 
-    def score(maps):
-        logits = network.apply(variables, maps, train=False, start=stage).logits
+    def score(maps: jax.Array) -> jax.Array:
+        logits = outputs_of(network, variables, maps, train=False, start=stage).logits
         return jnp.take_along_axis(logits, classes[:, None], axis=-1).sum()
 
     weights = jax.grad(score)(maps).mean((1, 2))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from kdjax.errors import UserError
 from kdjax.numerics import unit
@@ -58,7 +59,7 @@ def knn_probabilities(
     """
     bank, queries = _directions(bank), _directions(queries)
 
-    def vote(rows):
+    def vote(rows: jax.Array) -> jax.Array:
         similarities, indices = _nearest(rows, bank, k)
         weights = jax.nn.softmax(similarities / temperature, axis=-1)
         members = jax.nn.one_hot(labels[indices], num_classes, dtype=jnp.float32)
@@ -71,7 +72,7 @@ def knn_probabilities(
     return votes.reshape(-1, num_classes)[:count]
 
 
-def nearest_neighbors(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def nearest_neighbors(queries: ArrayLike, bank: ArrayLike, k: int) -> tuple[jax.Array, jax.Array]:
     """The k images of the bank whose features are most similar to those of a query.
 
     Args:
@@ -85,7 +86,7 @@ def nearest_neighbors(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.
     return _nearest(_directions(queries), _directions(bank), k)
 
 
-def _directions(features: jax.Array) -> jax.Array:
+def _directions(features: ArrayLike) -> jax.Array:
     return unit(jnp.asarray(features, jnp.float32))
 
 
@@ -96,7 +97,7 @@ def _nearest(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, ja
 
 
 def knn_accuracy(
-    queries: jax.Array, query_labels: jax.Array, bank: jax.Array, labels: jax.Array, **settings: Any
+    queries: ArrayLike, query_labels: ArrayLike, bank: ArrayLike, labels: ArrayLike, **settings: Any
 ) -> jax.Array:
     """The part of the queries whose most probable class is their own.
 

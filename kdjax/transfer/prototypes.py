@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from kdjax.errors import UserError
 from kdjax.numerics import unit
@@ -107,7 +108,7 @@ def draw_episodes(
     images, counts = (jnp.asarray(each) for each in members)
     classes, most = images.shape
 
-    def draw(number):
+    def draw(number: jax.Array) -> Episodes:
         class_key, image_key = jax.random.split(jax.random.fold_in(key, number))
         chosen = jax.random.permutation(class_key, classes)[:ways]
         ranks = jax.random.uniform(image_key, (ways, most))
@@ -140,7 +141,7 @@ def prototype_predictions(
     features = jnp.asarray(features, jnp.float32)
     features = unit(features) if cosine else features - features.mean(0)
 
-    def predictions(episode):
+    def predictions(episode: Episodes) -> jax.Array:
         prototypes = features[episode.support].mean(1)  # [W, D]
         prototypes = unit(prototypes) if cosine else prototypes
         scores = jnp.einsum(
@@ -154,7 +155,7 @@ def prototype_predictions(
 
 
 def prototype_accuracies(
-    features: jax.Array, episodes: Episodes, *, distance: str = "cosine"
+    features: ArrayLike, episodes: Episodes, *, distance: str = "cosine"
 ) -> jax.Array:
     """The share of queries of every episode that `prototype_predictions` gives their class.
 
@@ -168,7 +169,7 @@ def prototype_accuracies(
     return jnp.mean(predicted == truth, axis=(1, 2), dtype=jnp.float32)
 
 
-def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
+def mean_and_interval(accuracies: ArrayLike) -> tuple[float, float]:
     """The mean over episodes, and half the width of its 95 % interval.
 
     The half width is 1.96 standard errors, as for the normal distribution.

@@ -12,7 +12,8 @@ from PIL import Image
 from kdjax import config as configs
 from kdjax import data
 from kdjax import networks as trained_networks
-from kdjax.cli import attention_picture, episode_picture, heat_map, neighbor_picture
+from kdjax.cli import attention_picture, episode_picture, heat_map, neighbor_picture, predicting
+from kdjax.errors import UserError
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.transfer import prototypes
@@ -222,6 +223,12 @@ def test_bad_flags(call, run, flags, message):
 def test_a_network_without_a_run_needs_data(call, network):
     status, _, errors = call("--job=cka", f"--workdir={network}")
     assert status == 2 and "holds a network and no data: add --config" in errors[0]
+
+
+def test_names_of_more_classes_than_a_network_has_are_refused(network, monkeypatch):
+    monkeypatch.setattr(predicting.store, "read_class_names", lambda directory: ("a", "b"))
+    with pytest.raises(UserError, match="tiny has 3 classes, .*tiny has 2$"):
+        predicting.opened(network, None, "latest", ())
 
 
 def test_the_job_of_a_config_is_one(call, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 
 from kdjax import config as configs
 from kdjax import data
+from kdjax.data import masks as data_masks
+from kdjax.data.splits import ArraySplit
 from kdjax.errors import UserError
 from tests.tiny_runs import masks as tiny
 from tests.tiny_runs.masks import write, write_layout
@@ -186,3 +188,10 @@ def _without(file, name: str) -> str:
         arrays = {key: value for key, value in stored.items() if key != name}
     np.savez(file, **arrays)
     return f"arrays:{file}"
+
+
+def test_masks_of_arrays_are_named_by_their_numbers():
+    images, masks = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4), np.uint8)
+    pairs = data_masks.CanvasPairs(ArraySplit(images, np.zeros(2, np.int32), masks), (4, 4, 3))
+    with pytest.raises(UserError, match=r"masks\[1\]: the mask has 3x4 pixels, its image 4x4"):
+        pairs(1)

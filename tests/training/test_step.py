@@ -8,7 +8,9 @@ import pytest
 
 from kdjax import models, parallel
 from kdjax.methods import CONSTANTS, MEMORY, Method, evaluation, mcl
+from kdjax.methods.detection_evaluation import DETECTION
 from kdjax.parallel import AXIS
+from kdjax.training import neighbors, rows
 from kdjax.training import step as training
 
 BATCH = 8
@@ -152,6 +154,18 @@ def test_evaluation_masks_padding_and_counts_top5():
         1,
         3,
     )
+
+
+def test_what_a_step_cannot_measure_is_refused():
+    method = linear_method()
+    with pytest.raises(ValueError, match="it has no `predict`"):
+        training.evaluation_step(method._replace(predict=None), prepare, 10)
+    with pytest.raises(ValueError, match="measured by rows"):
+        training.evaluation_step(method._replace(evaluation=DETECTION), prepare, 10)
+    with pytest.raises(ValueError, match="measured by sums"):
+        rows.prediction_rows_step(method, prepare)
+    with pytest.raises(ValueError, match="no `embeddings`"):
+        neighbors.embeddings_step(method, prepare)
 
 
 def test_joint_logits_are_measured_view_by_view():

@@ -33,7 +33,7 @@ JOBS: Registry[Job] = Registry("job", "--job")
 
 # Metrics that tell networks apart, their names for people, those that stand beside them where they
 # are known, and the metric of every class.
-_SHOWN = (
+_SHOWN: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("top1", "top-1", {"top5": "top-5"}, ""),
     ("miou", "mIoU", {}, "iou"),
     ("ap", "AP", {"ap50": "AP50", "ap75": "AP75", "voc07": "VOC 07"}, "ap"),

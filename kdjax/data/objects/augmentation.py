@@ -66,10 +66,10 @@ def scale(
     canvas: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resized to `image_transform.resized_shape`."""
-    old = pixels.shape[:2]
-    new = image_transform.resized_shape(*old, min_size, max_size, canvas)
+    height, width = pixels.shape[:2]
+    new = image_transform.resized_shape(height, width, min_size, max_size, canvas)
     resized = image_transform.resize(pixels, *new)
-    return resized, image_transform.scale_boxes(boxes, old, new)
+    return resized, image_transform.scale_boxes(boxes, (height, width), new)
 
 
 def random_window(
@@ -102,9 +102,9 @@ def augment(
     """
     kept = np.ones(len(boxes), bool)
     if settings.crop < 1:
-        window = random_window(rng, *pixels.shape[:2], settings.crop)
+        window = random_window(rng, pixels.shape[0], pixels.shape[1], settings.crop)
         pixels, boxes, kept = crop(pixels, boxes, window)
     if rng.uniform() < settings.flip:
         pixels, boxes = flip(pixels, boxes)
-    min_size = settings.min_sizes[rng.integers(len(settings.min_sizes))]
+    min_size = settings.min_sizes[int(rng.integers(len(settings.min_sizes)))]
     return *scale(pixels, boxes, min_size, settings.max_size, canvas), kept

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from kdjax.data.objects import image_transform
 from kdjax.data.objects.augmentation import Augmentation, augment
-from kdjax.data.splits import RecordSplit, Source
+from kdjax.data.objects.columns import SplitObjects
+from kdjax.data.splits import RecordSplit, Source, Split
 from kdjax.data.statistics import channel_statistics
 from kdjax.errors import UserError
 
 MULTIPLE = 32  # of either side: the coarsest stride of a detector
 _STATISTICS_IMAGES = 500
 
-Element = dict[str, np.ndarray]
+Element = dict[str, Any]  # numpy arrays and numbers
+
+
+def _objects(split: Split) -> SplitObjects:
+    """The objects of a split that has some; others raise `ValueError`."""
+    if split.objects is None:
+        raise ValueError("the images have no objects")
+    return split.objects
 
 
 def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
@@ -41,12 +51,12 @@ def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
             "config.data.placement='device': images with objects are streamed; use 'auto'"
         )
     for name, split in (("training", source.train), ("test", source.test)):
-        if split.objects.ignored.all():
+        if _objects(split).ignored.all():
             raise UserError(
                 f"{data.source}: the {name} images have no objects at all to be learned or found"
             )
     if not data.canvas:
-        sizes = np.concatenate([source.train.objects.sizes, source.test.objects.sizes])
+        sizes = np.concatenate([_objects(split).sizes for split in (source.train, source.test)])
         height, width = (-(-int(side) // MULTIPLE) * MULTIPLE for side in sizes.max(0))
         return height, width, 3
     if len(data.canvas) != 2 or any(side % MULTIPLE for side in data.canvas):
@@ -90,12 +100,12 @@ class TrainElement:
         self.shape = shape
         self.augmentation = augmentation
         self.seed = seed
-        self.room = split.objects.most
+        self.room = _objects(split).most
 
     def __call__(self, number_and_place: np.ndarray) -> Element:
         index, place = map(int, number_and_place)
         rng = np.random.default_rng([*self.seed, place])
-        boxes, labels, ignored = self.split.objects.of(index)
+        boxes, labels, ignored = _objects(self.split).of(index)
         pixels, boxes, kept = augment(
             _pixels(self.split, index), boxes[~ignored], self.augmentation, rng, self.shape[:2]
         )
@@ -123,9 +133,12 @@ class EvaluationElement:
         self.augmentation = augmentation
 
     def __call__(self, index: int) -> Element:
-        pixels, index = _pixels(self.split, int(index)), int(index)
-        size = max(self.augmentation.min_sizes), self.augmentation.max_size
-        new = image_transform.resized_shape(*pixels.shape[:2], *size, self.shape[:2])
+        index = int(index)
+        pixels = _pixels(self.split, index)
+        (height, width), settings = pixels.shape[:2], self.augmentation
+        new = image_transform.resized_shape(
+            height, width, max(settings.min_sizes), settings.max_size, self.shape[:2]
+        )
         return _element(image_transform.resize(pixels, *new), self.shape, index)
 
 
@@ -134,8 +147,9 @@ def placed(split: RecordSplit, index: int, size: np.ndarray) -> tuple[np.ndarray
 
     Ignored objects are left out.
     """
-    boxes, labels, ignored = split.objects.of(index)
-    boxes = image_transform.scale_boxes(boxes, split.objects.sizes[index], size)
+    objects = _objects(split)
+    boxes, labels, ignored = objects.of(index)
+    boxes = image_transform.scale_boxes(boxes, objects.sizes[index], size)
     return boxes[~ignored], labels[~ignored]
 
 
@@ -145,11 +159,12 @@ def _pixels(split: RecordSplit, index: int) -> np.ndarray:
     Raises:
       UserError: it cannot be read, or is of another size than its annotation says.
     """
-    pixels = split.records[index]
-    height, width = map(int, split.objects.sizes[index])
+    files: Any = split.records  # of images with objects they have `where`
+    pixels = files[index]
+    height, width = map(int, _objects(split).sizes[index])
     if pixels.shape[:2] != (height, width):
         raise UserError(
-            f"{split.records.where(index)}: {pixels.shape[1]}x{pixels.shape[0]} pixels, but its "
+            f"{files.where(index)}: {pixels.shape[1]}x{pixels.shape[0]} pixels, but its "
             f"annotation is for {width}x{height}"
         )
     return pixels.astype(np.float32)

@@ -178,8 +178,8 @@ def _class_names(file: Path) -> tuple[str, ...]:
 def _source(root: Path, train: AnnotatedSet, test: AnnotatedSet) -> Source:
     if train.class_names != test.class_names:
         raise UserError(f"{root}: the classes of training and test annotations are not the same")
-    splits = (_split(each.images) for each in (train, test))
-    return Source(root.absolute().name, *splits, train.class_names)
+    name = root.absolute().name
+    return Source(name, _split(train.images), _split(test.images), train.class_names)
 
 
 def _split(annotated: tuple[AnnotatedImage, ...]) -> RecordSplit:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Size = Sequence[int] | np.ndarray  # height and width
+
 
 def resized_shape(
     height: int,
@@ -48,7 +50,7 @@ def _resize_axis(image: np.ndarray, size: int, axis: int) -> np.ndarray:
     return below + fraction * (np.take(image, np.minimum(low + 1, old - 1), axis) - below)
 
 
-def scale_boxes(boxes: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+def scale_boxes(boxes: np.ndarray, old: Size, new: Size) -> np.ndarray:
     """Boxes `[N, 4]` of an image whose height and width change from `old` to `new`.
 
     The ratios are float32, as torchvision's.
@@ -86,7 +88,7 @@ def transform(
       max_size: long side at most.
       shape: height and width of the batch; the smallest by default.
     """
-    sizes = [resized_shape(*image.shape[:2], min_size, max_size) for image in images]
+    sizes = [resized_shape(image.shape[0], image.shape[1], min_size, max_size) for image in images]
     shape = padded_shape(sizes) if shape is None else shape
     batch = [
         pad(resize((image - mean) / std, *size), *shape)

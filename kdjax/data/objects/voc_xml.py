@@ -84,6 +84,6 @@ def _read(folder: Path, name: str, labels: dict[str, int], bad_boxes: str) -> An
 def _number(element: ElementTree.Element, path: str, where: str | Path) -> float:
     text = element.findtext(path)
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        return float(text or "")
+    except ValueError:
         raise UserError(f"{where}: {path} is {text!r}, not a number") from None

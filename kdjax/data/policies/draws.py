@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def uniform(keys: jax.Array, count: int) -> jax.Array:
@@ -11,7 +12,7 @@ def uniform(keys: jax.Array, count: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.uniform(key, (count,), jnp.float32))(keys)
 
 
-def choose(numbers: jax.Array, count: int | jax.Array) -> jax.Array:
+def choose(numbers: jax.Array, count: ArrayLike) -> jax.Array:
     """Numbers in [0, 1) -> whole numbers in [0, count), equally likely; int32.
 
     With `count` up to 2**16 the chances differ by less than one percent of themselves.

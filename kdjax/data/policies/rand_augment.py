@@ -4,8 +4,10 @@ import jax
 
 from kdjax.data.policies import draws, magnitudes, operations
 
-NAMES = ("Identity", *magnitudes.GEOMETRIC, *magnitudes.BLENDS, "Posterize", "Solarize")
-NAMES += magnitudes.PLAIN
+NAMES = (
+    *("Identity", *magnitudes.GEOMETRIC, *magnitudes.BLENDS),
+    *("Posterize", "Solarize", *magnitudes.PLAIN),
+)
 
 
 def rand_augment(

@@ -227,7 +227,7 @@ def test_a_network_without_a_run_needs_data(call, network):
 
 def test_names_of_more_classes_than_a_network_has_are_refused(network, monkeypatch):
     monkeypatch.setattr(predicting.store, "read_class_names", lambda directory: ("a", "b"))
-    with pytest.raises(UserError, match="tiny has 3 classes, .*tiny has 2$"):
+    with pytest.raises(UserError, match=r"tiny has 3 classes, .*tiny has 2$"):
         predicting.opened(network, None, "latest", ())
 
 

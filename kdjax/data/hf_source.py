@@ -85,7 +85,9 @@ def overview(root: Path) -> Overview | None:
     if [len(found) for found in names] != [1, 1]:
         return None
     (image,), (label,) = names
-    records = _split(train, image, label, f"{root} (train)").records
+    where = f"{root} (train)"
+    _labels(train, label, where)  # refuses what are no labels
+    records = _images(train, image, where)
     return Overview(records, len(_class_names(train, label)), any(n in splits for n in _HELD_OUT))
 
 
@@ -184,11 +186,19 @@ def _class_names(rows: Any, label: str) -> tuple[str, ...]:
     return tuple(map(str, range(int(max(rows[label], default=-1)) + 1)))
 
 
-def _split(rows: Any, image: str, label: str, where: str) -> RecordSplit:
+def _images(rows: Any, image: str, where: str) -> HfRecords:
     import datasets
 
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    return HfRecords(encoded, image, where)
+
+
+def _labels(rows: Any, label: str, where: str) -> np.ndarray:
     labels = np.asarray(rows[label][:])
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{where}: column {label!r} has no whole numbers as labels")
-    return RecordSplit(HfRecords(encoded, image, where), labels.astype(np.int32))
+    return labels.astype(np.int32)
+
+
+def _split(rows: Any, image: str, label: str, where: str) -> RecordSplit:
+    return RecordSplit(_images(rows, image, where), _labels(rows, label, where))

@@ -28,6 +28,7 @@ from kdjax.interop.exported_formats import (
     largest_difference,
     state_dict,
 )
+from kdjax.models.outputs import outputs_of
 from kdjax.networks import Network
 from kdjax.runs.files import writing
 
@@ -121,8 +122,8 @@ def _make(directory: Path) -> None:
 def _exported(network: Network, images: Images) -> Exported:
     module = network.module()
 
-    def apply(variables, pixels):
-        return module.apply(variables, images.normalized(pixels)).logits
+    def apply(variables: Any, pixels: jax.Array) -> jax.Array:
+        return outputs_of(module, variables, images.normalized(pixels)).logits
 
     sample = images.random(_IMAGES)
     return Exported(network, images, jax.jit(apply), sample)
@@ -166,7 +167,7 @@ def _line(file: Path, difference: float) -> str:
     return f"{file}  {megabytes:.1f} MB  largest relative difference {difference:.1e}"
 
 
-def _described(exported: Exported, written: dict[str, dict]) -> str:
+def _described(exported: Exported, written: dict[str, dict[str, Any]]) -> str:
     """The description of an export's files."""
     network = exported.network
     description = {

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from kdjax.errors import UserError
 from kdjax.interop import onnx
@@ -17,6 +18,7 @@ from kdjax.interop.deployed import Images
 from kdjax.networks import Network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_LOCATIONS = "jax_traceback_in_locations_limit"
 
 # Of file names, by format.
 SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx", "torch": ".safetensors"}
@@ -27,7 +29,7 @@ class Exported(NamedTuple):
 
     network: Network
     images: Images
-    apply: Callable[[Any, jax.Array], jax.Array]  # variables, images to logits
+    apply: Callable[[Any, ArrayLike], jax.Array]  # variables, images to logits
     sample: np.ndarray  # [B, H, W, C]
 
     def logits(self, variables: Any, *, exact: bool = False) -> np.ndarray:
@@ -46,18 +48,18 @@ def _stablehlo(exported: Exported) -> tuple[bytes, dict[str, Any]]:
     spec = jax.ShapeDtypeStruct((batch, *exported.images.shape), np.float32)
     with _without_locations():
         program = jax.export.export(jax.jit(exported.closed), platforms=PLATFORMS)(spec)
-    return program.serialize(), {"platforms": list(PLATFORMS), "jax": jax.__version__}
+    return bytes(program.serialize()), {"platforms": list(PLATFORMS), "jax": jax.__version__}
 
 
 @contextlib.contextmanager
 def _without_locations() -> Iterator[None]:
     """Omits the paths of source files from programs that are lowered in the block."""
-    frames = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    frames = getattr(jax.config, _LOCATIONS)
+    jax.config.update(_LOCATIONS, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", frames)
+        jax.config.update(_LOCATIONS, frames)
 
 
 def _onnx(exported: Exported) -> tuple[bytes, dict[str, Any]]:

@@ -108,17 +108,18 @@ def _read_torch(file: Path) -> Any:
         raise UserError(f"{file} is damaged or no PyTorch file: {_line(error)}") from error
 
 
-def _numpy_scalars() -> list:
+def _numpy_scalars() -> list[Any]:
     kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # not public
     return [
-        np._core.multiarray.scalar,
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
         *(type(np.dtype(kind)) for kind in kinds),
     ]
 
 
-def _torch(file: Path):
+def _torch(file: Path) -> Any:
     try:
         import torch
     except ImportError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -132,12 +133,12 @@ def _cohort(cohort: Cohort) -> dict[str, Naming]:
     # Networks with the same choice of dialects use the same one.
     choices = list(dict.fromkeys(tuple(dialects) for dialects in by_network))
 
-    def naming(prefix, members: list[Naming], path: str) -> str:
+    def naming(prefix: Callable[[int], str], members: list[Naming], path: str) -> str:
         owner, _, inner_path = path.partition("/")
         index = int(owner.removeprefix("network_"))
         return prefix(index) + members[index](inner_path)
 
-    dialects = {}
+    dialects: dict[str, Naming] = {}
     for form in sorted(_COHORT_PREFIXES, key=lambda form: form != _official_form(cohort)):
         for chosen in itertools.product(*choices):
             members = [names[chosen[choices.index(tuple(names))]] for names in by_network]
@@ -203,7 +204,7 @@ def unread(module: nn.Module, names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> dict:
+def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """Shapes and dtypes of the variables of `module` for images `[H, W, C]`."""
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     return jax.eval_shape(module.init, jax.random.key(0), images)

@@ -109,7 +109,7 @@ def import_state_dict(
     state: Mapping[str, Any],
     *,
     image_shape: tuple[int, int, int] = _IMAGE_SHAPE,
-) -> tuple[dict, Report]:
+) -> tuple[dict[str, Any], Report]:
     """Converts a state dict of the official PyTorch counterpart of `module` to its variables.
 
     Args:
@@ -150,7 +150,9 @@ def _unread(module: nn.Module, entries: list[state_dict_entries.Entry]) -> dict[
     return mapping.unread(module, names)
 
 
-def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
+def _best_dialect(
+    module: nn.Module, shapes: dict[str, Any], state: Mapping[str, Any]
+) -> tuple[str, list[state_dict_entries.Entry]]:
     """The dialect with the most names in the state dict, and its entries."""
     dialects = {
         dialect: state_dict_entries.entries(naming, shapes)
@@ -160,7 +162,9 @@ def _best_dialect(module: nn.Module, shapes: dict, state: Mapping[str, Any]):
     return dialect, dialects[dialect]
 
 
-def _check(entries: list[state_dict_entries.Entry], expected: dict, state: StateDict) -> None:
+def _check(
+    entries: list[state_dict_entries.Entry], expected: dict[tuple[str, ...], Any], state: StateDict
+) -> None:
     """Raises `UserError` unless the state dict has exactly the expected arrays."""
     names = {entry.name for entry in entries}
     missing = [entry.name for entry in entries if entry.name not in state]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 # Pairs (pattern, replacement), tried in order against a whole path such as
 # 'stage1_block0/conv1'. A replacement is a template for `re.Match.expand`, or a function of the
 # match.
-Rules = Sequence[tuple[str, str | Callable[[re.Match], str]]]
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
 class Family(NamedTuple):
@@ -34,11 +34,11 @@ class Family(NamedTuple):
         'network_0/stage2_block0/conv1'.
     """
 
-    plain: Callable[[nn.Module], dict[str, Rules]]
-    branch: Rules | Callable[[nn.Module], Rules] = ()
-    heads: Callable[[nn.Module], Rules] | None = None
+    plain: Callable[[Any], dict[str, Rules]]
+    branch: Rules | Callable[[Any], Rules] = ()
+    heads: Callable[[Any], Rules] | None = None
     branched: str | None = None
-    shared: Rules | Callable[[nn.Module], Rules] = ()
+    shared: Rules | Callable[[Any], Rules] = ()
 
 
 FAMILIES: dict[type[nn.Module], Family] = {}

@@ -38,11 +38,11 @@ def _shared(cohort: nn.Module) -> Rules:
     """OKDDip counts the stages that are not shared from 1, the others count as in the network."""
     before = cohort.shared_stages if isinstance(cohort, PeerAttentionCohort) else 0
 
-    def layer(match: re.Match) -> str:
+    def layer(match: re.Match[str]) -> str:
         network, stage, index, part = match.groups()
         return f"layer{int(stage) - before}_{network}.{_layer(index, part)}"
 
-    def transition(match: re.Match) -> str:
+    def transition(match: re.Match[str]) -> str:
         network, stage, part = match.groups()
         return f"layer{int(stage) - before}_tran{network}.{_part(part)}"
 

@@ -62,11 +62,11 @@ def _branch(network: nn.Module) -> Rules:
     def extractor(branch: str, stage: int, place: int) -> str:
         return f"block_extractor{branch}.{2 * (stage - int(branch) - 1) + place}"
 
-    def smg(match: re.Match) -> str:
+    def smg(match: re.Match[str]) -> str:
         branch, stage, index, layer = match.groups()
         return f"{extractor(branch, int(stage), 0)}.{_smg(index, layer)}"
 
-    def transition(match: re.Match) -> str:
+    def transition(match: re.Match[str]) -> str:
         branch, stage, layer = match.groups()
         return f"{extractor(branch, int(stage), 1)}.{_LAYERS[layer]}"
 
@@ -79,7 +79,7 @@ def _branch(network: nn.Module) -> Rules:
     )
 
 
-def _unknown(match: re.Match) -> str:
+def _unknown(match: re.Match[str]) -> str:
     branch, _, _ = match[0].partition("/")
     raise UserError(f"{branch} of an HCGNet, after its last stage, has no counterpart in PyTorch")
 

@@ -32,12 +32,12 @@ def _group(stage: int, block: int, first_stage: int) -> str:
     return f"{group}.{block}"
 
 
-def _block(match: re.Match) -> str:
+def _block(match: re.Match[str]) -> str:
     stage, block, layer = match.groups()
     return f"blocks.{_group(int(stage), int(block), 1)}.conv.{_LAYERS[layer]}"
 
 
-def _extractor(match: re.Match) -> str:
+def _extractor(match: re.Match[str]) -> str:
     branch, stage, block, layer = match.groups()
     place = _group(int(stage), int(block), int(branch) + 1)
     return f"block_extractor{branch}.{place}.conv.{_LAYERS[layer]}"
@@ -95,18 +95,18 @@ _TIMM_FIRST = {
 }
 
 
-def _is_first(match: re.Match) -> bool:
+def _is_first(match: re.Match[str]) -> bool:
     return match.group(1, 2) == ("1", "0")
 
 
-def _torchvision_block(match: re.Match) -> str:
+def _torchvision_block(match: re.Match[str]) -> str:
     stage, block, layer = match.groups()
     before = sum(group.blocks for groups in STAGES[: int(stage) - 1] for group in groups)
     layers = _TORCHVISION_FIRST if _is_first(match) else _TORCHVISION_LAYERS
     return f"features.{1 + before + int(block)}.conv.{layers[layer]}"
 
 
-def _timm_block(match: re.Match) -> str:
+def _timm_block(match: re.Match[str]) -> str:
     stage, block, layer = match.groups()
     layers = _TIMM_FIRST if _is_first(match) else _TIMM_LAYERS
     return f"blocks.{_group(int(stage), int(block), 1)}.{layers[layer]}"

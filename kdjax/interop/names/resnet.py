@@ -17,7 +17,10 @@ _PRUNING = {"conv1": "conv_a", "bn1": "bn_a", "conv2": "conv_b", "bn2": "bn_b"}
 
 
 def _names(
-    classifier: str, layers: Mapping[str, str] = _DOWNSAMPLE, stem=("conv1", "bn1"), stage="layer"
+    classifier: str,
+    layers: Mapping[str, str] = _DOWNSAMPLE,
+    stem: tuple[str, str] = ("conv1", "bn1"),
+    stage: str = "layer",
 ) -> Rules:
     return (
         ("stem_conv", stem[0]),
@@ -65,7 +68,7 @@ def _branch_layers(network: nn.Module) -> Mapping[str, str]:
 def _branch(network: nn.Module) -> Rules:
     layers = _branch_layers(network)
 
-    def extractor(match: re.Match) -> str:
+    def extractor(match: re.Match[str]) -> str:
         """Stages of a branch are counted from where it starts."""
         branch, stage, block, layer = match.groups()
         place = int(stage) - int(branch) - 1
@@ -84,7 +87,7 @@ def _heads(network: nn.Module) -> Rules:
     def number(branch: str) -> int:
         return network.num_stages - int(branch)
 
-    def layer(match: re.Match) -> str:
+    def layer(match: re.Match[str]) -> str:
         branch, stage, block, layer = match.groups()
         return f"layer{stage}_head{number(branch)}.{block}.{layers.get(layer, layer)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 
 from kdjax.interop import mapping
 from kdjax.interop.names.base import Rules, rename
@@ -19,10 +20,10 @@ def _self_taught(module: SelfTaught) -> dict[str, Naming]:
     return mapping.extended(mapping.with_auxiliary(module), names)
 
 
-def _place(first: int):
+def _place(first: int) -> Callable[[re.Match[str], str], str]:
     """Official lists begin with the first stage that has such a layer; stages count from 1."""
 
-    def name(match: re.Match, kind: str) -> str:
+    def name(match: re.Match[str], kind: str) -> str:
         return f"layers.0.{kind}.{int(match[1]) - first}"
 
     return name

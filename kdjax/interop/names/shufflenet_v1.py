@@ -10,7 +10,7 @@ from kdjax.interop.names.base import FAMILIES, Family, Rules
 from kdjax.models import ShuffleNetV1
 
 
-def _extractor(match: re.Match) -> str:
+def _extractor(match: re.Match[str]) -> str:
     """Stages of a branch are counted from where it starts."""
     branch, stage, block, layer = match.groups()
     return f"block_extractor{branch}.{int(stage) - int(branch) - 1}.{block}.{layer}"

@@ -12,7 +12,10 @@ from kdjax.models import ImageNetShuffleNetV2, ShuffleNetV2
 
 def _layer(block: str, layer: str) -> str:
     """Layers of a unit are counted through: conv1 and conv2 of a first unit are its shortcut's."""
-    shortcut, kind, number = re.fullmatch(r"(shortcut_)?(conv|bn)(\d)", layer).groups()
+    match = re.fullmatch(r"(shortcut_)?(conv|bn)(\d)", layer)
+    if match is None:
+        raise KeyError(layer)
+    shortcut, kind, number = match.groups()
     ahead = 2 if block == "0" and not shortcut else 0
     return f"{kind}{int(number) + ahead}"
 
@@ -20,7 +23,7 @@ def _layer(block: str, layer: str) -> str:
 def _plain(unit_stages_from: int) -> Rules:
     """Names of a network whose units begin at this stage."""
 
-    def unit(match: re.Match) -> str:
+    def unit(match: re.Match[str]) -> str:
         stage, block, layer = match.groups()
         return f"layer{int(stage) - unit_stages_from + 1}.{block}.{_layer(block, layer)}"
 
@@ -37,12 +40,12 @@ def _plain(unit_stages_from: int) -> Rules:
 def _branch(num_stages: int) -> Rules:
     """Names of a branch: a sequence of its stages, the last convolution and its BatchNorm."""
 
-    def unit(match: re.Match) -> str:
+    def unit(match: re.Match[str]) -> str:
         branch, stage, block, layer = match.groups()
         place = int(stage) - int(branch) - 1
         return f"block_extractor{branch}.{place}.{block}.{_layer(block, layer)}"
 
-    def final(match: re.Match) -> str:
+    def final(match: re.Match[str]) -> str:
         branch, kind = match.groups()
         # The branch after the last stage has one stage too, an extra one.
         stages = max(num_stages - int(branch), 1)

@@ -18,19 +18,19 @@ def _place(kind: str, number: str) -> int:
     return 3 * (int(number) - 1) + (kind == "bn")
 
 
-def _hsakd(match: re.Match) -> str:
+def _hsakd(match: re.Match[str]) -> str:
     stage, block, kind, number = match.groups()
     return f"block{int(stage) - 1 + int(block)}.{_place(kind, number)}"
 
 
-def _extractor(match: re.Match) -> str:
+def _extractor(match: re.Match[str]) -> str:
     """A branch is a flat list of pools, blocks and ReLUs; after the last stage there is no pool."""
     branch, stage, block, kind, number = match.groups()
     first = 3 * (int(stage) - int(branch) - 1) + (int(stage) <= 4)
     return f"block_extractor{branch}.{first + 2 * int(block)}.{_place(kind, number)}"
 
 
-def _layered(prefix: str, match: re.Match) -> str:
+def _layered(prefix: str, match: re.Match[str]) -> str:
     stage, kind, number = match.groups()[-3:]
     return f"{prefix.format(int(stage) - 1)}.{_place(kind, number)}"
 
@@ -53,7 +53,7 @@ _BRANCH: Rules = (
 FAMILIES[VGG] = Family(plain=_plain, branch=_BRANCH)
 
 
-def _features(convs: Sequence[int], match: re.Match) -> str:
+def _features(convs: Sequence[int], match: re.Match[str]) -> str:
     """One flat list: a pool after every block; a convolution has a BatchNorm and a ReLU."""
     stage, kind, number = match.groups()
     before = convs[: int(stage) - 1]

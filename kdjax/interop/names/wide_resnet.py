@@ -14,7 +14,7 @@ def _layer(layer: str) -> str:
     return {"shortcut_conv": "convShortcut"}.get(layer, layer)
 
 
-def _extractor(match: re.Match) -> str:
+def _extractor(match: re.Match[str]) -> str:
     """Stages of a branch are counted from where it starts."""
     branch, stage, block, layer = match.groups()
     place = int(stage) - int(branch) - 1

@@ -6,12 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from kdjax.interop.onnx.elementwise import alike
 from kdjax.interop.onnx.graph import (
     Graph,
+    Operand,
     Operation,
+    Shape,
     Value,
+    constant_of,
     is_free,
     plain,
     refuse,
@@ -23,7 +27,7 @@ from kdjax.interop.onnx.layers import paired
 _FREE = -1  # what a free size is in the target of a Reshape
 
 
-def _reshaped(graph: Graph, equation, value: Value, shape: tuple) -> Value:
+def _reshaped(graph: Graph, equation: JaxprEqn, value: Value, shape: Shape) -> Value:
     """At most one axis of `shape` may be free."""
     if shape == value.shape:
         return value
@@ -33,14 +37,14 @@ def _reshaped(graph: Graph, equation, value: Value, shape: tuple) -> Value:
     return plain(graph.node("Reshape", graph.stored(value), target), shape)
 
 
-def _reshape(graph, equation, operands):
+def _reshape(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     return _reshaped(graph, equation, value_of(equation, operands[0]), shape_of(equation))
 
 
-def _broadcast(graph, equation, operands):
+def _broadcast(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Operand:
     """A constant gets a size of 1 instead of the free one; element by element, that is the same."""
     (operand,), shape = operands, shape_of(equation)
-    narrow: list = [1] * len(shape)
+    narrow: list[Any] = [1] * len(shape)
     for axis, size in zip(equation.params["broadcast_dimensions"], operand.shape, strict=True):
         narrow[axis] = size
     sizes = [1 if is_free(size) else size for size in shape]
@@ -54,7 +58,7 @@ def _broadcast(graph, equation, operands):
     return plain(graph.node("Expand", graph.stored(value), target), shape)
 
 
-def _transpose(graph, equation, operands):
+def _transpose(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     """Nothing is moved: the axes get other numbers."""
     del graph
     value, axes = value_of(equation, operands[0]), tuple(equation.params["permutation"])
@@ -62,30 +66,29 @@ def _transpose(graph, equation, operands):
     return Value(value.name, shape_of(equation), order)
 
 
-def _concatenate(graph, equation, operands):
+def _concatenate(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     names, order = alike(graph, equation, [value_of(equation, each) for each in operands])
     axis = order.index(equation.params["dimension"])
     return Value(graph.node("Concat", *names, axis=axis), shape_of(equation), order)
 
 
-def _pad(graph, equation, operands):
-    value, filler = value_of(equation, operands[0]), operands[1]
+def _pad(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
+    value, filler = value_of(equation, operands[0]), constant_of(equation, operands[1])
     padding = [equation.params["padding_config"][axis] for axis in value.order]
-    refuse(equation, isinstance(filler, Value))
     refuse(equation, any(low < 0 or high < 0 or inner for low, high, inner in padding))
     pads = graph.constant(np.asarray(paired(padding), np.int64))
     name = graph.node("Pad", value.name, pads, graph.constant(filler), mode="constant")
     return Value(name, shape_of(equation), value.order)
 
 
-def _pick(graph, equation, operands):
+def _pick(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     """Some of the rows of every axis, in whatever way the function asks for them.
 
     The operation itself, done to the numbers of all places, tells which places it takes.
     """
-    value, *where = operands
-    refuse(equation, any(isinstance(each, Value) for each in where))
-    refuse(equation, _free(value_of(equation, value).shape) != _free(shape_of(equation)))
+    value = value_of(equation, operands[0])
+    where = [constant_of(equation, each) for each in operands[1:]]
+    refuse(equation, _free(value.shape) != _free(shape_of(equation)))
     shape = tuple(1 if is_free(size) else size for size in value.shape)
     places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
     params = {name: _without_free(each) for name, each in equation.params.items()}
@@ -103,7 +106,7 @@ def _pick(graph, equation, operands):
     return Value(name, shape_of(equation), value.order)
 
 
-def _free(shape: tuple) -> list:
+def _free(shape: Shape) -> list[tuple[int, Any]]:
     return [(axis, size) for axis, size in enumerate(shape) if is_free(size)]
 
 

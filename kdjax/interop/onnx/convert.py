@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core
+from jax.extend.core import JaxprEqn
 
 from kdjax.interop.onnx import axes, elementwise, layers
-from kdjax.interop.onnx.graph import BATCH, Graph, Operand, Unsupported, is_free, plain
+from kdjax.interop.onnx.graph import BATCH, Graph, Operand, Unsupported, dtype_of, is_free, plain
 
 _OPERATIONS = elementwise.OPERATIONS | layers.OPERATIONS | axes.OPERATIONS
 
@@ -46,14 +48,16 @@ def convert(
     return graph.serialized(value, logits, name)
 
 
-def _run(graph: Graph, jaxpr: core.Jaxpr, constants: Sequence, inputs: Sequence) -> list[Operand]:
+def _run(
+    graph: Graph, jaxpr: core.Jaxpr, constants: Sequence[Any], inputs: Sequence[Operand]
+) -> list[Operand]:
     """Writes a traced function's operations; returns its outputs."""
-    known = dict(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
+    known: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
     known |= zip(jaxpr.invars, inputs, strict=True)
 
-    def read(atom) -> Operand:
+    def read(atom: Any) -> Operand:
         if isinstance(atom, core.Literal):
-            return np.asarray(atom.val, atom.aval.dtype)
+            return np.asarray(atom.val, dtype_of(atom))
         return known[atom]
 
     for equation in jaxpr.eqns:
@@ -62,9 +66,9 @@ def _run(graph: Graph, jaxpr: core.Jaxpr, constants: Sequence, inputs: Sequence)
             called = equation.params[_CALLS[name]]
             results = _run(graph, called.jaxpr, called.consts, operands)
         elif _is_constant(equation, operands):
-            results = equation.primitive.bind(*operands, **equation.params)
-            results = results if equation.primitive.multiple_results else [results]
-            results = list(map(np.asarray, results))
+            made = equation.primitive.bind(*operands, **equation.params)
+            made = made if equation.primitive.multiple_results else [made]
+            results = list(map(np.asarray, made))
         elif name in _OPERATIONS:
             results = [_OPERATIONS[name](graph, equation, operands)]
         else:
@@ -73,8 +77,9 @@ def _run(graph: Graph, jaxpr: core.Jaxpr, constants: Sequence, inputs: Sequence)
     return list(map(read, jaxpr.outvars))
 
 
-def _is_constant(equation, operands: list[Operand]) -> bool:
-    sizes = [size for made in equation.outvars for size in made.aval.shape]
+def _is_constant(equation: JaxprEqn, operands: list[Operand]) -> bool:
+    results: list[Any] = [made.aval for made in equation.outvars]
+    sizes = [size for result in results for size in result.shape]
     free = any(map(is_free, [*sizes, *equation.params.values()]))
     return not free and all(isinstance(operand, np.ndarray) for operand in operands)
 

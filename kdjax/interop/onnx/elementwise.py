@@ -7,11 +7,21 @@ As all operations of this package: `(graph, equation, operands) -> operand`, wit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from kdjax.interop.onnx.graph import Graph, Operand, Operation, Value, is_free, refuse, shape_of
+from kdjax.interop.onnx.graph import (
+    Graph,
+    Operand,
+    Operation,
+    Value,
+    dtype_of,
+    is_free,
+    refuse,
+    shape_of,
+)
 
 
 def alike(
@@ -29,15 +39,15 @@ def alike(
     return [graph.stored(each, order if each.shape else ()) for each in operands], order
 
 
-def _elementwise(counterpart: str) -> Operation:
-    def write(graph, equation, operands):
+def _elementwise(counterpart: str) -> Callable[[Graph, JaxprEqn, list[Operand]], Value]:
+    def write(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
         names, order = alike(graph, equation, operands)
         return Value(graph.node(counterpart, *names), shape_of(equation), order)
 
     return write
 
 
-def _max(graph, equation, operands):
+def _max(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     constants = [each for each in operands if isinstance(each, np.ndarray)]
     if constants and not constants[0].any():  # engines fuse this one with a convolution
         operands = [each for each in operands if isinstance(each, Value)]
@@ -45,33 +55,33 @@ def _max(graph, equation, operands):
     return _elementwise("Max")(graph, equation, operands)
 
 
-def _rsqrt(graph, equation, operands):
+def _rsqrt(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     root = _elementwise("Sqrt")(graph, equation, operands)
     return root._replace(name=graph.node("Reciprocal", root.name))
 
 
-def _square(graph, equation, operands):
+def _square(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     return _elementwise("Mul")(graph, equation, operands * 2)
 
 
-def _integer_pow(graph, equation, operands):
+def _integer_pow(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     exponent = np.float32(equation.params["y"])
     return _elementwise("Pow")(graph, equation, [*operands, np.asarray(exponent)])
 
 
-def _select(graph, equation, operands):
-    refuse(equation, len(operands) != 3, equation.invars[0].aval.dtype != bool)
+def _select(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
+    refuse(equation, len(operands) != 3, dtype_of(equation.invars[0]) != np.dtype(bool))
     which, if_false, if_true = operands
     return _elementwise("Where")(graph, equation, [which, if_true, if_false])
 
 
-def _same(graph, equation, operands):
+def _same(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Operand:
     del graph, equation
     return operands[0]
 
 
-def _convert(graph, equation, operands):
-    refuse(equation, equation.invars[0].aval.dtype != equation.params["new_dtype"])
+def _convert(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Operand:
+    refuse(equation, dtype_of(equation.invars[0]) != equation.params["new_dtype"])
     return _same(graph, equation, operands)  # a weak type became a strong one
 
 

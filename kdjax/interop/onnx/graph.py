@@ -18,6 +18,9 @@ class Unsupported(Exception):
     """An operation that cannot be written. Its text names it."""
 
 
+Shape = tuple[Any, ...]  # of whole numbers; one axis may be the free batch
+
+
 class Value(NamedTuple):
     """An array that is known when the file is run.
 
@@ -28,7 +31,7 @@ class Value(NamedTuple):
     """
 
     name: str
-    shape: tuple[Any, ...]
+    shape: Shape
     order: tuple[int, ...]
 
 
@@ -47,8 +50,9 @@ class Graph:
         import onnx
 
         self._onnx = onnx
-        self._nodes, self._constants = [], []
-        self._transposed: dict[tuple, str] = {}
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._transposed: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def constant(self, array: np.ndarray) -> str:
         """The name of an array that is part of the file."""
@@ -80,7 +84,7 @@ class Graph:
             self._transposed[key] = self.node("Transpose", operand.name, perm=axes)
         return self._transposed[key]
 
-    def serialized(self, images: Value, logits: Value, name: str) -> bytes:
+    def serialized(self, images: Value, logits: Operand, name: str) -> bytes:
         """The file's content.
 
         Args:
@@ -105,21 +109,27 @@ class Graph:
         self._onnx.checker.check_model(model, full_check=True)
         return model.SerializeToString()
 
-    def _described(self, name: str, shape: tuple):
+    def _described(self, name: str, shape: Shape) -> Any:
         sizes = [BATCH if is_free(size) else size for size in shape]
         number = self._onnx.TensorProto.FLOAT
         return self._onnx.helper.make_tensor_value_info(name, number, sizes)
 
 
-Operation = Callable[[Graph, Any, list[Operand]], Operand]  # the second is a `JaxprEqn`
+Operation = Callable[[Graph, JaxprEqn, list[Operand]], Operand]
 
 
-def shape_of(equation: JaxprEqn) -> tuple:
+def shape_of(equation: JaxprEqn) -> Shape:
     """The shape of what an operation makes."""
-    return tuple(equation.outvars[0].aval.shape)
+    made: Any = equation.outvars[0].aval
+    return tuple(made.shape)
 
 
-def plain(name: str, shape: tuple) -> Value:
+def dtype_of(atom: Any) -> np.dtype:
+    """The dtype of an operand of a traced operation."""
+    return atom.aval.dtype
+
+
+def plain(name: str, shape: Shape) -> Value:
     """An array whose axes are stored as the function has them."""
     return Value(name, shape, tuple(range(len(shape))))
 
@@ -131,10 +141,22 @@ def refuse(equation: JaxprEqn, *conditions: bool) -> None:
       Unsupported: one does.
     """
     if any(conditions):
-        raise Unsupported(f"{equation.primitive.name} in this form has no counterpart")
+        raise _unsupported(equation)
+
+
+def _unsupported(equation: JaxprEqn) -> Unsupported:
+    return Unsupported(f"{equation.primitive.name} in this form has no counterpart")
 
 
 def value_of(equation: JaxprEqn, operand: Operand) -> Value:
     """An operand that must not be a constant: those may lack the free axis (`axes`)."""
-    refuse(equation, not isinstance(operand, Value))
+    if not isinstance(operand, Value):
+        raise _unsupported(equation)
+    return operand
+
+
+def constant_of(equation: JaxprEqn, operand: Operand) -> np.ndarray:
+    """An operand that must be a constant."""
+    if isinstance(operand, Value):
+        raise _unsupported(equation)
     return operand

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
-from kdjax.interop.onnx.graph import Operation, Value, plain, refuse, shape_of, value_of
+from kdjax.interop.onnx.graph import (
+    Graph,
+    Operand,
+    Operation,
+    Value,
+    plain,
+    refuse,
+    shape_of,
+    value_of,
+)
 
 
-def _convolution(graph, equation, operands):
+def _convolution(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     params, numbers = equation.params, equation.params["dimension_numbers"]
     refuse(
         equation,
@@ -35,7 +46,7 @@ def paired(padding: Sequence[tuple[int, int]]) -> list[int]:
     return [pair[0] for pair in padding] + [pair[1] for pair in padding]
 
 
-def _dot(graph, equation, operands):
+def _dot(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     left, right = operands
     (contracted, batched) = equation.params["dimension_numbers"]
     as_matrices = ((len(left.shape) - 1,), (0,))
@@ -49,8 +60,8 @@ def _dot(graph, equation, operands):
     return plain(graph.node("MatMul", *map(graph.stored, operands)), shape_of(equation))
 
 
-def _pool(counterpart: str, **attributes) -> Operation:
-    def write(graph, equation, operands):
+def _pool(counterpart: str, **attributes: Any) -> Callable[[Graph, JaxprEqn, list[Operand]], Value]:
+    def write(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
         params = equation.params
         windows, padding = params["window_dimensions"], params["padding"]
         outer = [axis for axis in (0, len(windows) - 1) if windows[axis] == 1]
@@ -75,14 +86,14 @@ def _pool(counterpart: str, **attributes) -> Operation:
     return write
 
 
-def _sum_pool(graph, equation, operands):
+def _sum_pool(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     mean = _pool("AveragePool", count_include_pad=1)(graph, equation, operands)
     size = np.float32(math.prod(equation.params["window_dimensions"]))
     name = graph.node("Mul", mean.name, graph.constant(np.asarray(size)))
     return mean._replace(name=name)
 
 
-def _reduced(equation, operand: Value) -> tuple[list[int], tuple[int, ...]]:
+def _reduced(equation: JaxprEqn, operand: Value) -> tuple[list[int], tuple[int, ...]]:
     """Where the axes that vanish are stored, and the order of what is left without them."""
     axes = equation.params["axes"]
     left = [axis for axis in operand.order if axis not in axes]
@@ -90,14 +101,14 @@ def _reduced(equation, operand: Value) -> tuple[list[int], tuple[int, ...]]:
     return places, tuple(sorted(left).index(axis) for axis in left)
 
 
-def _sum(graph, equation, operands):
+def _sum(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     value = value_of(equation, operands[0])
     places, order = _reduced(equation, value)
     axes = graph.constant(np.asarray(places, np.int64))
     return Value(graph.node("ReduceSum", value.name, axes, keepdims=0), shape_of(equation), order)
 
 
-def _maximum(graph, equation, operands):
+def _maximum(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     value = value_of(equation, operands[0])
     places, order = _reduced(equation, value)
     name = graph.node("ReduceMax", value.name, axes=places, keepdims=0)

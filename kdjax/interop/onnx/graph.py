@@ -149,14 +149,22 @@ def _unsupported(equation: JaxprEqn) -> Unsupported:
 
 
 def value_of(equation: JaxprEqn, operand: Operand) -> Value:
-    """An operand that must not be a constant: those may lack the free axis (`axes`)."""
+    """An operand that must not be a constant: those may lack the free axis (`axes`).
+
+    Raises:
+      Unsupported: it is one.
+    """
     if not isinstance(operand, Value):
         raise _unsupported(equation)
     return operand
 
 
 def constant_of(equation: JaxprEqn, operand: Operand) -> np.ndarray:
-    """An operand that must be a constant."""
+    """An operand that must be a constant.
+
+    Raises:
+      Unsupported: it is none.
+    """
     if isinstance(operand, Value):
         raise _unsupported(equation)
     return operand

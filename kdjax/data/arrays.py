@@ -31,7 +31,7 @@ _MASK_KEYS = ("train_images", "train_masks", "test_images", "test_masks")
 _MASK_PAIR_KEYS = ("image", "mask")
 _NAMES = "class_names"
 _USUAL_CHANNELS = (1, 3, 4)
-# The arrays of a file by their names; None: not read.
+# The arrays of a file by name; None for arrays that are not read.
 Stored = Mapping[str, Any]
 
 
@@ -43,8 +43,8 @@ def open_arrays(
     Args:
       file: path; `~` is the home directory.
       layout: 'NHWC' or 'NCHW'; '' is NHWC, where shapes that look like NCHW are refused.
-      ignored: value of the pixels in masks that count nowhere.
-      test_split: 'test' or 'val' to evaluate on that file of a pair; '': test, or val without it.
+      ignored: value of ignored pixels in masks.
+      test_split: the file of a pair to evaluate on, 'test' or 'val'; '': test, otherwise val.
 
     Raises:
       UserError: missing or unreadable file, missing key or split, wrong dtype, shape or labels.
@@ -120,7 +120,7 @@ def _test_file(path: Path, test_split: str) -> Path:
             if is_regular(candidate):
                 return candidate
         raise UserError(
-            f"{path}: no {' or '.join(each.name for each in candidates)} beside it to evaluate on"
+            f"{path}: no {' or '.join(file.name for file in candidates)} beside it to evaluate on"
         )
     raise UserError(
         f"{path}: holds one split only; name the training file NAME_train.npz and put "
@@ -205,7 +205,7 @@ def channels_last(images: np.ndarray, layout: str, where: str) -> np.ndarray:
     Args:
       images: [N, H, W, C], or [N, C, H, W].
       layout: one of `LAYOUTS`.
-      where: file and array, to start the message with.
+      where: file and array, the start of the message.
 
     Raises:
       UserError: no layout is given, and the images look like [N, C, H, W].
@@ -221,7 +221,7 @@ def channels_last(images: np.ndarray, layout: str, where: str) -> np.ndarray:
 
 
 def _looks_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether only [N, C, H, W] makes usual images of this shape."""
+    """Whether the shape is that of usual images only as [N, C, H, W]."""
     _, second, third, last = shape
     if last in _USUAL_CHANNELS:
         return False

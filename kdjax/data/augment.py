@@ -1,8 +1,8 @@
 """Augmentation and normalization on the device: pure functions of a key and a uint8 batch.
 
-Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Crop and flip are drawn for every
-image of a batch. Only `normalize` knows of mean and standard deviation, so crops are padded with
-black pixels *before* normalization, as torchvision's transforms do.
+Images are uint8 [B, H, W, C], keys are typed (`jax.random.key`). Crops and flips are drawn for
+every image of a batch. They precede `normalize`, so that crops are padded with black pixels, as by
+torchvision's transforms.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ class Augmentation(NamedTuple):
 
     Attributes:
       augment: `(key, uint8 [B, H, W, C]) -> uint8 [B, H, W, C]`, on the device.
-      crop: `(uint8 [h, w, C], size, generator) -> uint8 [size, size, C]`, on the host, of each view
-        where an image is decoded; such sets are streamed. None: all views are augmented from one
-        image as it is held in memory, or from its central square.
+      crop: `(uint8 [h, w, C], size, generator) -> uint8 [size, size, C]`, called on the host for
+        each view of a decoded image; such sets are streamed. None: all views are made from the
+        image in memory, or from its central square.
       evaluation_crop: share of the shorter side of larger images that streamed evaluation keeps.
     """
 
@@ -48,7 +48,7 @@ def register_augmentation(
     Args:
       name: of the setting.
       augment: on the device; see `Augmentation`.
-      crop: on the host, or None. A function of a module, for worker processes import it.
+      crop: on the host, or None. A function of a module, because worker processes import it.
       evaluation_crop: share of the shorter side that streamed evaluation keeps, in (0, 1].
 
     Raises:
@@ -82,7 +82,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image [H, W] left to right with probability 1/2; [B, H, W, C] in and out."""
+    """Mirrors images [B, H, W, C] left to right, each with probability 1/2."""
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
 
@@ -95,8 +95,8 @@ def normalize(
 ) -> jax.Array:
     """(images / 255 - mean) / std, computed in float32.
 
-    One subtraction and one multiplication, which compilers cannot fuse and round once: the same
-    pixels give the same bits in all programs.
+    It is one subtraction and one multiplication, which compilers cannot fuse into one rounding, so
+    that the result has the same bits in all programs.
 
     Args:
       images: uint8 [B, H, W, C].

@@ -1,4 +1,4 @@
-"""Whether an array fits the memory of this machine, before it is allocated."""
+"""Checks that arrays fit the memory of this machine, before they are allocated."""
 
 import contextlib
 import resource
@@ -10,9 +10,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Bytes that this process can still allocate; None where the system does not tell.
+    """Bytes that this process can still allocate; None where the system does not report them.
 
-    The least of the machine's free memory, the limit of the container (cgroup) and the limit of
+    The minimum of the machine's free memory, the limit of the container (cgroup) and the limit of
     the process's address space.
     """
     limits = [limit for limit in (_machine(), _container(), _process()) if limit is not None]
@@ -24,8 +24,8 @@ def check_fits(size: int, what: str, way_out: str) -> None:
 
     Args:
       size: bytes.
-      what: the setting or file that asks for them, to start the message with.
-      way_out: what to change, to end the message with.
+      what: the setting or file that needs them: the start of the message.
+      way_out: what to change: the end of the message.
 
     Raises:
       UserError: there is less memory.

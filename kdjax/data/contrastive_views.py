@@ -1,4 +1,4 @@
-"""What self-supervised methods do to the views of an image: crop, color jitter, gray and blur.
+"""Augmentation of views for self-supervised methods: crop, color jitter, gray scale and blur.
 
 Arithmetic on pixels is in integers, so that a view is bit-identical in all programs and on all
 devices.
@@ -28,7 +28,7 @@ _BLUR_ONE = 2**12
 
 
 def view(key: jax.Array, images: jax.Array) -> jax.Array:
-    """A random resized crop, with what `recolored_view` does.
+    """A random resized crop, followed by `recolored_view`.
 
     Args:
       key: typed PRNG key.
@@ -39,25 +39,25 @@ def view(key: jax.Array, images: jax.Array) -> jax.Array:
 
     References:
       Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020, arXiv 2003.04297:
-      the augmentation of MoCo v2, but for its flip.
+      the augmentation of MoCo v2 without its flip.
     """
     crop_key, key = jax.random.split(key)
     return recolored_view(key, resized_crop(crop_key, images))
 
 
 def recolored_view(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Color jitter, gray and blur, each of a part of the images; shapes as `view`."""
+    """Color jitter, gray scale and blur, each of a random part of the images; shapes as `view`."""
     jitter_key, gray_key, blur_key = jax.random.split(key, 3)
     images = random_gray(gray_key, color_jitter(jitter_key, images))
     return gaussian_blur(blur_key, images)
 
 
 def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
-    """A random part of each image, bilinearly enlarged to the image's size; shapes as `view`.
+    """A random crop of each image, bilinearly enlarged to the image's size; shapes as `view`.
 
-    Area uniform in a fifth of the image to all of it, aspect log-uniform in 3/4 ... 4/3; after ten
-    boxes that do not fit, the largest central box with an admissible aspect, as torchvision's
-    `RandomResizedCrop`.
+    The area is uniform in 1/5 ... 1 of the image's, the aspect log-uniform in 3/4 ... 4/3. After
+    ten boxes that do not fit, it is the largest central box with an admissible aspect, as by
+    torchvision's `RandomResizedCrop`.
     """
     top, left, height, width = _boxes(key, images.shape)
     rows = _resampled(images.astype(jnp.int32), top, height, axis=1)
@@ -67,7 +67,7 @@ def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def _boxes(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
-    """int32 `[B]` each: top, left, height and width."""
+    """Top, left, height and width of random boxes, int32 `[B]`."""
     count, full_height, full_width, _ = shape
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     tries = (count, _TRIES)
@@ -92,7 +92,7 @@ def _boxes(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
 
 
 def _resampled(pixels: jax.Array, start: jax.Array, length: jax.Array, axis: int) -> jax.Array:
-    """`length` of an axis from `start` on, enlarged to all of it; times twice its size, int32."""
+    """Enlarges `length` pixels from `start` on to the whole axis; int32, times twice its size."""
     size = pixels.shape[axis]
     one = 2 * size
     # Middles of pixels: (out + 1/2) length / size - 1/2, times `one`.
@@ -139,14 +139,14 @@ def color_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
             [operation(pixels) for operation in operations],
         )
 
-    # A loop: straight-line code would be fused into one that makes every pixel again and again.
+    # A loop: XLA would fuse straight-line code so that pixels are computed several times.
     pixels = jax.lax.fori_loop(0, len(operations), operated, images.astype(jnp.int32))
     chance = jax.random.bernoulli(chance_key, _JITTERED, one)
     return jnp.where(chance, pixels.astype(jnp.uint8), images)
 
 
 def random_gray(key: jax.Array, images: jax.Array) -> jax.Array:
-    """A fifth of the images without their colors; shapes as `view`."""
+    """Converts a fifth of the images to gray; shapes as `view`."""
     _check_channels(images)
     if images.shape[-1] == 1:
         return images
@@ -155,10 +155,10 @@ def random_gray(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def gaussian_blur(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Half of the images, blurred; shapes as `view`.
+    """Blurs half of the images; shapes as `view`.
 
-    The standard deviation is one of 20 equally spaced from 0.1 to 2 pixels of an image whose
-    shorter side is 224 pixels, and in proportion for others: images of 32 pixels stay nearly
+    The standard deviation is one of 20 equally spaced values from 0.1 to 2 pixels for images whose
+    shorter side is 224 pixels, and proportional for other sizes: images of 32 pixels stay nearly
     sharp (SimCLR does not blur them).
     """
     sigma_key, chance_key = jax.random.split(key)
@@ -168,13 +168,13 @@ def gaussian_blur(key: jax.Array, images: jax.Array) -> jax.Array:
     weights = jnp.asarray(kernels)[number].reshape(count, -1, 1, 1, 1)
     pixels, radius = images.astype(jnp.int32), kernels.shape[1] // 2
     for axis in (1, 2):
-        padding = [(radius, radius) if each == axis else (0, 0) for each in range(4)]
+        padding = [(radius, radius) if dim == axis else (0, 0) for dim in range(4)]
         padded, size = jnp.pad(pixels, padding, mode="edge"), images.shape[axis]
         shifted = (
             jax.lax.slice_in_dim(padded, shift, shift + size, axis=axis)
             for shift in range(2 * radius + 1)
         )
-        summed = total(weights[:, shift] * each for shift, each in enumerate(shifted))
+        summed = total(weights[:, shift] * tap for shift, tap in enumerate(shifted))
         pixels = (summed + _BLUR_ONE // 2) // _BLUR_ONE
     chance = jax.random.bernoulli(chance_key, _BLURRED, (count, 1, 1, 1))
     return jnp.where(chance, pixels.astype(jnp.uint8), images)
@@ -199,7 +199,7 @@ def _check_channels(images: jax.Array) -> None:
 
 
 def _blend(pixels: jax.Array, other: jax.Array | int, factor: jax.Array) -> jax.Array:
-    """`factor` of the pixels and the rest of the other ones, to the nearest level."""
+    """Mixes pixels, with weight `factor`, with other pixels, to the nearest level."""
     mixed = factor * pixels + (_ONE - factor) * other
     return jnp.clip((mixed + _ONE // 2) // _ONE, 0, 255)
 
@@ -221,7 +221,7 @@ def _mean_gray(pixels: jax.Array) -> jax.Array:
 
 
 def _turned(pixels: jax.Array, turns: jax.Array) -> jax.Array:
-    """Pixels whose hues have turned by `turns` of `6 * _SEXTANT`, at their value and chroma."""
+    """Turns hues by `turns` of `6 * _SEXTANT`; value and chroma stay."""
     red, green, blue = (pixels[..., i : i + 1] for i in range(3))
     value = pixels.max(axis=-1, keepdims=True)
     chroma = value - pixels.min(axis=-1, keepdims=True)

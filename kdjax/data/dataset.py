@@ -1,4 +1,4 @@
-"""`load(config)`: a source, cut to the wanted subset, in the place it will be read from."""
+"""`load(config)`: the subset of a source that a config names, in memory or streamed."""
 
 import math
 import numbers
@@ -29,8 +29,8 @@ class Dataset(NamedTuple):
       name: of the source.
       train, test: both `ArraySplit` (held on the device) or both `RecordSplit` (streamed).
       class_names: of the classes in use.
-      image_shape: (H, W, C) of what a network gets to see.
-      mean, std: float32 [C], in units of [0, 1], over the training images in use unless given.
+      image_shape: (H, W, C) of the networks' input.
+      mean, std: float32 [C], in units of [0, 1], of the training images in use unless given.
     """
 
     name: str
@@ -57,13 +57,12 @@ class Dataset(NamedTuple):
 
 
 def load(config: ConfigDict) -> Dataset:
-    """Opens `config.data.source` and applies the rest of `config.data`.
+    """Opens `config.data.source` and applies the other settings of `config.data`.
 
-    Images are placed on the device if they all have one size (or `image_size` is set), train and
-    test together take at most 1 GiB, and the augmentation crops no image where it is decoded; else
-    they are streamed. Images with masks lie on a canvas of one size; they are streamed if train and
-    test take more than 1 GiB.
-    `config.data.placement` overrides the rule.
+    Images are held on the device if they all have one size (or `image_size` is set), train and test
+    together take at most 1 GiB, and the augmentation crops no images while they are decoded;
+    otherwise they are streamed. Images with masks are placed on a canvas of one size, and streamed
+    if train and test take more than 1 GiB. `config.data.placement` overrides the rule.
 
     Args:
       config: ConfigDict with a section `data`: source, dir, layout, train_fraction, subset_seed,
@@ -122,7 +121,7 @@ def _with_masks(source: Source, data: ConfigDict) -> Dataset:
 
 
 def _streamed_with_objects(source: Source, data: ConfigDict) -> Dataset:
-    """A data set of images with objects, which are brought to a canvas of one size as they come."""
+    """A data set of images with objects, which are resized to one canvas when they are loaded."""
     shape = objects_canvas.canvas(source, data)
     train, test = _as_records(source.train), _as_records(source.test)
     mean, std = (
@@ -185,7 +184,7 @@ def _split_shape(split: Split, image_size: int) -> tuple[int, int, int] | None:
 
 
 def _check_one_fits(shape: tuple[int, int, int] | None, data: ConfigDict) -> None:
-    """Raises `UserError` unless the memory holds an image as float32 and as it is resized."""
+    """Raises `UserError` unless the memory holds an image as float32, before and after resizing."""
     if shape is not None:
         setting = f"config.data.image_size={data.image_size}" if data.image_size else data.source
         check_fits(8 * math.prod(shape), f"{setting}: an image", "set a smaller image_size")
@@ -238,12 +237,12 @@ def _as_records(split: Split) -> RecordSplit:
     if isinstance(split, RecordSplit):
         return split
     images, of_pixels = split.images, split.masks
-    # Nothing but the length and the items is asked of the arrays from here on.
+    # From here on only the length and the items of the arrays are used.
     return RecordSplit(images, split.labels, of_pixels)  # type: ignore[arg-type]  # as said above
 
 
 def _sample(split: RecordSplit, size: int, seed: int) -> np.ndarray:
-    """At most 2,000 images drawn by `seed`, brought to [size, size, C]."""
+    """At most 2,000 random images, resized to [size, size, C]."""
     count = min(len(split.labels), STATISTICS_IMAGES)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(split.labels))[:count])
     with decoding.threads() as threads:

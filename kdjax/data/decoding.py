@@ -1,8 +1,8 @@
 """Batches of items that are loaded one by one, by threads of this process or by worker processes.
 
-Batches come in order, from threads and processes alike. A worker process writes into anonymous
-shared memory that this process allocates. It has no name, so that neither it nor the workers
-outlive the program, even one that is killed.
+Batches are in order in both cases. A worker process writes into anonymous shared memory that this
+process allocates; since it has no name, neither it nor the workers outlive the program, even if it
+is killed.
 """
 
 import atexit
@@ -37,8 +37,8 @@ _unfinished: weakref.WeakSet[Any] = weakref.WeakSet()  # generators
 def threads() -> ThreadPoolExecutor:
     """Threads that decode: as many as there are cores, up to 8.
 
-    Pillow decodes and resizes outside the interpreter lock. More threads only wait for that lock
-    where images are of a few KiB.
+    Pillow releases the interpreter lock while it decodes and resizes; with images of a few KiB more
+    threads would only wait for that lock.
     """
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
@@ -55,8 +55,8 @@ def load_batches(rows: np.ndarray, load_item: LoadItem, workers: int) -> Generat
       {name: [b, ...]}. Close the iterator (`.close()`) if it is not read to its end.
 
     Raises:
-      UserError: `workers` is out of range, a worker was ended from outside, the memory does not
-        hold the buffers, or as `load_item`.
+      UserError: `workers` is out of range, a worker was killed, the memory does not hold the
+        buffers, or as `load_item`.
     """
     if not 0 <= workers <= _MOST_WORKERS:
         raise UserError(
@@ -104,10 +104,10 @@ class _Worker(NamedTuple):
 
     Attributes:
       process: that process.
-      connection: it sends None for a row that is loaded, or what went wrong; and waits for an
-        answer before it overwrites a slot.
-      slots: the last rows loaded, as structured arrays [b] in shared memory.
-      count: of its rows.
+      connection: sends None for a row that is loaded, or an error; a worker waits for an answer
+        before it overwrites a slot.
+      slots: the latest rows, as structured arrays [b] in shared memory.
+      count: number of its rows.
     """
 
     process: BaseProcess

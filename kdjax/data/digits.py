@@ -24,10 +24,10 @@ _IN_TEST = (
 
 @functools.cache
 def read_digits() -> Source:
-    """The 1,797 digits of 8x8 gray pixels, brought to 32x32x3; 20 % of every class are the test.
+    """The 1,797 digits of 8x8 gray pixels, resized to 32x32x3; 20 % of every class are test images.
 
-    The split depends on no seed. Read once per process; the arrays are read-only. scikit-learn is
-    not imported, which takes seconds: only its file is read.
+    The split is fixed. The arrays are read once per process and are read-only. scikit-learn is not
+    imported, which would take seconds: only its file is read.
 
     Raises:
       UserError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""How many images and steps the devices are sent at once."""
+"""Numbers of images and steps per dispatch, and the memory that batches need."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def check_memory(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def dispatch_lengths(steps: int, most_steps: int) -> tuple[int, ...]:
-    """Cuts an epoch of `steps` into dispatches of at most `most_steps` steps.
+def dispatch_lengths(steps: int, max_steps: int) -> tuple[int, ...]:
+    """Divides an epoch of `steps` into dispatches of at most `max_steps` steps.
 
-    All are equally long if a length of at least half of `most_steps` divides the epoch; otherwise
-    the last one is shorter (and costs a second compilation).
+    All have the same length if a length of at least half of `max_steps` divides the epoch;
+    otherwise the last one is shorter, which costs a second compilation.
     """
-    for length in range(min(most_steps, steps), (most_steps + 1) // 2 - 1, -1):
+    for length in range(min(max_steps, steps), (max_steps + 1) // 2 - 1, -1):
         if steps % length == 0:
             return (length,) * (steps // length)
-    count = -(-steps // most_steps)
+    count = -(-steps // max_steps)
     length = -(-steps // count)
     return (length,) * (steps // length) + ((steps % length,) if steps % length else ())

@@ -25,12 +25,12 @@ class Feed:
       config: `config.data`, `config.seed`, `config.batch_size`, `config.evaluation.batch_size`,
         `config.optimizer.accumulate`.
       dataset: resident (`ArraySplit`) or streamed (`RecordSplit`).
-      parallel: where the batches go.
-      most_steps: the most steps per dispatch.
-      augmentation: of images together with their objects, where the data set has these.
+      parallel: the devices that batches are sent to.
+      max_steps: largest number of steps per dispatch.
+      augmentation: of images with objects; None for other data.
 
     Attributes:
-      places: `order.micro_batch_places` where gradients are accumulated, or None.
+      places: `order.micro_batch_places` if gradients are accumulated, or None.
 
     Raises:
       UserError: there is no whole batch, or the memory does not hold one.
@@ -41,7 +41,7 @@ class Feed:
         config: ConfigDict,
         dataset: Dataset,
         parallel: Parallel,
-        most_steps: int,
+        max_steps: int,
         augmentation: Augmentation | None = None,
     ):
         self.config = config
@@ -55,8 +55,8 @@ class Feed:
             self.places = order.micro_batch_places(
                 self.images_per_step, parallel.device_count, config.optimizer.accumulate
             )
-        self.lengths = dispatch_lengths(self.steps_per_epoch, most_steps)
-        self.most_steps = most_steps
+        self.lengths = dispatch_lengths(self.steps_per_epoch, max_steps)
+        self.max_steps = max_steps
         self.augmentation = augmentation
         check_memory(config, dataset.image_shape)
 
@@ -136,8 +136,8 @@ class Feed:
         images = getattr(self.dataset, split)
         indices, mask = order.evaluation_order(len(images.labels), batch_size)
         if self.resident:
-            for start in range(0, len(indices), self.most_steps):
-                rows = slice(start, start + self.most_steps)
+            for start in range(0, len(indices), self.max_steps):
+                rows = slice(start, start + self.max_steps)
                 batches = {"index": indices[rows], "mask": mask[rows]}
                 yield self.parallel.shard(jax.tree.map(self.parallel.split, batches))
             return

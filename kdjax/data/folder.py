@@ -1,7 +1,7 @@
 """Image folders: PATH/train/CLASS/*.jpg, and PATH/test or PATH/val with the same classes.
 
-Classes are the sorted names of the class folders. Files without an image's extension and hidden
-ones are passed over.
+Classes are the sorted names of the class folders. Hidden files and files without the extension of
+an image are skipped.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _HELD_OUT = ("test", "val")
 
 
 class FolderRecords:
-    """Image files below `root`, decoded to RGB when asked for."""
+    """Image files below `root`, decoded to RGB on access."""
 
     def __init__(self, root: Path, files: list[str]):
         self.root = root
@@ -59,9 +59,9 @@ def open_folder(folder: str, test_split: str = "", *, split: bool = False) -> So
 
     Args:
       folder: path; `~` is the home directory.
-      test_split: 'test' or 'val' to hold out that folder; '' for the rule above.
-      split: whether test images are taken from the training images later: then no test/ is needed,
-        and the folders of classes may lie in PATH itself. Test images are the training images.
+      test_split: the folder to hold out, 'test' or 'val'; '' for the rule above.
+      split: whether test images will be split off the training images: then no test/ is needed, the
+        folders of classes may be in PATH itself, and the test split is the training split.
 
     Raises:
       UserError: a folder or split is missing, a class is empty, the splits' classes differ, or

@@ -17,12 +17,12 @@ _HELD_OUT = ("test", "validation")
 
 
 class HfRecords:
-    """The images of one column, decoded to RGB when asked for.
+    """The images of one column, decoded to RGB on access.
 
     Args:
       rows: a `datasets.Dataset` of one column, of encoded images.
       column: its name.
-      where: what the rows are, for messages.
+      where: name of the rows in messages.
     """
 
     def __init__(self, rows: Any, column: str, where: str):
@@ -82,7 +82,7 @@ def overview(root: Path) -> Overview | None:
         return None
     train = splits["train"]
     names = _column_names(train)
-    if [len(found) for found in names] != [1, 1]:
+    if [len(columns) for columns in names] != [1, 1]:
         return None
     (image,), (label,) = names
     where = f"{root} (train)"
@@ -98,10 +98,10 @@ def open_hf(
 
     Args:
       place: the folder; `~` is the home directory.
-      test_split: of the set, held out; '': 'test', or else 'validation'.
-      columns: of the image and of the label; (): the only ones of their kinds.
-      split: whether test images are taken from the training images later: then no test split is
-        needed. Test images are the training images.
+      test_split: the split that is held out; '': 'test', otherwise 'validation'.
+      columns: names of the columns of images and labels; (): the only columns of their kinds.
+      split: whether test images will be split off the training images: then no test split is
+        needed, and the test split is the training split.
 
     Raises:
       UserError: the library is missing, the folder holds no set of it, or the set has no such

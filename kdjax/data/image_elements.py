@@ -1,4 +1,4 @@
-"""What a streamed batch holds of one image: its pixels, label and number."""
+"""Elements of streamed batches: the pixels, the label and the number of one image."""
 
 from collections.abc import Callable
 
@@ -42,8 +42,8 @@ class CroppedImage:
         rng = np.random.default_rng([*self.seed, place])
         # The first is the one that there would be without the others.
         crops = [self.crop(pixels, self.image_size, rng) for _ in range(self.views)]
-        shown = np.stack(crops) if self.views > 1 else crops[0]
-        return _element(shown, self.split.labels[index], index)
+        views = np.stack(crops) if self.views > 1 else crops[0]
+        return _element(views, self.split.labels[index], index)
 
 
 class EvaluationImage:

@@ -27,10 +27,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 def decode(encoded: bytes, *, mode: str = "RGB", where: str) -> np.ndarray:
     """Decodes a JPEG, PNG, WebP, BMP or GIF file to uint8 [h, w, C], C = 1 for mode "L".
 
-    Gray levels of 16 bits are scaled to 8. What is transparent keeps its color.
+    Gray levels of 16 bits are scaled to 8. Transparency is ignored.
 
     Raises:
-      UserError: the bytes are no image, a truncated one, or one larger than the memory; the
+      UserError: the bytes are not an image, or it is truncated or larger than the memory; the
         message starts with `where`.
     """
     with _opened(io.BytesIO(encoded), where) as image:
@@ -98,7 +98,7 @@ def _opened(file: io.BytesIO | Path, where: str) -> Iterator[Image.Image]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode that converts to RGB and gray without loss of its range."""
+    """The image in a mode whose conversion to RGB or gray keeps the range of levels."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image)
         return Image.fromarray((levels >> 8).astype(np.uint8))
@@ -134,7 +134,7 @@ def fit(pixels: np.ndarray, size: int, *, resize_to: int | None = None) -> np.nd
 
     Bilinear with antialiasing, sizes rounded as torchvision's Resize and CenterCrop round them.
 
-    Of an image more than 16 times as long as wide only the central part is resized.
+    Of an image that is more than 16 times as long as wide, only the central part is resized.
 
     Returns:
       uint8 [size, size, C]
@@ -168,7 +168,7 @@ def _without_far_ends(pixels: np.ndarray) -> np.ndarray:
 def fit_evaluation(pixels: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:
     """The ImageNet protocol: the central `crop_fraction` of the shorter side, at [size, size].
 
-    Images that are not bigger than `size` are not cropped, only brought to it.
+    Images that are not larger than `size` are resized to it and not cropped.
     """
     if max(pixels.shape[:2]) <= size:
         return fit(pixels, size)
@@ -184,8 +184,9 @@ def random_box(
 ) -> tuple[int, int, int, int]:
     """Draws the box (left, top, right, bottom) of a random resized crop.
 
-    Area uniform in `scale` (a share of the image), aspect log-uniform in `ratio`; after ten boxes
-    that do not fit, the largest central box with an admissible aspect (as torchvision does).
+    The area is uniform in `scale` (a share of the image), the aspect log-uniform in `ratio`. After
+    ten boxes that do not fit, it is the largest central box with an admissible aspect, as in
+    torchvision.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
@@ -200,7 +201,7 @@ def random_box(
     return left, top, left + w, top + h
 
 
-# Share of the image that a crop of self-supervised methods has.
+# Range of the area of crops for self-supervised methods, as a share of the image.
 CONTRASTIVE_AREA = (0.2, 1.0)
 
 
@@ -217,5 +218,5 @@ def random_resized_crop(
 
 
 def contrastive_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """As `random_resized_crop`, of boxes of `CONTRASTIVE_AREA`."""
+    """`random_resized_crop` with the areas of `CONTRASTIVE_AREA`."""
     return random_resized_crop(pixels, size, rng, scale=CONTRASTIVE_AREA)

@@ -1,4 +1,4 @@
-"""Checks that labels are what the losses expect: int32, 0 .. num_classes - 1, no class missing."""
+"""Checks of labels: int32, 0 .. num_classes - 1, no class missing."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _WAY_OUT = (
 
 
 def class_count(labels: np.ndarray, where: str) -> int:
-    """The number of classes of labels that run from 0 without gaps: the largest label + 1.
+    """The number of classes, for labels from 0 without gaps: the largest label + 1.
 
     Args:
       labels: integers [N] of any width and byte order.

@@ -7,7 +7,7 @@
     cityscapes  PATH/leftImg8bit/{train,val}/CITY and PATH/gtFine/{train,val}/CITY
     ade20k      PATH/images/{training,validation} and PATH/annotations/{training,validation}
 
-Masks are gray or palette PNG files, of which the values count.
+Masks are gray or palette PNG files; their values, not their colors, are the classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ADE20K_CLASSES = 150
 
 
 class SizedRecords(FolderRecords):
-    """Image files below `root`, whose sizes are asked for one by one."""
+    """Image files below `root`, with the sizes of their headers."""
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, by the header of its file."""
@@ -45,7 +45,7 @@ class SizedRecords(FolderRecords):
 
 
 class MaskRecords:
-    """Mask files below `root`, decoded to classes when asked for, uint8 [h, w]."""
+    """Mask files below `root`, decoded to classes on access, uint8 [h, w]."""
 
     def __init__(self, root: Path, files: list[str], table: np.ndarray):
         self.root = root
@@ -65,7 +65,7 @@ class MaskRecords:
         return str(self.root / self.files[index])
 
 
-# The names of the classes, and what values of masks mean, `class_table`.
+# The names of the classes, and the classes of mask values, `class_table`.
 _Classes = tuple[tuple[str, ...], np.ndarray]
 
 
@@ -73,8 +73,8 @@ class _Layout(NamedTuple):
     """A layout of folders.
 
     Attributes:
-      sign: a folder that tells it from others.
-      pairs: `(root, is for training) -> [(image, mask), ...]`, files below the root.
+      sign: a folder that only this layout has.
+      pairs: `(root, training) -> [(image, mask), ...]`, files below the root.
       classes: `(root, a mask, ignored) -> names, table` of `class_table`.
     """
 
@@ -90,9 +90,9 @@ def open_mask_folders(
 
     Args:
       folder: path; `~` is the home directory.
-      layout: of `LAYOUTS`, or '' to tell it by the names of folders.
-      ignored: value of pixels that count nowhere.
-      test_split: of the layout 'folders', 'test' or 'val' to evaluate on that one.
+      layout: a name in `LAYOUTS`; '' to recognize it by the names of folders.
+      ignored: value of ignored pixels.
+      test_split: for the layout 'folders': the split to evaluate on, 'test' or 'val'.
 
     Raises:
       UserError: a folder, a list or a mask is missing, or the layout is not known.
@@ -136,7 +136,7 @@ def _split(root: Path, pairs: list[tuple[str, str]], table: np.ndarray) -> Recor
 def _matched(
     root: Path, of_images: str, of_masks: str, old: str = "", new: str = ""
 ) -> list[tuple[str, str]]:
-    """Pairs of files of two folders, whose stems are equal before `old` and `new`."""
+    """Pairs of files of two folders, whose stems are equal without the endings `old` and `new`."""
     if not is_directory(root / of_images):
         raise UserError(f"{root / of_images}: no such folder; images belong there")
     if not is_directory(root / of_masks):
@@ -212,7 +212,7 @@ def _cityscapes_classes(root: Path, mask: str, ignored: int) -> _Classes:
     names = tuple(CITYSCAPES.values())
     if "_labelTrainIds" in mask:
         return names, class_table(len(names), ignored)
-    table = np.full(256, 255, np.int16)  # all other ids count nowhere
+    table = np.full(256, 255, np.int16)  # all other ids are ignored
     table[list(CITYSCAPES)] = np.arange(len(names))
     return names, table
 

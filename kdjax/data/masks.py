@@ -1,4 +1,4 @@
-"""Images with masks, the class of every pixel: on a canvas of one size."""
+"""Images with masks (the class of every pixel) on a canvas of one size."""
 
 import math
 from typing import Any
@@ -20,8 +20,8 @@ def class_table(num_classes: int, ignored: int = IGNORED, first: int = 0) -> np.
     """Lookup table of mask values: int16 `[256]`, a class, `IGNORED`, or -1 if unused.
 
     Args:
-      num_classes: N, at most 255.
-      ignored: the value of pixels that count nowhere.
+      num_classes: number of classes, at most 255.
+      ignored: the value of ignored pixels.
       first: the value of class 0.
     """
     table = np.full(256, -1, np.int16)
@@ -31,15 +31,15 @@ def class_table(num_classes: int, ignored: int = IGNORED, first: int = 0) -> np.
 
 
 def translated(mask: np.ndarray, table: np.ndarray, where: str) -> np.ndarray:
-    """A mask of classes.
+    """Translates the values of a mask to classes.
 
     Args:
       mask: uint8, any shape.
       table: of `class_table`.
-      where: file or array, to start the message with.
+      where: file or array, the start of the message.
 
     Raises:
-      UserError: a value that means nothing.
+      UserError: a value without a class.
     """
     classes = table[mask]
     if (classes < 0).any():
@@ -54,10 +54,10 @@ def translated(mask: np.ndarray, table: np.ndarray, where: str) -> np.ndarray:
 
 
 def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
-    """(H, W, C) of the arrays that images are held in, `config.data.canvas` if it is given.
+    """(H, W, C) of the canvas: `config.data.canvas`, or the largest image.
 
     Raises:
-      UserError: settings of `config.data` that images with masks do not go with.
+      UserError: settings of `config.data` that have no meaning for images with masks.
     """
     for setting, unset, way_out in (
         ("image_size", 0, "set config.data.canvas=(height, width)"),
@@ -95,11 +95,11 @@ def _sizes(split: Split) -> list[tuple[int, int]]:
 
 
 class CanvasPairs:
-    """Images and masks of a split, each pair on a canvas of one size, made when asked for.
+    """Images and masks of a split on a canvas of one size, made on access.
 
-    What is larger is scaled down, what is smaller is padded at the bottom and to the right, black
-    and `IGNORED`. Images are scaled bilinearly with antialiasing, masks by the nearest pixel;
-    nothing is enlarged.
+    Pairs that are larger are scaled down; smaller ones are padded at the bottom and to the right,
+    images with black and masks with `IGNORED`. Images are scaled bilinearly with antialiasing,
+    masks to the nearest pixel; nothing is enlarged.
 
     Args:
       split: with masks.
@@ -151,7 +151,7 @@ def pair_bytes(shape: tuple[int, int, int]) -> int:
 
 
 def held(split: Split, shape: tuple[int, int, int]) -> ArraySplit:
-    """A split as `CanvasPairs` gives it, in arrays.
+    """The pairs of `CanvasPairs` as arrays in memory.
 
     Args:
       split: with masks.
@@ -183,7 +183,7 @@ def held(split: Split, shape: tuple[int, int, int]) -> ArraySplit:
 
 
 def check_counted(train: ArraySplit, test: ArraySplit, source: str) -> None:
-    """Checks that pixels of both splits have classes.
+    """Checks that not all pixels of a split are ignored.
 
     Raises:
       UserError: all pixels of a split are ignored.
@@ -218,13 +218,13 @@ def statistics(split: Split, shape: tuple[int, int, int]) -> tuple[np.ndarray, n
     """`channel_statistics` of at most 500 images, evenly spaced, without their padding.
 
     Args:
-      split: `held`, or one of `CanvasPairs`.
+      split: with masks, of files or of `held`.
       shape: (H, W, C) of the canvas.
     """
     count, pairs = len(split.labels), CanvasPairs(split, shape)
     chosen = np.linspace(0, count - 1, min(count, _STATISTICS_IMAGES)).astype(int)
 
-    def shown(index: int) -> np.ndarray:
+    def unpadded(index: int) -> np.ndarray:
         if isinstance(split, ArraySplit) and split.sizes is not None:
             image, (rows, columns) = split.images[index], split.sizes[index]
         else:
@@ -233,4 +233,4 @@ def statistics(split: Split, shape: tuple[int, int, int]) -> tuple[np.ndarray, n
         return image[:rows, :columns]
 
     with decoding.threads() as threads:
-        return statistics_of_parts(threads.map(shown, chosen))
+        return statistics_of_parts(threads.map(unpadded, chosen))

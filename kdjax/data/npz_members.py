@@ -1,7 +1,7 @@
-"""Reading the arrays of an .npz file that may come from anywhere.
+"""Reading of the arrays of an untrusted .npz file.
 
-Everything about an array is checked before it is allocated: nothing is unpickled, and no header
-makes this process ask for more memory than the machine has.
+The header of an array is checked before memory is allocated: nothing is unpickled, and no header
+makes this process allocate more memory than the machine has.
 """
 
 import math
@@ -33,7 +33,7 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray | 
       wanted: names of arrays.
 
     Returns:
-      Every array's name -> the array, or None for those that are not wanted (and not read).
+      The arrays by name; None for those that are not in `wanted`, which are not read.
 
     Raises:
       UserError: not a regular or readable .npz file; a wanted member is encrypted, damaged, not an
@@ -56,7 +56,7 @@ def read_members(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray | 
 
 
 def shape_of(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of an array of a file, which is not read.
+    """The shape of an array of a file, from its header.
 
     Args:
       path: of an .npz file.

@@ -22,7 +22,7 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 
 
 def micro_batch_places(images: int, devices: int, micro_batches: int) -> np.ndarray:
-    """The place in the global batch of every row as devices have them, int32 [images].
+    """The position in the global batch of every row, in the order of devices, int32 [images].
 
     Micro-batches are contiguous parts of the global batch, and every device has a contiguous part
     of each, so that a micro-batch is made of the same images on any number of devices.
@@ -37,7 +37,7 @@ def micro_batch_places(images: int, devices: int, micro_batches: int) -> np.ndar
 
 
 def check_companions(images_per_class: int, partners: int) -> None:
-    """Checks that at most one way of putting images of one class into a batch is set.
+    """Checks that batches are grouped by class in one way at most.
 
     Args:
       images_per_class: size of the groups of one class in a batch; 0 or 1 for a plain shuffle.
@@ -71,16 +71,16 @@ def epoch_order(
 ) -> np.ndarray:
     """Image numbers of every step of one epoch.
 
-    With `images_per_class` = m >= 2 a batch is batch_size / m groups side by side, each of m
-    different images of one class, no two groups of the same class: every image has a positive
-    partner in its batch, and a contiguous slice of whole groups keeps that property. The classes
-    of a batch are those with the most images to come, ties broken at random, so an image comes at
-    most once per epoch unless the classes are too unequal in size to fill the batches otherwise.
+    With `images_per_class` = m >= 2 a batch consists of batch_size / m contiguous groups, each of m
+    different images of one class, and all of different classes: every image has a positive partner
+    in its batch and in every contiguous slice of whole groups. The classes of a batch are those
+    with the most remaining images, ties broken at random, so that an image occurs at most once per
+    epoch unless the classes are too unequal in size.
 
-    With `partners` = k >= 1 the plain shuffle gives the anchors, and each is followed by k other
-    images of its class, drawn for it alone: all different where the class has that many others,
-    else with replacement. Images come as partners besides coming as anchors. The batches of CS-KD
-    (k = 1; Self-KD-Lib, dataloader/dataloaders.py, may draw the anchor itself) and of BAKE (k = M).
+    With `partners` = k >= 1 the anchors are in the order of the plain shuffle, and each is followed
+    by k other images of its class, drawn independently for each anchor: without replacement if the
+    class has enough images. These are the batches of CS-KD (k = 1; Self-KD-Lib,
+    dataloader/dataloaders.py, may draw the anchor itself) and of BAKE (k = M).
 
     Args:
       labels: int [N], 0 .. classes - 1.
@@ -169,7 +169,7 @@ def _grouped(
     classes = np.take_along_axis(classes, shuffle, axis=1)
     nth = np.take_along_axis(nth, shuffle, axis=1)
     # The n-th group of a class is its n-th run of m shuffled images. Runs wrap around, so that a
-    # class asked for more than it has repeats images, still m different ones in a group.
+    # class with too few images repeats them; a group still has m different ones.
     within = (nth[..., None] * m + np.arange(m)) % counts[classes][..., None]
     order = by_class[first[classes][..., None] + within]
     return order.reshape(steps, batch_size).astype(np.int32)
@@ -178,7 +178,7 @@ def _grouped(
 def _with_partners(
     rng: np.random.Generator, labels: np.ndarray, anchors: np.ndarray, k: int
 ) -> np.ndarray:
-    """[A] anchors -> [A, 1 + k]: each with k others of its class."""
+    """Anchors [A] with k other images of their classes, [A, 1 + k]."""
     counts = np.bincount(labels)
     if (counts == 1).any():
         raise UserError(
@@ -188,7 +188,7 @@ def _with_partners(
         )
     by_class = np.argsort(labels, kind="stable")
     first = np.cumsum(counts) - counts
-    place = np.empty(len(labels), np.int64)  # of every image, in its class
+    place = np.empty(len(labels), np.int64)  # of every image, within its class
     place[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
 
     classes = labels[anchors]
@@ -196,7 +196,7 @@ def _with_partners(
     taken = place[anchors][:, None]
     chosen = [anchors]
     for nth in range(k):
-        # One of the places that are free, counted past those that are taken, in rising order.
+        # A random free place: the drawn number skips the taken places in increasing order.
         drawn = rng.integers(size - 1 - np.where(enough, nth, 0))
         for place_taken in np.sort(taken, axis=1).T:
             drawn += drawn >= place_taken
@@ -206,7 +206,7 @@ def _with_partners(
 
 
 def evaluation_order(size: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every image once, in order; the last batch is padded with image 0 at mask 0.
+    """All images in order; the last batch is padded with image 0, where the mask is 0.
 
     Returns:
       indices int32 [S, batch_size] and mask float32 [S, batch_size], S = ceil(size / batch_size).

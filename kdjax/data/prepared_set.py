@@ -1,7 +1,7 @@
 """The description of a prepared TensorFlow data set: splits, shards, features, class names.
 
-Its JSON files are read as data. They name Python classes, which TFDS would import; here a name is
-only compared with those of the features that kdjax reads, and nothing is imported.
+Its JSON files are read as data. They name Python classes, which TFDS would import; here these names
+are only compared with those of the features that kdjax reads.
 """
 
 import json
@@ -27,8 +27,8 @@ class SplitInfo(NamedTuple):
     Attributes:
       name: such as 'train'.
       shards: its files, in order.
-      lengths: the number of examples of every file.
-      num_bytes: of all files.
+      lengths: number of examples of every file.
+      num_bytes: size of all files.
     """
 
     name: str
@@ -91,7 +91,7 @@ def _versions(root: Path) -> dict[str, Path]:
 
 
 def file_format(directory: Path) -> str:
-    """In which format the examples are stored, such as 'array_record' or 'tfrecord'.
+    """The file format of the examples, such as 'array_record' or 'tfrecord'.
 
     Raises:
       UserError: dataset_info.json is unreadable.
@@ -152,7 +152,7 @@ def _get(
 
 
 def _number(value: str | int, what: str, file: Path) -> int:
-    """An integer >= 0, which the JSON of protobuf writes as a text."""
+    """An integer >= 0, which protobuf's JSON stores as a string."""
     text = str(value)
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise _malformed(file, f"{what}={text[:40]!r} is not a count")

@@ -14,7 +14,7 @@ Arrays = dict[str, Any]
 
 
 class Canvas(NamedTuple):
-    """Images that are smaller than their arrays.
+    """Images of different sizes, padded to one size.
 
     Attributes:
       pixels: `[B, H, W, C]`, normalized, zero beyond the images.
@@ -36,17 +36,16 @@ def train_input(
 ) -> Callable[..., Arrays]:
     """`(constants, batch, key, positions) -> method batch`: gather, augment, normalize.
 
-    Every view of an image has a key of its own, from the step's key, the image's position in the
-    global batch and the view's number, so that the same images come out on any number of devices.
-    The first view is the one that there would be without the others; crops and flips are those
-    that there would be without policies.
+    The key of every view is derived from the step's key, the image's position in the global batch
+    and the number of the view, so that the result does not depend on the number of devices. The
+    first view does not depend on the number of views, nor do crops and flips depend on policies.
 
     Args:
-      dataset: whose mean and standard deviation normalize.
+      dataset: its mean and standard deviation are those of the normalization.
       augmentation: `config.data.augmentation`.
       views: `config.data.views`; from 2 on, batches have 'views' `[B, V, H, W, C]`, and 'image' is
         the first of them.
-      policy_names: `config.data.policies`, applied to what was cropped and flipped.
+      policy_names: `config.data.policies`, applied after crops and flips.
 
     Raises:
       UserError: unknown augmentation or policy.
@@ -60,9 +59,9 @@ def train_input(
             images = jnp.repeat(images[:, None], views, axis=1)
         flat = images.reshape(-1, *images.shape[2:])
         flat = augment_images(_image_keys(key, positions, views).reshape(-1), flat)
-        shown = augment.normalize(flat, dataset.mean, dataset.std).reshape(images.shape)
-        method_batch = {"image": shown[:, 0], "label": labels, "index": batch["index"]}
-        return method_batch | {"views": shown} if views > 1 else method_batch
+        normalized = augment.normalize(flat, dataset.mean, dataset.std).reshape(images.shape)
+        method_batch = {"image": normalized[:, 0], "label": labels, "index": batch["index"]}
+        return method_batch | {"views": normalized} if views > 1 else method_batch
 
     return prepare
 
@@ -103,7 +102,7 @@ def masked_train_input(
 
     Args:
       dataset: with masks, held on the device or streamed.
-      augment_pairs: of `Method.augment`.
+      augment_pairs: `Method.augment`.
     """
     fill = 255 * np.asarray(dataset.mean, np.float32)
 
@@ -123,7 +122,7 @@ def masked_train_input(
 
 
 def objects_train_input(dataset: Dataset) -> Callable[..., Arrays]:
-    """`train_input` of images with objects, which were augmented where they were decoded.
+    """`train_input` of images with objects, which were augmented when they were decoded.
 
     Args:
       dataset: streamed, with objects.

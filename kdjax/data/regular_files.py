@@ -14,10 +14,10 @@ def expanded(path: str, setting: str = "config.data.source") -> Path:
 
     Args:
       path: as the user wrote it.
-      setting: which setting holds it, for the message.
+      setting: the setting that it is the value of, for the message.
 
     Raises:
-      UserError: there is no such user, or the path cannot be one.
+      UserError: there is no such user, or the text cannot be a path.
     """
     if "\0" in path:
         raise UserError(f"{setting}={path!r}: a path cannot contain a null character")
@@ -30,7 +30,7 @@ def expanded(path: str, setting: str = "config.data.source") -> Path:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether `path` is a regular file, or a link to one, that can be looked up."""
+    """Whether `path` is an accessible regular file or a link to one."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
@@ -38,7 +38,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether `path` is a directory, or a link to one, that can be looked up."""
+    """Whether `path` is an accessible directory or a link to one."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError:
@@ -46,7 +46,7 @@ def is_directory(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` can be looked up."""
+    """Whether `path` exists and is accessible."""
     try:
         path.stat()
     except OSError:
@@ -55,7 +55,7 @@ def exists(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Checks that reading `path` ends: a named pipe, for example, might never deliver.
+    """Checks that `path` is a regular file: reading a named pipe, for example, might block forever.
 
     Raises:
       UserError: `path` is missing, inaccessible or not a regular file.

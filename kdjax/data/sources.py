@@ -1,6 +1,6 @@
 """Data sources by name: `config.data.source` to a `Source`.
 
-digits            the 1,797 digits that scikit-learn carries, 32x32x3
+digits            the 1,797 digits of scikit-learn, 32x32x3
 tfds:NAME         a TensorFlow data set prepared as array_record (see `tfds_source`)
 folder:PATH       PATH/train/CLASS/*.jpg and PATH/test or PATH/val (see `folder`)
 hf:PATH           a set that `save_to_disk` of Hugging Face's datasets wrote (see `hf_source`)
@@ -19,7 +19,7 @@ from kdjax.data.splits import Source
 from kdjax.errors import UserError
 from kdjax.registry import Registry
 
-# Settings of `config.data` that only some kinds of sources read, with the values that unset them.
+# Settings of `config.data` that only some kinds of sources read, with their default values.
 _OPTIONAL_SETTINGS = {
     "dir": "",
     "layout": "",
@@ -35,9 +35,9 @@ class SourceKind(NamedTuple):
 
     Attributes:
       open: `(place, config.data) -> Source`, where `place` is what follows 'KIND:'.
-      place: what follows it, for messages, such as 'PATH'; '' for a source without one.
-      settings: which of the settings that only some kinds read this one does: 'dir', 'layout',
-        'ignored', 'test_split', 'bad_boxes', 'columns'.
+      place: what follows 'KIND:', for messages, such as 'PATH'; '' for a source without one.
+      settings: the optional settings that it reads, among 'dir', 'layout', 'ignored', 'test_split',
+        'bad_boxes' and 'columns'.
     """
 
     open: Callable[[str, Any], Source]
@@ -60,9 +60,9 @@ def register_source(
     Args:
       kind: without colon.
       open_kind: `(place, config.data) -> Source`. Raises `UserError` for data that cannot be used.
-      place: what is to follow the colon, for messages; '' for sources without it.
-      settings: which of 'dir', 'layout', 'ignored', 'test_split', 'bad_boxes' and 'columns'
-        `open_kind` reads; others are refused.
+      place: what follows the colon, for messages; '' for sources without it.
+      settings: the settings among 'dir', 'layout', 'ignored', 'test_split', 'bad_boxes' and
+        'columns' that `open_kind` reads; the others are refused.
 
     Raises:
       ValueError: the kind is registered already, has a colon, or a setting is unknown.
@@ -119,7 +119,7 @@ def _named(source: Source, data: ConfigDict) -> Source:
     return source._replace(class_names=names)
 
 
-# Modules are imported when a source of their kind is opened: readers are heavy.
+# Readers are imported when a source of their kind is opened, because importing them takes long.
 
 
 def _open_digits(place: str, data: ConfigDict) -> Source:

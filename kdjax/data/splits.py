@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from kdjax.data.objects.columns import SplitObjects
 
-# The class of pixels that count nowhere.
+# The value of pixels without a class, which losses and measures leave out.
 IGNORED = 255
 
 
@@ -23,9 +23,9 @@ class Images(Protocol):
 
 
 class Records(Images, Protocol):
-    """Images that may say their size before they are decoded.
+    """Images whose common size may be known before they are decoded.
 
-    An array uint8 [N, H, W, C] serves as well where only length and items are needed.
+    Where only length and items are needed, an array uint8 [N, H, W, C] may take its place.
     """
 
     def common_shape(self) -> tuple[int, int, int] | None:
@@ -33,7 +33,7 @@ class Records(Images, Protocol):
 
 
 class MaskRecords(Images, Protocol):
-    """Masks, uint8 [h, w], that are files."""
+    """Masks, uint8 [h, w], in files."""
 
     def where(self, index: int) -> str:
         """The file of a mask."""
@@ -45,10 +45,9 @@ class ArraySplit(NamedTuple):
     Attributes:
       images: uint8 [N, H, W, C].
       labels: int32 [N], zeros where there are masks.
-      masks: uint8 [N, H, W], the class of every pixel, or `IGNORED`; None for images that have one
-        class each.
-      sizes: int32 [N, 2], height and width of what is an image, from the upper left corner, where
-        there are masks; None: all of it.
+      masks: uint8 [N, H, W], the class of every pixel, or `IGNORED`; None for images with a class.
+      sizes: int32 [N, 2], height and width of the images in the upper left corner of padded arrays
+        with masks; None if there is no padding.
     """
 
     images: np.ndarray
@@ -68,8 +67,8 @@ class RecordSplit(NamedTuple):
       records: N images.
       labels: int32 [N], zeros where there are masks or objects.
       masks: N masks, uint8 [h, w], or None.
-      objects: the objects of the images, in boxes, or None. Their records say by `where(index)`
-        which file an image is.
+      objects: the objects of the images, in boxes, or None. Their records have `where(index)`, the
+        file of an image.
     """
 
     records: Records
@@ -94,7 +93,7 @@ class SubsetRecords:
     """The records of `indices` only, in that order: images or masks."""
 
     def __init__(self, records: Images, indices: np.ndarray):
-        self.records: Any = records  # whose further methods, if there are any, are asked below
+        self.records: Any = records  # may have further methods, which are called below
         self.indices = indices
 
     def __len__(self) -> int:
@@ -108,11 +107,11 @@ class SubsetRecords:
         return self.records.common_shape()
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of a record, where the records tell it without decoding."""
+        """(height, width) of a record, for records that know it without decoding."""
         return self.records.size(int(self.indices[index]))
 
     def where(self, index: int) -> str:
-        """The file of a record, where the records have one."""
+        """The file of a record, for records that are files."""
         return self.records.where(int(self.indices[index]))
 
 

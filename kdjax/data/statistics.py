@@ -9,8 +9,8 @@ def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of uint8 [N, H, W, C] per channel.
 
     Returns:
-      float32 [C] and [C], in units of [0, 1]. A constant channel gets the deviation 1/255, one
-      gray level, so that dividing by it is safe.
+      float32 [C] and [C], in units of [0, 1]. The deviation of a constant channel is set to 1/255,
+      one gray level, so that it can be divided by.
     """
     return statistics_of_parts(
         pixels[start : start + 1000] for start in range(0, len(pixels), 1000)
@@ -18,9 +18,9 @@ def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def statistics_of_parts(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """`channel_statistics` of all pixels of several arrays uint8 [..., C], which come one by one.
+    """`channel_statistics` of all pixels of several arrays uint8 [..., C], given one by one.
 
-    Their sums are exact: the same pixels in other parts have the same statistics.
+    Sums are exact, so that the result does not depend on how the pixels are divided into arrays.
     """
     count, total, squares = 0, np.zeros(()), np.zeros(())
     for part in parts:

@@ -1,9 +1,9 @@
-"""Batches of image sets that are too large or too uneven to be held on the device.
+"""Batches of image sets that are not held on the device: large ones, or images of many sizes.
 
-Images are decoded, cropped and resized in threads of this process or in worker processes. What a
-batch holds depends on (seed, epoch, place in the epoch's order) alone: not on the number of
-workers, not on the part of a batch that is read, and not on the step at which reading started. An
-image that comes twice in an epoch is cropped twice.
+Images are decoded, cropped and resized in threads of this process or in worker processes. The
+element of a batch depends on (seed, epoch, position in the epoch's order) only: not on the number
+of workers, the part of a batch that is read, or the step at which reading starts. An image that
+occurs twice in an epoch is cropped twice.
 """
 
 from collections.abc import Generator
@@ -33,20 +33,20 @@ def train_batches(
 ) -> Generator[Batch]:
     """The batches of one epoch from `first_step` on.
 
-    With `crop` each image is a random crop at `image_size`, or `views` of them made of what is
-    decoded once; otherwise its shorter side is resized and the central square cut out, which all
-    views are made of. What else augments them follows on the device.
+    With `crop` an element is a random crop of size `image_size`, or `views` random crops of the
+    image, which is decoded once; otherwise the shorter side is resized and the central square is
+    cut out, from which all views are made. Further augmentation takes place on the device.
 
     Args:
       split: the training images.
       order: int [steps, B], of `order.epoch_order`.
-      epoch: of that order.
+      epoch: the epoch of that order.
       seed: `config.seed`.
       image_size: pixels.
       crop: of `augment.Augmentation`.
       views: `config.data.views`.
-      first_step: row to begin with; the batches from there on are the same for any value.
-      columns: the part of each row this process reads, in this order.
+      first_step: the first row to read; the batches do not depend on it.
+      columns: the part of each row that this process reads, in this order.
       workers: processes to decode in; 0 decodes in this one.
 
     Yields:
@@ -66,7 +66,7 @@ def train_batches(
 
 
 def _numbered(order: np.ndarray) -> np.ndarray:
-    """Image numbers [S, B] with their places in the epoch, [S, B, 2]."""
+    """Image numbers [S, B] with their positions in the epoch, [S, B, 2]."""
     return np.stack([order, np.arange(order.size).reshape(order.shape)], axis=-1)
 
 
@@ -88,10 +88,11 @@ def object_train_batches(
       split: the training images, with objects.
       shape: (H, W, 3) of the canvas.
       augmentation: of images and boxes.
-      order, epoch, seed, first_step, columns, workers: of `train_batches`.
+      order, epoch, seed, first_step, columns, workers: as of `train_batches`.
 
     Yields:
-      What `TrainElement` makes, `[b, ...]`. Close the iterator if it is not read to its end.
+      Stacked results of `TrainElement`, `[b, ...]`. Close the iterator if it is not read to its
+      end.
 
     Raises:
       UserError: `workers` is negative, or an image is unreadable or not as large as annotated.
@@ -110,15 +111,15 @@ def object_evaluation_batches(
     columns: slice | np.ndarray = slice(None),
     workers: int = 0,
 ) -> Generator[Batch]:
-    """The batches of a whole split of images with objects, of which nothing is drawn.
+    """The batches of a whole split of images with objects, without random augmentation.
 
     Args:
       split: the images, with objects.
-      shape, augmentation: of `object_train_batches`.
-      order, mask, columns, workers: of `evaluation_batches`.
+      shape, augmentation: as of `object_train_batches`.
+      order, mask, columns, workers: as of `evaluation_batches`.
 
     Yields:
-      What `EvaluationElement` makes, `[b, ...]`, and 'mask': float32 [b].
+      Stacked results of `EvaluationElement`, `[b, ...]`, and 'mask': float32 [b].
 
     Raises:
       UserError: as `object_train_batches`.
@@ -139,15 +140,15 @@ def evaluation_batches(
 ) -> Generator[Batch]:
     """The batches of a whole split, by the ImageNet protocol.
 
-    Images bigger than `image_size` are resized to a shorter side of image_size / crop_fraction and
-    cropped to the central square; others are only brought to `image_size`.
+    Images larger than `image_size` are resized to a shorter side of image_size / crop_fraction and
+    cropped to the central square; others are only resized to `image_size`.
 
     Args:
       split: the images.
       order: int [steps, batch_size], of `order.evaluation_order`.
       mask: float32 [steps, batch_size], of `order.evaluation_order`.
       image_size: pixels.
-      columns: the part of each row this process reads.
+      columns: the part of each row that this process reads.
       workers: processes to decode in; 0 decodes in this one.
       crop_fraction: share of the shorter side that is kept.
 
@@ -186,11 +187,11 @@ def pair_batches(
       order: int [steps, B], of `order.epoch_order` or `order.evaluation_order`.
       shape: (H, W, C) of the canvas.
       mask: of `order.evaluation_order`; None in training.
-      first_step, columns, workers: of `train_batches`.
+      first_step, columns, workers: as of `train_batches`.
 
     Yields:
-      What `masks.CanvasPairs` makes, [b, ...], and 'mask': float32 [b] if there is one. Close the
-      iterator if it is not read to its end.
+      Stacked results of `masks.CanvasPairs`, [b, ...], and 'mask': float32 [b] if it is given.
+      Close the iterator if it is not read to its end.
 
     Raises:
       UserError: `workers` is negative, an image or a mask is unreadable, or they do not fit.

@@ -1,4 +1,4 @@
-"""The part of a source that a run works on: some of its classes, and of their training images."""
+"""Subsets of a source: some of its classes, and some of their training images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kdjax.errors import UserError
 def subset(source: Source, data: ConfigDict) -> Source:
     """The classes that `data` selects, numbered from 0, and a part of their training images.
 
-    Images with masks or objects have no classes to select, and keep theirs.
+    Classes of images with masks or objects are not selected.
 
     Args:
-      source: as it is stored.
+      source: the whole source.
       data: `config.data`: source, first_class, classes, validation_fraction, train_fraction,
         subset_seed.
 
@@ -45,10 +45,10 @@ def _has_classes(split: Split) -> bool:
 
 
 def _held_out(train: Split, data: ConfigDict) -> tuple[Split, Split]:
-    """The training images that stay, and those that are evaluated in place of the test images.
+    """Splits the training images into training images and held-out test images.
 
     Raises:
-      UserError: no image of a class would stay.
+      UserError: no training image of a class would be left.
     """
     chosen = stratified(train.labels, data.validation_fraction, data.subset_seed)
     stays = np.ones(len(train.labels), bool)

@@ -17,7 +17,7 @@ from kdjax.errors import UserError
 
 
 class TfdsRecords:
-    """Images of a prepared split, read and decoded when asked for."""
+    """Images of a prepared split, read and decoded on access."""
 
     def __init__(self, split: SplitInfo, shape: tuple[int | None, int | None, int]):
         self.split = split

@@ -23,7 +23,7 @@ from kdjax.data.splits import RecordSplit, Source
 from kdjax.data.tfds_records import EncodedRecords, TfdsRecords
 from kdjax.errors import UserError
 
-# Sets up to this size are kept in memory as the encoded files that reading the labels passed over.
+# The encoded images of sets up to this size, which are read with the labels, are kept in memory.
 IN_MEMORY_BYTES = 256 * 2**20
 _CHUNK = 1000
 
@@ -39,8 +39,9 @@ def open_tfds(name: str, data_dir: str = "") -> Source:
         environment variable TFDS_DATA_DIR.
 
     Raises:
-      UserError: unknown name, not prepared (says what to run), prepared in another file format,
-        malformed, without features `image` and `label`, or without a labeled split to evaluate on.
+      UserError: the name is unknown, or the set is not prepared (the message has the command),
+        prepared in another file format, malformed, without features `image` and `label`, or without
+        a labeled split to evaluate on.
     """
     prepared = read_prepared_set(_directory(name, data_dir))
     if "train" not in prepared.splits:
@@ -102,7 +103,7 @@ def _prepare_command(name: str, data_dir: str) -> str:
 
 
 def _held_out(prepared: PreparedSet) -> str:
-    """The split to evaluate on: some sets publish their test split with every label -1."""
+    """The split to evaluate on; not a test split whose labels are all -1, as some sets publish."""
     for name in ("test", "validation"):
         split = prepared.splits.get(name)
         if split is not None and any(split.lengths):

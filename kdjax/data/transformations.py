@@ -1,7 +1,7 @@
-"""Self-supervised transformations: sets of views of an image that a network can tell apart.
+"""Self-supervised transformations: sets of views of an image that a network learns to distinguish.
 
-Pure functions of a batch on the device. Images are `[B, H, W, C]` of any dtype, normalized or not;
-channels are exchanged as they come, as the official code of SLA does. View 0 is the image itself.
+Pure functions of a batch on the device. Images are `[B, H, W, C]` of any dtype; normalized channels
+are permuted as they are, as in the official code of SLA. View 0 is the image itself.
 """
 
 import itertools
@@ -22,7 +22,7 @@ class Transformations(NamedTuple):
       name: in `config.hssakd.transformations`.
       count: M.
       views: `[B, H, W, C] -> [B, M, H, W, C]`.
-      view_names: names of the M views, for people to read.
+      view_names: names of the M views, for pictures.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Images with their objects, as readers of all formats give them."""
+"""Images with objects: the common result of the readers of all formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from kdjax.data.regular_files import is_regular, read_bytes
 from kdjax.errors import UserError
 
-ROUNDING = 0.5  # pixels by which a box may leave its image: formats round
+ROUNDING = 0.5  # pixels by which a box may exceed its image, as formats round coordinates
 BAD_BOXES = ("refuse", "drop")
 
 
@@ -25,8 +25,8 @@ class AnnotatedImage(NamedTuple):
       boxes: `[n, 4]` float32.
       labels: `[n]` int32, classes from 1 on.
       areas: `[n]` float32, of the objects.
-      ignored: `[n]` bool: crowds (COCO) and difficult objects (VOC), which are not learned and
-        count neither for nor against.
+      ignored: `[n]` bool: crowds (COCO) and difficult objects (VOC), which are left out of
+        training, and whose detections are neither true nor false positives.
     """
 
     file: Path
@@ -43,7 +43,7 @@ class AnnotatedSet(NamedTuple):
 
     Attributes:
       images: in a fixed order.
-      class_names: of the classes, the first of which has the label 1.
+      class_names: the first class has the label 1.
     """
 
     images: tuple[AnnotatedImage, ...]
@@ -51,13 +51,13 @@ class AnnotatedSet(NamedTuple):
 
 
 class Object(NamedTuple):
-    """One object as it is read.
+    """An object in an annotation file.
 
     Attributes:
       box: `x1 y1 x2 y2` in pixels.
       label: class from 1 on.
-      where: what it is called in messages.
-      area: in pixels; None is its box's.
+      where: its name in messages.
+      area: in pixels; None for the area of the box.
       ignored: whether it is a crowd or difficult.
     """
 
@@ -71,16 +71,16 @@ class Object(NamedTuple):
 def annotated(
     file: Path, height: int, width: int, objects: list[Object], bad_boxes: str = "refuse"
 ) -> AnnotatedImage:
-    """An image with its objects, whose boxes are clipped to it.
+    """Makes an `AnnotatedImage`, with boxes clipped to the image.
 
     Args:
       file: of the image.
       height: in pixels.
       width: in pixels.
-      objects: any number.
-      bad_boxes: 'refuse' or 'drop', what becomes of boxes without area and of those that leave the
-        image by more than half a pixel. (COCO's own training set has some.) 'drop' leaves out
-        those of which no pixel is in the image.
+      objects: any number of objects.
+      bad_boxes: 'refuse' raises an error for boxes without area and boxes that exceed the image by
+        more than half a pixel, of which COCO's training set has some; 'drop' clips boxes and leaves
+        out those without area in the image.
 
     Raises:
       UserError: a box is not of finite numbers, has no area or leaves the image.
@@ -143,10 +143,10 @@ def read_json(path: Path) -> Any:
 
 
 def check_image(path: Path, where: str) -> Path:
-    """The path of an image that is there.
+    """Checks that an image file exists, and returns its path.
 
     Raises:
-      UserError: it is not.
+      UserError: it does not exist.
     """
     if not is_regular(path):
         raise UserError(f"{where}: the image {path} is missing; check the folder of the images")

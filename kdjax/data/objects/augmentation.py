@@ -1,4 +1,4 @@
-"""Images changed together with their boxes, on the host.
+"""Joint augmentation of images and boxes, on the host.
 
 Functions take pixels `[H, W, C]` and boxes `[n, 4]`, and return both.
 """
@@ -14,13 +14,13 @@ from kdjax.data.objects import image_transform
 
 
 class Augmentation(NamedTuple):
-    """What a training image goes through, in this order.
+    """Settings of the augmentation of training images: crop, flip and scale, in this order.
 
     Attributes:
-      crop: smallest share of either side that is left; 1 leaves the image whole.
-      flip: probability that left and right change places.
-      min_sizes: short sides in pixels, of which one is drawn.
-      max_size: long side in pixels, at most.
+      crop: smallest side of a crop, as a share of the image's; 1 for no crop.
+      flip: probability of a left-right flip.
+      min_sizes: short sides in pixels, from which one is drawn.
+      max_size: largest long side in pixels.
     """
 
     crop: float
@@ -30,7 +30,7 @@ class Augmentation(NamedTuple):
 
 
 def flip(pixels: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right change places."""
+    """Flips an image and its boxes left to right."""
     width = pixels.shape[1]
     left, top, right, bottom = boxes.T
     return pixels[:, ::-1], np.stack([width - right, top, width - left, bottom], 1)
@@ -39,7 +39,7 @@ def flip(pixels: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def crop(
     pixels: np.ndarray, boxes: np.ndarray, window: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a window shows; boxes are cut with it.
+    """Crops an image and its boxes to a window.
 
     Args:
       pixels: `[H, W, C]`.
@@ -47,8 +47,8 @@ def crop(
       window: x1 y1 x2 y2 in whole pixels.
 
     Returns:
-      pixels, boxes `[n, 4]`, and `[n]` which objects have their center in the window: of others
-      too little may be seen.
+      Pixels, boxes `[n, 4]`, and `[n]` whether the center of an object is in the window; of other
+      objects too little may be visible.
     """
     x1, y1, x2, y2 = window
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -65,7 +65,7 @@ def scale(
     max_size: int,
     canvas: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resized to `image_transform.resized_shape`."""
+    """Resizes an image and its boxes to `image_transform.resized_shape`."""
     height, width = pixels.shape[:2]
     new = image_transform.resized_shape(height, width, min_size, max_size, canvas)
     resized = image_transform.resize(pixels, *new)
@@ -75,7 +75,7 @@ def scale(
 def random_window(
     rng: np.random.Generator, height: int, width: int, smallest: float
 ) -> tuple[int, int, int, int]:
-    """A window with sides of `smallest` to 1 of the image's, drawn one by one."""
+    """A random window; each side is drawn from `smallest` ... 1 of the image's side."""
     sides = [max(1, round(rng.uniform(smallest, 1) * side)) for side in (height, width)]
     top, left = (
         int(rng.integers(side - part + 1))
@@ -91,14 +91,14 @@ def augment(
     rng: np.random.Generator,
     canvas: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An image of float pixels and its boxes, augmented; and `[n]` which objects are left.
+    """Augments an image of float pixels and its boxes; also returns `[n]` which objects are left.
 
     Args:
       pixels: `[H, W, C]`.
       boxes: `[n, 4]`.
       settings: of the augmentation.
-      rng: what it is drawn with.
-      canvas: height and width that the result is to fit into; None: any.
+      rng: random number generator.
+      canvas: largest height and width of the result; None for no limit.
     """
     kept = np.ones(len(boxes), bool)
     if settings.crop < 1:

@@ -1,4 +1,4 @@
-"""Images of all sizes with their objects, as they lie on a canvas of one size."""
+"""Images of different sizes with their objects, on a canvas of one size."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Element = dict[str, Any]  # numpy arrays and numbers
 
 
 def _objects(split: Split) -> SplitObjects:
-    """The objects of a split that has some; others raise `ValueError`."""
+    """The objects of a split; raises `ValueError` if it has none."""
     if split.objects is None:
         raise ValueError("the images have no objects")
     return split.objects
 
 
 def canvas(source: Source, data: ConfigDict) -> tuple[int, int, int]:
-    """(H, W, C) of the arrays that images lie in, `config.data.canvas` if it is given.
+    """(H, W, C) of the canvas, `config.data.canvas` if it is given.
 
-    Without it, either side is that of the largest image of both splits, rounded up to 32.
+    Otherwise each side is the largest of the images of both splits, rounded up to a multiple of 32.
 
     Raises:
-      UserError: settings of `config.data` that images with objects do not go with, or a split
-        without any object that counts.
+      UserError: settings of `config.data` that have no meaning for images with objects, or a split
+        whose objects are all ignored.
     """
     for setting, unset, way_out in (
         ("image_size", 0, "set config.data.canvas=(height, width)"),
@@ -76,9 +76,9 @@ def statistics(split: RecordSplit) -> tuple[np.ndarray, np.ndarray]:
 
 
 class TrainElement:
-    """(image number, place in the epoch) -> an image with its objects, augmented.
+    """(image number, position in the epoch) -> an image with its objects, augmented.
 
-    What is drawn is keyed by the seed and the place. The result has 'image' uint8 `[H, W, 3]`,
+    Random numbers are keyed by the seed and the position. The result has 'image' uint8 `[H, W, 3]`,
     'sizes' int32 `[2]` (height and width without padding), 'boxes' float32 `[G, 4]`, 'classes'
     int32 `[G]` from 1 on, 'valid' bool `[G]`, 'label' int32 `[]` (zero) and 'index' int32 `[]`.
 
@@ -86,7 +86,7 @@ class TrainElement:
       split: with objects.
       shape: (H, W, 3) of the canvas.
       augmentation: of images and boxes.
-      seed: to be followed by the place.
+      seed: the seed and the epoch.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class TrainElement:
 
 
 class EvaluationElement:
-    """Image number -> 'image', 'sizes', 'label' and 'index' of `TrainElement`, nothing drawn.
+    """Image number -> 'image', 'sizes', 'label' and 'index' as of `TrainElement`, not augmented.
 
     Args:
       split: with objects.
       shape: (H, W, 3) of the canvas.
-      augmentation: of which the largest size is taken.
+      augmentation: images are resized to the largest of its sizes.
     """
 
     def __init__(self, split: RecordSplit, shape: tuple[int, int, int], augmentation: Augmentation):
@@ -143,7 +143,7 @@ class EvaluationElement:
 
 
 def placed(split: RecordSplit, index: int, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes `[n, 4]` and labels `[n]` of an image that is `size` `[2]` large on the canvas.
+    """The boxes `[n, 4]` and labels `[n]` of an image of `size` `[2]` on the canvas.
 
     Ignored objects are left out.
     """
@@ -157,7 +157,7 @@ def _pixels(split: RecordSplit, index: int) -> np.ndarray:
     """A decoded image, float32.
 
     Raises:
-      UserError: it cannot be read, or is of another size than its annotation says.
+      UserError: it cannot be read, or its size is not that of its annotation.
     """
     files: Any = split.records  # of images with objects they have `where`
     pixels = files[index]

@@ -1,4 +1,4 @@
-"""The objects of a whole split, in a few arrays that worker processes receive quickly."""
+"""The objects of a whole split in a few arrays, which are sent to worker processes quickly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SplitObjects:
 
     @classmethod
     def joined(cls, images: Sequence[AnnotatedImage]) -> SplitObjects:
-        """The objects of one image or more."""
+        """Joins the objects of one image or more."""
         counts = [len(image.labels) for image in images]
         return cls(
             np.array([(image.height, image.width) for image in images], np.int32),
@@ -44,7 +44,7 @@ class SplitObjects:
         )
 
     def take(self, indices: np.ndarray) -> SplitObjects:
-        """The objects of some images, in their order."""
+        """Selects the objects of some images, in the order of these."""
         counts = np.diff(self.starts)[indices]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         owners = np.repeat(np.arange(len(indices)), counts)
@@ -62,11 +62,11 @@ class SplitObjects:
 
     @property
     def owners(self) -> np.ndarray:
-        """`[M]`, the number of the image of every object."""
+        """The number of the image of every object, `[M]`."""
         return np.repeat(np.arange(len(self.sizes)), np.diff(self.starts))
 
     @property
     def most(self) -> int:
-        """The largest number of objects of an image that are learned; 1 at least."""
+        """The largest number of objects of an image that are not ignored; 1 at least."""
         learned = np.bincount(self.owners[~self.ignored], minlength=1)
         return max(1, int(learned.max()))

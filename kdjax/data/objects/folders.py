@@ -37,7 +37,7 @@ _YEARS = ("VOC2007", "VOC2012")
 
 
 class ImageFiles:
-    """Image files, decoded to RGB when asked for."""
+    """Image files, decoded to RGB on access."""
 
     def __init__(self, files: list[str]):
         self.files = files
@@ -50,7 +50,7 @@ class ImageFiles:
         return images.decode(read_bytes(path), where=str(path))
 
     def common_shape(self) -> None:
-        """None: the images lie on a canvas."""
+        """None: the images are placed on a canvas."""
 
     def where(self, index: int) -> str:
         """The file of an image."""
@@ -154,7 +154,7 @@ def open_yolo(folder: str, test_split: str = "", bad_boxes: str = "refuse") -> S
 
 
 def _held_out(test_split: str) -> tuple[str, ...]:
-    """The names of splits to evaluate, the first of which is there."""
+    """The names of the splits that may be evaluated, in order of preference."""
     return (test_split,) if test_split else ("test", "val")
 
 

@@ -1,6 +1,6 @@
-"""The input of a detector: images normalized, resized and padded, their boxes with them.
+"""The input of a detector: images and boxes are resized, images normalized and padded, in numpy.
 
-Host code, in numpy: images come in all sizes.
+This runs on the host because images have different sizes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ def resized_shape(
     max_size: int,
     canvas: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
-    """Height and width with a short side of `min_size`, or a long one of `max_size` if less.
+    """Height and width of an image resized to a short side of `min_size`.
 
-    Less again where a `canvas` of this height and width does not hold that; one pixel at least.
+    They are smaller where the long side would exceed `max_size`, or the image the height and width
+    of a `canvas`; one pixel at least.
     """
     scale = min(min_size / min(height, width), max_size / max(height, width))
     if canvas is not None:
@@ -30,7 +31,7 @@ def resized_shape(
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, pixel centers at halves, no antialiasing: `[H, W, C] -> [height, width, C]`.
+    """Bilinear resizing without antialiasing, `[H, W, C] -> [height, width, C]`.
 
     Source: `torch.nn.functional.interpolate`, `align_corners=False`.
     """
@@ -51,22 +52,22 @@ def _resize_axis(image: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 
 def scale_boxes(boxes: np.ndarray, old: Size, new: Size) -> np.ndarray:
-    """Boxes `[N, 4]` of an image whose height and width change from `old` to `new`.
+    """Scales boxes `[N, 4]` of an image whose height and width change from `old` to `new`.
 
-    The ratios are float32, as torchvision's.
+    The ratios are float32, as in torchvision.
     """
     y, x = (np.float32(b) / np.float32(a) for a, b in zip(old, new, strict=True))
     return boxes * np.array([x, y, x, y]).astype(boxes.dtype)
 
 
 def padded_shape(shapes: Sequence[Sequence[int]], multiple: int = 32) -> tuple[int, int]:
-    """The smallest height and width, multiples of `multiple`, that hold all of `shapes`."""
+    """The smallest height and width, in multiples of `multiple`, that hold all of `shapes`."""
     height, width = np.max(np.asarray(shapes)[:, :2], axis=0)
     return int(-(-height // multiple) * multiple), int(-(-width // multiple) * multiple)
 
 
 def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`[H, W, C] -> [height, width, C]`, zeros at the right and at the bottom."""
+    """Pads `[H, W, C]` with zeros at the right and the bottom to `[height, width, C]`."""
     return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
 
 
@@ -78,15 +79,15 @@ def transform(
     max_size: int,
     shape: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch `[B, H, W, C]` from images `[h, w, C]` of 0 to 1, and their sizes `[B, 2]` in it.
+    """Makes a batch `[B, H, W, C]` of images `[h, w, C]`; also returns their sizes `[B, 2]` in it.
 
     Args:
-      images: of any size.
+      images: pixels in [0, 1], of any size.
       mean: `[C]`, subtracted first.
       std: `[C]`, divided by.
       min_size: short side.
-      max_size: long side at most.
-      shape: height and width of the batch; the smallest by default.
+      max_size: largest long side.
+      shape: height and width of the batch; the smallest that fits by default.
     """
     sizes = [resized_shape(image.shape[0], image.shape[1], min_size, max_size) for image in images]
     shape = padded_shape(sizes) if shape is None else shape

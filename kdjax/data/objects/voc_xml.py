@@ -32,11 +32,11 @@ def read_voc(
 ) -> AnnotatedSet:
     """Reads a folder such as `VOC2007`, with JPEGImages/, Annotations/ and ImageSets/Main/.
 
-    VOC counts pixels from 1 and its boxes hold their last pixel; here they are `x1 - 1, y1 - 1,
-    x2, y2`, whose sides are those of VOC's own code.
+    VOC's pixels are numbered from 1 and its boxes include their last pixel; here boxes are `x1 - 1,
+    y1 - 1, x2, y2`, whose sides are those of VOC's code.
 
     Args:
-      folder: of one year.
+      folder: the folder of one year.
       split: name of the list in ImageSets/Main/, such as 'trainval'.
       class_names: of the objects.
       bad_boxes: 'refuse' or 'drop', as in `annotated`.

@@ -22,7 +22,7 @@ def read_yolo(
     """Reads a folder of images and one of their objects.
 
     `labels/NAME.txt` has a line for every object of `images/NAME.jpg`: its class, from 0, and its
-    box's center, width and height in shares of the image's width and height. An image without a
+    box's center, width and height relative to the image's width and height. An image without a
     file has no objects.
 
     Args:

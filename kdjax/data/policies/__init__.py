@@ -1,8 +1,8 @@
 """Augmentation policies on the device: functions of one key per image and a uint8 batch.
 
-What an image becomes depends on its key alone, not on its place in the batch or the device. Shears,
-rotations, histograms and the like are Pillow's, as torchvision calls them, to the last bit; see
-`tones.auto_contrast_tables` for the one level by which AutoContrast may differ.
+The result depends on the image and its key only, not on its position in the batch or the device.
+Operations have the bits of Pillow's, as torchvision calls them, except for one level of
+AutoContrast (see `tones.auto_contrast_tables`).
 """
 
 from collections.abc import Callable, Sequence
@@ -41,8 +41,8 @@ def register_policy(name: str, apply: Apply, *, takes_fill: bool = False) -> Non
 
     Args:
       name: of the policy.
-      apply: `(keys, images) -> images` on the device; what becomes of an image must depend on its
-        key alone.
+      apply: `(keys, images) -> images` on the device; the result of an image must depend on the
+        image and its key only.
       takes_fill: whether `apply` has a keyword argument `fill`: 0..255 for all channels or one per
         channel.
 
@@ -61,17 +61,18 @@ register_policy("trivial_augment", trivial_augment)
 
 
 def create(names: Sequence[str], *, fill: int | tuple[int, ...] = 0) -> Apply:
-    """`(keys, images) -> images`: the policies of `names`, one after the other.
+    """`(keys, images) -> images`: applies the policies of `names` one after the other.
 
-    Keys are typed PRNG keys [B], images uint8 [B, H, W, C] in and out.
+    Keys are typed PRNG keys [B], images uint8 [B, H, W, C].
 
     Args:
-      names: of `POLICIES`, each with the settings of its paper; none: nothing is changed.
+      names: names in `POLICIES`, each with the settings of its paper; () for the identity.
       fill: for policies that take it, 0..255, for all channels or one per channel: the mean color
-        of the training images, to be zero after normalization.
+        of the training images, which normalization maps to zero.
 
     Raises:
-      UserError: unknown name; where images come in, that they have neither 1 nor 3 channels.
+      UserError: unknown name; the returned function raises it for images with neither 1 nor 3
+        channels.
     """
     chosen = [POLICIES[name] for name in names]
 

@@ -1,7 +1,7 @@
-"""Shears, translations and rotations: one inverse matrix per image, one nearest look-up.
+"""Shears, translations and rotations: an inverse matrix and a nearest-pixel lookup per image.
 
 Matrices are made on the host, in double precision, and rounded to 16.16 fixed point as Pillow
-rounds them (Geometry.c), so that the device's integers find the very pixels that Pillow finds.
+rounds them (Geometry.c), so that integer arithmetic on the device selects the same pixels.
 """
 
 import math
@@ -14,27 +14,27 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def shear_x(slope: float) -> tuple[float, ...]:
-    """Rows slide against each other; the top edge stays."""
+    """Shears along x; the top edge stays in place."""
     return (1.0, slope, 0.0, 0.0, 1.0, 0.0)
 
 
 def shear_y(slope: float) -> tuple[float, ...]:
-    """Columns slide against each other; the left edge stays."""
+    """Shears along y; the left edge stays in place."""
     return (1.0, 0.0, 0.0, slope, 1.0, 0.0)
 
 
 def translate_x(pixels: float) -> tuple[float, ...]:
-    """To the right by whole pixels: a fraction is dropped."""
+    """Translates to the right by whole pixels; fractions are dropped."""
     return (1.0, 0.0, -float(int(pixels)), 0.0, 1.0, 0.0)
 
 
 def translate_y(pixels: float) -> tuple[float, ...]:
-    """Downwards by whole pixels: a fraction is dropped."""
+    """Translates downwards by whole pixels; fractions are dropped."""
     return (1.0, 0.0, 0.0, 0.0, 1.0, -float(int(pixels)))
 
 
 def rotate(degrees: float, height: int, width: int) -> tuple[float, ...]:
-    """Counter-clockwise about the middle of the image, as `PIL.Image.Image.rotate`."""
+    """Rotates counter-clockwise about the center of the image, as `PIL.Image.Image.rotate`."""
     angle = -math.radians(degrees % 360.0)
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x, y = width / 2, height / 2
@@ -45,7 +45,7 @@ def rotate(degrees: float, height: int, width: int) -> tuple[float, ...]:
 def fixed_point(matrix: tuple[float, ...]) -> np.ndarray:
     """(a, b, c, d, e, f) with x' = a x + b y + c, y' = d x + e y + f -> int32 [6] in 2**-16.
 
-    x and y are the middles of pixels in `matrix`, their numbers in the result.
+    Coordinates x and y are pixel centers in `matrix`, and pixel numbers in the result.
     """
     a, b, c, d, e, f = matrix
     values = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
@@ -53,7 +53,7 @@ def fixed_point(matrix: tuple[float, ...]) -> np.ndarray:
 
 
 def sample(images: jax.Array, matrices: jax.Array) -> jax.Array:
-    """The pixel under each pixel's image by its matrix; black where that is outside.
+    """Samples images at the coordinates that their matrices map pixels to; black outside.
 
     Args:
       images: uint8 [B, H, W, C], sides up to some 10,000 pixels.

@@ -17,14 +17,15 @@ def augmix(
     """Mixes each image with `mixture_width` chains of one to three operations on it.
 
     The weights of the chains, and that of the image against all of them, are uniform on their
-    simplices: Dirichlet with alpha = 1. They are whole multiples of 2**-22, so that the mixture is
-    exact and the same on every device; it is rounded to the nearest level.
+    simplices: Dirichlet with alpha = 1. They are multiples of 2**-22, so that the mixture is exact
+      and
+    equal on all devices; it is rounded to the nearest level.
 
     Args:
       keys: typed PRNG keys [B].
       images: uint8 [B, H, W, C], C = 1 or 3.
-      severity: how many of ten magnitudes are drawn from, the weakest first.
-      mixture_width: chains.
+      severity: number of magnitudes, from the weakest of ten, that are drawn from.
+      mixture_width: number of chains.
 
     Returns:
       uint8 [B, H, W, C]

@@ -38,7 +38,7 @@ BINS = 10
 
 
 def auto_augment(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """One of 25 pairs of operations, both done with their probabilities.
+    """Applies one of 25 pairs of operations, each operation with its probability.
 
     Args:
       keys: typed PRNG keys [B].

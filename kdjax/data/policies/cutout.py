@@ -16,15 +16,15 @@ def cutout(
 ) -> jax.Array:
     """Fills one square of each image with one color.
 
-    The square's middle is any pixel, equally likely; what is outside of the image is lost.
+    The center of the square is uniform over all pixels; the square may extend beyond the image.
 
     Args:
       keys: typed PRNG keys [B].
       images: uint8 [B, H, W, C].
-      length: of a side in pixels; None is a quarter of the image's shorter side, which is 8 for
-        images of 32 x 32, the paper's length for CIFAR-100.
+      length: side in pixels; None for a quarter of the image's shorter side: 8 for images of 32 x
+        32, as in the paper for CIFAR-100.
       fill: 0..255, for all channels or one per channel. The paper fills with zero after
-        normalization, which here, before it, is the mean color of the training images.
+        normalization; before it, this is the mean color of the training images.
 
     Returns:
       uint8 [B, H, W, C]

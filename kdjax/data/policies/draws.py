@@ -1,4 +1,4 @@
-"""Random numbers, and rectangles, of images that have a key each."""
+"""Random numbers and rectangles of images, from one key per image."""
 
 import math
 
@@ -15,7 +15,7 @@ def uniform(keys: jax.Array, count: int) -> jax.Array:
 def choose(numbers: jax.Array, count: ArrayLike) -> jax.Array:
     """Numbers in [0, 1) -> whole numbers in [0, count), equally likely; int32.
 
-    With `count` up to 2**16 the chances differ by less than one percent of themselves.
+    With `count` up to 2**16 the probabilities differ by less than one percent.
     """
     return jnp.floor(numbers * count).astype(jnp.int32)
 
@@ -23,7 +23,9 @@ def choose(numbers: jax.Array, count: ArrayLike) -> jax.Array:
 def levels(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Gray levels 0..255 of this shape from each key: uint8 [B, *shape].
 
-    Four out of each 32-bit word: `jax.random.bits` of uint8 takes several times as long to compile.
+        Each 32-bit word gives four levels: `jax.random.bits` of uint8 takes several times as long
+        to
+    compile.
     """
     size = math.prod(shape)
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 4),), jnp.uint32))(keys)
@@ -32,11 +34,11 @@ def levels(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def rectangles(start: jax.Array, sides: jax.Array | int, height: int, width: int) -> jax.Array:
-    """Where images [H, W] are in their rectangle: bool [B, H, W, 1].
+    """Masks of rectangles in images [H, W]: bool [B, H, W, 1].
 
     Args:
-      start: int32 [B, 2], the first row and column, which may be outside.
-      sides: int32 [B, 2], rows and columns, or one number for all.
+      start: int32 [B, 2], the first row and column, which may be outside the image.
+      sides: int32 [B, 2], numbers of rows and columns, or one number for all.
     """
     end = start + sides
 

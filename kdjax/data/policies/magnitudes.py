@@ -1,4 +1,4 @@
-"""How strong operations are: torchvision's bins from 'not at all' to the strongest."""
+"""Magnitudes of operations: torchvision's bins, from the identity to the strongest."""
 
 import numpy as np
 
@@ -19,15 +19,16 @@ def bins(
 ) -> dict[str, np.ndarray]:
     """`count` magnitudes [count] of every operation that has any, by name, without signs.
 
-    In double precision. torchvision's are float32, which moves a level of a blend by one here and
-    there, and makes one whole translation of TrivialAugment's a pixel shorter (15.999999 of 16).
+    They are float64. torchvision's are float32, which changes some levels of blends by one, and
+    shortens one translation of TrivialAugment by a pixel (15.999999 for 16).
 
     Args:
       shear: the strongest slope.
-      translate: the furthest along x and along y, in pixels.
+      translate: the largest translations along x and along y, in pixels.
       degrees: the largest angle.
-      enhance: the furthest from 1 of the factor of brightness, color, contrast and sharpness.
-      bits: how many bits Posterize keeps at first, and how many fewer at the end.
+      enhance: the largest difference from 1 of factors of brightness, color, contrast and
+        sharpness.
+      bits: the bits that Posterize keeps in the first bin, and how many fewer in the last one.
     """
     first, fewer = bits
     ends = dict(zip(GEOMETRIC, (shear, shear, *translate, degrees), strict=True))
@@ -39,7 +40,7 @@ def bins(
 
 
 def moderate(count: int, height: int, width: int) -> dict[str, np.ndarray]:
-    """Those of AutoAugment and RandAugment."""
+    """The magnitudes of AutoAugment and RandAugment."""
     part = RAND_AUGMENT_TRANSLATION
     return bins(
         count,

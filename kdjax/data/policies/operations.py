@@ -1,7 +1,7 @@
-"""The operations of the policies: rows of one table, of which an image does one.
+"""The operations of the policies, as rows of a table; one row is applied to each image.
 
-An operation is a name of the papers and a magnitude as torchvision counts it, signed: (ShearX, 0.3)
-or (Brightness, -0.9). Whatever the names, a batch costs one affine look-up and one table look-up.
+An operation is a name of the papers and a signed magnitude in torchvision's units: (ShearX, 0.3) or
+(Brightness, -0.9). A batch of any operations costs one affine lookup and one table lookup.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _SHIFTS = {
     "TranslateY": affine.translate_y,
 }
 _AFFINE = {*_SHIFTS, "Rotate"}
-# Those whose magnitude comes with either sign.
+# Operations whose magnitude is signed.
 SIGNED = _AFFINE | _BLENDS.keys()
 
 
@@ -40,7 +40,7 @@ class Operations(NamedTuple):
     Attributes:
       matrices: int32 [R, 6], see `affine.fixed_point`.
       tones: int32 [R], of `tones.Tone`.
-      which: int32 [R], numbers of tables.
+      which: int32 [R], the table of every operation.
       tables: float32 [T, 511], see `tones.apply`.
     """
 
@@ -51,12 +51,12 @@ class Operations(NamedTuple):
 
 
 def tabulate(operations: Sequence[Operation], height: int, width: int) -> Operations:
-    """The table of `operations`, a row for each, for images of this size.
+    """Tabulates operations for images of one size, a row for each.
 
-    Names: Identity; ShearX, ShearY (slope), TranslateX, TranslateY (pixels, cut to whole ones),
-    Rotate (degrees counter-clockwise); Brightness, Color, Contrast, Sharpness (0: as it is, -1:
-    black, gray, mean gray, smoothed); Posterize (bits that stay), Solarize (the lowest level that
-    is inverted); AutoContrast, Equalize, Invert (magnitude not looked at).
+    Names: Identity; ShearX, ShearY (slope), TranslateX, TranslateY (pixels, rounded towards zero),
+    Rotate (degrees counter-clockwise); Brightness, Color, Contrast, Sharpness (0: identity, -1:
+    black, gray, mean gray, smoothed); Posterize (number of bits that are kept), Solarize (the
+    lowest level that is inverted); AutoContrast, Equalize, Invert (the magnitude is ignored).
     """
     matrices = [affine.fixed_point(_matrix(*operation, height, width)) for operation in operations]
     kinds = [(_BLENDS | _MEASURED).get(name, Tone.TABLE) for name, _ in operations]
@@ -85,9 +85,9 @@ def _table(name: str, magnitude: float) -> np.ndarray:
 
 
 def both_signs(name: str, magnitude: float) -> list[Operation]:
-    """The operation with either sign; twice the same if it has none.
+    """The operation with both signs; twice the same operation if it has no sign.
 
-    A row drawn from such lists is an operation and, if that has one, a sign, both uniform.
+    A uniform row of such lists is a uniform operation with a uniform sign.
     """
     return [(name, magnitude), (name, -magnitude if name in SIGNED else magnitude)]
 
@@ -98,9 +98,10 @@ def signed_rows(
     """The operations of `names`, in order, with `both_signs` of each of their magnitudes.
 
     Args:
-      names: of operations.
-      magnitudes: [count] of those that have any, by name.
-      count: how often an operation without magnitude comes, so that all are equally likely.
+      names: names of operations.
+      magnitudes: [count], by the names of operations that have any.
+      count: number of times that operations without magnitude are repeated, so that all are equally
+        likely.
     """
     none = np.zeros(count)
     return [
@@ -112,10 +113,10 @@ def signed_rows(
 
 
 def apply(operations: Operations, rows: jax.Array, images: jax.Array) -> jax.Array:
-    """Image i does operation `rows[i]`.
+    """Applies operation `rows[i]` to image i.
 
     Args:
-      operations: of `tabulate`, for the images' size.
+      operations: the table of `tabulate`, for the images' size.
       rows: int32 [B].
       images: uint8 [B, H, W, C], C = 1 or 3.
 

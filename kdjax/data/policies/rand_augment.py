@@ -18,14 +18,14 @@ def rand_augment(
     magnitude: int = 9,
     num_magnitude_bins: int = 31,
 ) -> jax.Array:
-    """`num_ops` operations of 14, each drawn anew, at one magnitude.
+    """Applies `num_ops` random operations of 14, all at one magnitude.
 
     Args:
       keys: typed PRNG keys [B].
       images: uint8 [B, H, W, C], C = 1 or 3.
-      num_ops: operations, one after the other; each is uniform and may come again.
-      magnitude: which bin.
-      num_magnitude_bins: how many there are.
+      num_ops: number of operations, drawn uniformly with replacement.
+      magnitude: the bin.
+      num_magnitude_bins: number of bins.
 
     Returns:
       uint8 [B, H, W, C]

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdjax.data.policies import draws
 
-ATTEMPTS = 20  # to find a rectangle that is smaller than the image; rarely the first one is not
+ATTEMPTS = 20  # draws of a rectangle until it is smaller than the image, which most are
 
 
 def random_erasing(
@@ -19,22 +19,22 @@ def random_erasing(
 ) -> jax.Array:
     """Fills a rectangle of some images with random levels, one for each pixel and channel.
 
-    Random levels are the paper's best variant (RE-R); its others fill with one color.
+    Random levels are the paper's best variant (RE-R); the other variants fill with one color.
 
     Args:
       keys: typed PRNG keys [B].
       images: uint8 [B, H, W, C].
-      probability: that an image is changed.
-      area: the smallest and the largest part of the image that is filled.
-      aspect: height over width is in [aspect, 1 / aspect].
+      probability: probability that an image is changed.
+      area: the smallest and the largest area of the rectangle, as a share of the image's.
+      aspect: the range of height / width is [aspect, 1 / aspect].
 
     Returns:
       uint8 [B, H, W, C]
 
     References:
-      Zhong et al., Random Erasing Data Augmentation, 2020, algorithm 1. As the authors' code (and
-      Self-KD-Lib's dataloader/random_erase.py), a rectangle that does not fit is drawn anew, and
-      its place afterwards among those where it fits.
+      Zhong et al., Random Erasing Data Augmentation, 2020, algorithm 1. As in the authors' code and
+      Self-KD-Lib's dataloader/random_erase.py, a rectangle that does not fit is drawn again, and
+      its position is then uniform among those where it fits.
     """
     height, width = images.shape[1:3]
     keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

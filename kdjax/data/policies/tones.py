@@ -1,9 +1,9 @@
-"""Operations on gray levels and colors: one table per image and channel, one look-up.
+"""Operations on gray levels and colors: one table per image and channel, one lookup.
 
 A pixel becomes `table[level]` (posterize, solarize, invert, equalize, auto-contrast), or a blend
-`base + factor * (level - base)` of the image with a degenerate one (black, the mean gray, its
-gray, a smoothed one). The products of a blend are a table, too, made on the host: no backend then
-fuses the multiplication and the addition, and every level is the one that Pillow finds.
+`base + factor * (level - base)` of the image with a base (black, the mean gray, the gray image, the
+smoothed image). The products of a blend are tabulated on the host as well, so that no backend fuses
+the multiplication and the addition, and all levels are those of Pillow.
 """
 
 import enum
@@ -19,7 +19,7 @@ ENTRIES = 2 * LEVELS - 1  # differences of levels, from -255 to 255
 
 
 class Tone(enum.IntEnum):
-    """How a table is used, or where it comes from; blends last."""
+    """Kinds of operations: a given table, a table computed from the image, or a blend."""
 
     TABLE = 0
     EQUALIZE = 1
@@ -31,28 +31,28 @@ class Tone(enum.IntEnum):
 
 
 def table_of(levels: np.ndarray) -> np.ndarray:
-    """What becomes of the levels 0..255 -> float32 [511], the rest of which is not used."""
+    """A table of new levels for the levels 0..255: float32 [511], padded with zeros."""
     return np.pad(np.asarray(levels, np.float32), (0, ENTRIES - LEVELS))
 
 
 def posterize(bits: float) -> np.ndarray:
-    """[511]; keeps the `bits` highest bits of a level."""
+    """The table [511] that keeps the `bits` highest bits of a level."""
     return table_of(np.arange(LEVELS) & -(2 ** (8 - int(bits))))
 
 
 def solarize(threshold: float) -> np.ndarray:
-    """[511]; levels from `threshold` on are inverted."""
+    """The table [511] that inverts levels from `threshold` on."""
     levels = np.arange(LEVELS)
     return table_of(np.where(levels < threshold, levels, 255 - levels))
 
 
 def enhance(factor: float) -> np.ndarray:
-    """float32 [511]: `factor` times the differences -255..255."""
+    """The table of a blend, float32 [511]: `factor` times the differences -255..255."""
     return np.float32(factor) * np.arange(1 - LEVELS, LEVELS, dtype=np.float32)
 
 
 def gray(pixels: jax.Array) -> jax.Array:
-    """Pillow's luma of int32 [B, H, W, C] as [B, H, W, 1]; one channel is gray already.
+    """Pillow's luma of int32 [B, H, W, C] as [B, H, W, 1]; the identity for one channel.
 
     Raises:
       UserError: C is neither 1 nor 3.
@@ -70,7 +70,7 @@ def gray(pixels: jax.Array) -> jax.Array:
 
 
 def smooth(pixels: jax.Array) -> jax.Array:
-    """Pillow's SMOOTH of int32 [B, H, W, C]: 3 x 3 means, the middle five times; edges stay."""
+    """Pillow's SMOOTH of int32 [B, H, W, C]: 3 x 3 means with center weight 5; borders are kept."""
     height, width = pixels.shape[1:3]
     if min(height, width) < 3:
         return pixels
@@ -81,10 +81,10 @@ def smooth(pixels: jax.Array) -> jax.Array:
 
 
 def equalize_tables(pixels: jax.Array) -> jax.Array:
-    """int32 [B, P, C] -> [B, 256, C]: the levels of a flat histogram.
+    """Tables of histogram equalization, int32 [B, P, C] -> [B, 256, C].
 
-    Pillow's: the step leaves the highest level's pixels out. A channel with fewer than 255 others
-    stays as it is.
+    As in Pillow, the pixels of the highest level do not count in the step. A channel with fewer
+    than 255 other pixels is not changed.
     """
     batch, count, channels = pixels.shape
     images, channel = jnp.arange(batch)[:, None, None], jnp.arange(channels)
@@ -101,7 +101,7 @@ def equalize_tables(pixels: jax.Array) -> jax.Array:
 
 
 def auto_contrast_tables(pixels: jax.Array) -> jax.Array:
-    """int32 [B, P, C] -> [B, 256, C]: the lowest level to 0, the highest to 255.
+    """Tables that stretch levels to 0 ... 255, int32 [B, P, C] -> [B, 256, C].
 
     floor(255 (level - lowest) / (highest - lowest)), exactly. Where that quotient is a whole
     number, Pillow's may be one less, by a rounding error of its division.
@@ -113,7 +113,7 @@ def auto_contrast_tables(pixels: jax.Array) -> jax.Array:
 
 
 def apply(images: jax.Array, tones: jax.Array, tables: jax.Array) -> jax.Array:
-    """Each image with its own tone and table.
+    """Applies to each image the operation of its tone and table.
 
     Args:
       images: uint8 [B, H, W, C], C = 1 or 3. On one channel, COLOR changes nothing.

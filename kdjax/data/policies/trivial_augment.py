@@ -9,9 +9,9 @@ from kdjax.data.policies.rand_augment import NAMES
 def trivial_augment(
     keys: jax.Array, images: jax.Array, *, num_magnitude_bins: int = 31
 ) -> jax.Array:
-    """One operation of 14, at a magnitude that is drawn, too.
+    """Applies one random operation of 14 at a random magnitude.
 
-    Translations reach 32 pixels for images of any size, which is the whole of a CIFAR image.
+    The largest translation is 32 pixels for images of any size, which is a whole CIFAR image.
 
     Args:
       keys: typed PRNG keys [B].

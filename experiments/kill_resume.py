@@ -34,7 +34,7 @@ from kdjax.networks import metadata
 from kdjax.runs import metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training.program import build
+from kdjax.training.building import build
 
 RUN = (*MAIN, "--config=configs/mcl.py:digits", "--config.epochs=24", *FEW)
 DISTILLATION = (

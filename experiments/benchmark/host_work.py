@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from kdjax.parallel import fetch
-from kdjax.training.program import Program, build
+from kdjax.training.building import build
+from kdjax.training.program import Program
 
 
 def load_config(argument: str):

@@ -26,7 +26,7 @@ from kdjax.compaction.latency import alternate
 from kdjax.parallel import fetch
 from kdjax.pruning import schedules
 from kdjax.training import shrinking
-from kdjax.training.program import build
+from kdjax.training.building import build
 
 CASES = (("sfp_resnet20", "conv_bn"), ("resnet20", "coupled"))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.benchmark import report
 from kdjax import config as configs
-from kdjax.training.program import build
+from kdjax.training.building import build
 
 BATCH, CLASSES = 64, 10
 WAYS = {"whole batch": 1, "accumulate=4": 4}

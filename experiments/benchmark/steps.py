@@ -108,7 +108,7 @@ def measure(name: str, settings: Settings) -> dict:
     import jax
 
     from experiments.benchmark import host_work
-    from kdjax.training.program import build
+    from kdjax.training.building import build
 
     with tempfile.TemporaryDirectory() as folder:
         run = build(make_config(name, settings, Path(folder)))

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.errors import UserError
 from kdjax.methods.base import Inputs
-from kdjax.training.program import Program, build
+from kdjax.training.building import build
+from kdjax.training.program import Program
 from kdjax.training.step import step_batch
 
 COLUMNS = 12  # so that 2, 3, 4, 6 or 24 views of an image end where a row does

@@ -230,7 +230,7 @@ def training_batches(
     Raises:
       UserError: no config, or data that does not fit.
     """
-    from kdjax.training.program import build
+    from kdjax.training.building import build
     from kdjax.training.step import step_batch
 
     if config is None:

@@ -1,19 +1,21 @@
-"""What a run says of itself at its start and at its end."""
+"""The lines that a run prints at its start, after every epoch and at its end."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import kdjax
+from kdjax.methods.evaluation import Evaluation, RowEvaluation
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import say
 from kdjax.training import compile_time
-from kdjax.training.program import Program
+from kdjax.training.program import Program, network_names
 
 
 class Training:
@@ -75,6 +77,29 @@ def opening(program: Program, step: int) -> list[str]:
     if step >= total:
         return [*lines, f"already trained for {_counted(step // program.steps_per_epoch, 'epoch')}"]
     return [*lines, "compiling: the first steps take longer than those that follow"]
+
+
+def epoch_line(
+    row: Mapping[str, float], epochs: int, evaluation: Evaluation | RowEvaluation
+) -> str:
+    """The line about an epoch: step, learning rate, speed, loss and accuracies.
+
+    Args:
+      row: the metrics of the epoch.
+      epochs: `config.epochs`.
+      evaluation: of the method, which names the accuracy.
+    """
+    accuracy = evaluation.accuracy
+    percents = [
+        f"{name} {100 * row[f'{name}/{accuracy}']:.2f}"
+        for name in [*network_names(row, accuracy), "ensemble"]
+        if f"{name}/{accuracy}" in row
+    ]
+    accuracies = f"  {evaluation.label} % {'  '.join(percents)}" if percents else ""
+    return (
+        f"epoch {row['epoch']}/{epochs}  step {row['step']}  lr {row['learning_rate']:.4g}  "
+        f"{row['images_per_second']:.0f} img/s  loss {row['train/loss']:.4f}{accuracies}"
+    )
 
 
 def _networks(program: Program) -> str:

@@ -20,7 +20,8 @@ from kdjax.runs import metrics as metric_files
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.history import History
-from kdjax.training.program import Program, build
+from kdjax.training.building import build
+from kdjax.training.program import Program
 from kdjax.training.step import TrainState
 
 

@@ -1,15 +1,19 @@
-"""Check on the device that a training state is finite."""
+"""Checks on the device that a training state is finite, and the error if it is not."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.errors import UserError
 from kdjax.training.step import TrainState
 from kdjax.tree import leaves
 
 _PARAMS = "params/"
+_NAMES_SHOWN = 4  # in the message
 
 
 def not_finite(state: TrainState) -> list[str]:
@@ -32,6 +36,23 @@ def not_finite(state: TrainState) -> list[str]:
         return []
     finite = np.asarray(_finite(list(squared.values()), list(others.values())))
     return [name for name, good in zip([*squared, *others], finite, strict=True) if not good]
+
+
+def not_finite_error(step: int, names: Sequence[str], last_good: int | None) -> UserError:
+    """The error of a run with values that are not finite.
+
+    Args:
+      step: the step at which they are not.
+      names: of the values.
+      last_good: step of the latest checkpoint, or None.
+    """
+    kept = f"the last good checkpoint is step {last_good}" if last_good else "nothing was saved yet"
+    where = " in another --workdir" if last_good else ""
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return UserError(
+        f"not finite at step {step}: {shown}; {kept}; lower config.optimizer.learning_rate "
+        f"or add config.optimizer.warm_up_epochs{where}"
+    )
 
 
 @jax.jit

@@ -10,23 +10,21 @@ import jax
 import numpy as np
 
 from kdjax.config import plain
-from kdjax.errors import UserError
 from kdjax.parallel import fetch
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
 from kdjax.runs.metrics import MetricsWriter, read
 from kdjax.runs.wandb import writers
 from kdjax.training import compile_time, optimizers, resumption
-from kdjax.training.announcements import Training
-from kdjax.training.finite import not_finite
+from kdjax.training.announcements import Training, epoch_line
+from kdjax.training.finite import not_finite, not_finite_error
 from kdjax.training.hooks import Hook
 from kdjax.training.preemption import Preemption
-from kdjax.training.program import Program, network_names
+from kdjax.training.program import Program
 from kdjax.training.step import TrainState
 
 # The first step of a dispatch, and its metrics on the devices.
 _Dispatch = tuple[int, dict[str, jax.Array]]
-_SHOWN = 4  # names in a message about values that are not finite
 
 
 def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
@@ -230,30 +228,11 @@ class _Loop:
         if not names:
             return
         self.checkpoints.wait()
-        good = self.checkpoints.latest_step()
-        kept = f"the last good checkpoint is step {good}" if good else "nothing was saved yet"
-        where = " in another --workdir" if good else ""
-        shown = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        raise UserError(
-            f"not finite at step {step}: {shown}; {kept}; lower config.optimizer.learning_rate "
-            f"or add config.optimizer.warm_up_epochs{where}"
-        )
+        raise not_finite_error(step, names, self.checkpoints.latest_step())
 
     def _write(self, row: dict[str, float]) -> None:
         """Writes an epoch's row to the metrics files, and prints a summary of it."""
         self.rows.append(row)
         if self.writer is not None:
             self.writer.write(row)
-        evaluation = self.program.method.evaluation
-        accuracy = evaluation.accuracy
-        tops = [
-            f"{n} {100 * row[f'{n}/{accuracy}']:.2f}"
-            for n in [*network_names(row, accuracy), "ensemble"]
-            if f"{n}/{accuracy}" in row
-        ]
-        shown = f"  {evaluation.label} % {'  '.join(tops)}" if tops else ""
-        say(
-            f"epoch {row['epoch']}/{self.config.epochs}  step {row['step']}  "
-            f"lr {row['learning_rate']:.4g}  {row['images_per_second']:.0f} img/s  "
-            f"loss {row['train/loss']:.4f}{shown}"
-        )
+        say(epoch_line(row, self.config.epochs, self.program.method.evaluation))

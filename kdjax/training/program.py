@@ -1,11 +1,10 @@
-"""The program of a config: its data, method, optimizer and compiled functions."""
+"""The program of a run: its data, method, optimizer and compiled functions."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,19 +12,17 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from kdjax import data, methods
 from kdjax.data import preprocessing
-from kdjax.data.dispatches import automatic_steps
 from kdjax.data.feed import Feed
 from kdjax.errors import UserError
 from kdjax.methods import Method, base
 from kdjax.methods.evaluation import RowEvaluation
 from kdjax.models import Compaction
-from kdjax.networks import NetworkSpec, Normalization, metadata
-from kdjax.parallel import AXIS, Parallel, fetch
-from kdjax.training import checks, neighbors, optimizers, rows, teachers
-from kdjax.training.input_images import input_spec, normalized
-from kdjax.training.step import TrainState, init_state, train_step
+from kdjax.networks import NetworkSpec, metadata
+from kdjax.parallel import Parallel, fetch
+from kdjax.training import neighbors, rows
+from kdjax.training.input_images import input_spec
+from kdjax.training.step import TrainState, init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Program:
       parallel: the data-parallel mapping over devices.
       feed: the source of batches.
       prepare: the input function of training, `preprocessing.train_input`.
-      create_method: creates `method` from `compactions`.
+      rebuild: builds the program of the same run for other compactions.
       compactions: the remaining filters of the networks that have been compacted, by 'network_i'.
       method: the training method.
       tx: its optimizer.
@@ -54,7 +51,7 @@ class Program:
     parallel: Parallel
     feed: Feed
     prepare: Callable[..., Any]
-    create_method: Callable[[Mapping[str, Compaction] | None], Method]
+    rebuild: Callable[[Mapping[str, Compaction]], Program]
     compactions: Mapping[str, Compaction]
     method: Method
     tx: optax.GradientTransformation
@@ -85,7 +82,7 @@ class Program:
         Args:
           compactions: the remaining filters, by 'network_i'.
         """
-        return _compiled(self.config, self.parallel, self.feed, self.create_method, compactions)
+        return self.rebuild(compactions)
 
     @property
     def specs(self) -> tuple[NetworkSpec, ...]:
@@ -194,108 +191,6 @@ class Program:
     def accuracy(self) -> str:
         """The metric by which checkpoints are compared, 'top1' for classification."""
         return self.method.evaluation.accuracy
-
-
-def build(
-    config: ConfigDict,
-    workdir: Path | None = None,
-    *,
-    with_teacher: bool = True,
-    compactions: Mapping[str, Compaction] | None = None,
-    normalization: Normalization | None = None,
-) -> Program:
-    """The program of a config.
-
-    Args:
-      config: see `kdjax.config`.
-      workdir: the run's directory, which holds the teacher if the run trains one.
-      with_teacher: whether the teacher's weights are loaded. Without them the program serves to
-        inspect batches, not to train or evaluate.
-      compactions: the remaining filters of compacted networks, by 'network_i', if their weights
-        come from a checkpoint; None for the networks that the run starts from.
-      normalization: the statistics that images are normalized with, if the weights come from a
-        checkpoint; None for those of `config.start` or of a frozen backbone, or else of the data.
-
-    Raises:
-      UserError: an invalid setting, or data that cannot be read or do not fit the settings.
-    """
-    checks.check(config)
-    parallel = Parallel(config.parallel)
-    checks.check_batch(config.batch_size, parallel.device_count, config.optimizer.accumulate)
-    resolved = teachers.resolved(config, workdir)
-    without_teacher = not with_teacher and methods.needs_teacher(config)
-    if normalization is None and not without_teacher:
-        normalization = methods.starting_normalization(resolved)
-    dataset = normalized(data.load(config), normalization, config)
-    checks.check_targets(config, dataset)
-    max_steps = config.steps_per_dispatch or automatic_steps(dataset, config)
-    feed = Feed(config, dataset, parallel, max_steps, methods.objects_augmentation(config))
-    stand_in = None
-    if without_teacher:
-        stand_in = teachers.abstract_teacher(config, dataset.num_classes)
-
-    def create_method(compactions: Mapping[str, Compaction] | None) -> Method:
-        return methods.create(
-            resolved,
-            num_classes=dataset.num_classes,
-            images=input_spec(dataset),
-            axis_name=AXIS,
-            train_labels=dataset.train.labels,
-            teacher=stand_in,
-            compactions=compactions,
-            schedule=optimizers.learning_rate(config, feed.steps_per_epoch),
-        )
-
-    return _compiled(config, parallel, feed, create_method, compactions)
-
-
-def _compiled(
-    config: ConfigDict,
-    parallel: Parallel,
-    feed: Feed,
-    create_method: Callable[[Mapping[str, Compaction] | None], Method],
-    compactions: Mapping[str, Compaction] | None,
-) -> Program:
-    dataset = feed.dataset
-    method = create_method(compactions)
-    if dataset.has_objects:
-        prepare = preprocessing.objects_train_input(dataset)
-    elif method.augment is None:
-        prepare = preprocessing.train_input(
-            dataset,
-            config.data.augmentation,
-            views=config.data.views,
-            policy_names=config.data.policies,
-        )
-    else:
-        prepare = preprocessing.masked_train_input(dataset, method.augment)
-    tx = method.optimizer(optimizers.create(config, feed.steps_per_epoch))
-    step = train_step(
-        method,
-        tx,
-        prepare,
-        config.seed,
-        micro_batches=config.optimizer.accumulate,
-        places=feed.places,
-    )
-    evaluation, embeddings = neighbors.evaluation_steps(config, method, dataset)
-    if compactions is None:
-        compactions = methods.starting_compactions(config)
-    return Program(
-        config=config,
-        parallel=parallel,
-        feed=feed,
-        prepare=prepare,
-        create_method=create_method,
-        compactions=compactions,
-        method=method,
-        tx=tx,
-        train_steps=parallel.map(
-            step, donate=True, barriers=config.remat or config.optimizer.accumulate > 1
-        ),
-        evaluation_steps=parallel.map(evaluation),
-        embeddings_steps=None if embeddings is None else parallel.map(embeddings),
-    )
 
 
 def network_names(metrics: Mapping[str, float], accuracy: str = "top1") -> list[str]:

@@ -10,10 +10,11 @@ from kdjax.networks import store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.console import logged, say
 from kdjax.training import checks, loop, resumption, shrinking, teachers
+from kdjax.training.building import build
 from kdjax.training.early_stopping import early_stopping
 from kdjax.training.hooks import METHOD_REPORT, TRACED, Hook
 from kdjax.training.profiling import profiled
-from kdjax.training.program import Program, build
+from kdjax.training.program import Program
 
 
 def train(config: ConfigDict, workdir: Path, *, profile_steps: int = 0) -> dict[str, float]:

@@ -19,7 +19,7 @@ from kdjax.parallel import AXIS
 from kdjax.runs import metrics
 from kdjax.training import stages
 from kdjax.training import step as training
-from kdjax.training.program import build
+from kdjax.training.building import build
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')
 

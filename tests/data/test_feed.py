@@ -14,7 +14,7 @@ from kdjax.errors import UserError
 from kdjax.parallel import AXIS, Parallel
 from kdjax.runs import metrics
 from kdjax.training import stages
-from kdjax.training.program import build
+from kdjax.training.building import build
 from tests import tiny_runs as runs
 from tests.data.conftest import write_folder
 from tests.tiny_runs import networks  # noqa: F401

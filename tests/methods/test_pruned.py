@@ -21,8 +21,9 @@ from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import stages
+from kdjax.training.building import build
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import Program, build
+from kdjax.training.program import Program
 from kdjax.tree import leaves
 from tests import tiny_runs as runs
 from tests.models.helpers import random_variables

@@ -18,7 +18,7 @@ from kdjax.interop import torch as interop
 from kdjax.methods import METHODS
 from kdjax.networks import InputSpec, Network, NetworkSpec
 from kdjax.training import stages
-from kdjax.training.program import build
+from kdjax.training.building import build
 from kdjax.tree import leaves
 from tests.models.helpers import random_variables
 from tests.tiny_runs import masks as runs

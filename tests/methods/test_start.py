@@ -15,7 +15,7 @@ from kdjax.compaction import filter_groups, remove_filters
 from kdjax.errors import UserError
 from kdjax.networks import Network
 from kdjax.training import evaluation, stages
-from kdjax.training.program import build
+from kdjax.training.building import build
 from kdjax.tree import leaves
 from tests import tiny_runs as runs
 from tests.networks import saved

@@ -20,7 +20,7 @@ from kdjax.networks import (
 )
 from kdjax.networks.normalization import from_flags
 from kdjax.training import evaluation, stages
-from kdjax.training.program import build
+from kdjax.training.building import build
 from tests import tiny_runs as runs
 from tests.networks import saved
 from tests.tiny_runs import networks  # noqa: F401 (registers 'tiny')

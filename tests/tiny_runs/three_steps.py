@@ -16,7 +16,7 @@ import numpy as np
 from kdjax import config as configs
 from kdjax.methods import METHODS
 from kdjax.parallel import fetch
-from kdjax.training.program import build
+from kdjax.training.building import build
 from tests.tiny_runs import networks  # noqa: F401
 
 

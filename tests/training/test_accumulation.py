@@ -17,7 +17,7 @@ from kdjax.methods import Method
 from kdjax.parallel import AXIS, Parallel
 from kdjax.training import checks
 from kdjax.training import step as training
-from kdjax.training.program import build
+from kdjax.training.building import build
 from tests import golden
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401

@@ -11,8 +11,8 @@ from kdjax.data import augment
 from kdjax.errors import UserError
 from kdjax.runs import metrics
 from kdjax.training import stages
+from kdjax.training.building import build
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import build
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401
 

@@ -20,8 +20,9 @@ from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import stages
 from kdjax.training import step as training
+from kdjax.training.building import build
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import build, network_names
+from kdjax.training.program import network_names
 from tests import tiny_runs as runs
 from tests.tiny_runs import networks  # noqa: F401
 

@@ -16,8 +16,9 @@ from kdjax.pruning import pruning_state
 from kdjax.runs import metrics
 from kdjax.runs.checkpoints import Checkpoints
 from kdjax.training import evaluation, shrinking, stages
+from kdjax.training.building import build
 from kdjax.training.preemption import Preempted, Preemption
-from kdjax.training.program import Program, build
+from kdjax.training.program import Program
 from tests import tiny_runs as runs
 from tests.tiny_runs import pruning
 from tests.tiny_runs.pruning import PER_EPOCH

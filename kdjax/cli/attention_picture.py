@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.cli.batch_picture import Shown
 from kdjax.cli.frozen import Frozen
 from kdjax.cli.neighbor_picture import picture_of
+from kdjax.cli.picture_sheet import CaptionedPictures
 from kdjax.data import augment
 from kdjax.errors import UserError
 from kdjax.models.outputs import outputs_of
@@ -24,7 +24,7 @@ _STRENGTH = 0.7  # of the red in the pixel of the highest value
 _RED = np.array([255, 0, 0], np.float32)
 
 
-def rows(frozen: Frozen, split: str, *, stage: int, limit: int) -> Shown:
+def rows(frozen: Frozen, split: str, *, stage: int, limit: int) -> CaptionedPictures:
     """Images from all over a split, before a picture of Grad-CAM by every network.
 
     Captions have the image's class, and the class that a network predicts.
@@ -50,7 +50,7 @@ def rows(frozen: Frozen, split: str, *, stage: int, limit: int) -> Shown:
         captions.append([f"{name}: {_named(names, label)}" for label in predicted])
     stacked = np.stack(pictures, axis=1)
     texts = [text for of_image in zip(*captions, strict=True) for text in of_image]
-    return Shown(stacked.reshape(-1, *stacked.shape[2:]), texts, len(images.labels))
+    return CaptionedPictures(stacked.reshape(-1, *stacked.shape[2:]), texts, len(images.labels))
 
 
 def overlaid(pixels: np.ndarray, maps: np.ndarray) -> np.ndarray:

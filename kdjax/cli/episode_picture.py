@@ -7,8 +7,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from PIL import Image
 
-from kdjax.cli.batch_picture import COLUMNS, Shown, sheet
 from kdjax.cli.neighbor_picture import picture_of
+from kdjax.cli.picture_sheet import COLUMNS, CaptionedPictures, sheet
 from kdjax.data import ArraySplit, Dataset, RecordSplit
 from kdjax.transfer.prototypes import Episodes, prototype_predictions
 
@@ -25,7 +25,7 @@ def episode(
 
 def rows(
     dataset: Dataset, split: str, features: ArrayLike, episodes: Episodes, *, distance: str
-) -> Shown:
+) -> CaptionedPictures:
     """The first episode: labeled images of a class, then queries of it with their predictions.
 
     Args:
@@ -51,4 +51,4 @@ def rows(
             "right" if other == place else f"taken for {names[other]}"
             for other in predicted[place, :queries]
         ]
-    return Shown(np.stack(pictures), captions, support.size + query.size)
+    return CaptionedPictures(np.stack(pictures), captions, support.size + query.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from kdjax.cli.batch_picture import COLUMNS, Shown, sheet
+from kdjax.cli.picture_sheet import COLUMNS, CaptionedPictures, sheet
 from kdjax.data import ArraySplit, Dataset, RecordSplit, images
 from kdjax.transfer.knn import nearest_neighbors
 
@@ -27,7 +27,7 @@ def neighbors(
     return sheet(shown.pictures, shown.captions) if shown.captions else None
 
 
-def rows(dataset: Dataset, queries: np.ndarray, bank: np.ndarray, limit: int) -> Shown:
+def rows(dataset: Dataset, queries: np.ndarray, bank: np.ndarray, limit: int) -> CaptionedPictures:
     """Test images from all over the split, each before its five nearest training images.
 
     Captions of training images have their classes and cosine similarities. Arguments are those of
@@ -45,7 +45,7 @@ def rows(dataset: Dataset, queries: np.ndarray, bank: np.ndarray, limit: int) ->
             pictures.append(picture_of(dataset.train, int(number), dataset.image_shape))
             captions.append(f"{dataset.class_names[dataset.train.labels[number]]}\n{value:.2f}")
     stacked = np.stack(pictures) if pictures else np.zeros((0, *dataset.image_shape), np.uint8)
-    return Shown(stacked, captions, len(queries) * (1 + near))
+    return CaptionedPictures(stacked, captions, len(queries) * (1 + near))
 
 
 def picture_of(

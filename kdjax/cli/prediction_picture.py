@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from kdjax.cli import batch_picture
+from kdjax.cli import picture_sheet
 from kdjax.data import preprocessing
 from kdjax.data.objects.canvas import placed
 from kdjax.errors import UserError
@@ -88,10 +88,10 @@ def write_predictions(
         pictures.append(picture)
         captions.append(caption)
     path = workdir / "predictions.png"
-    page = batch_picture.sheet(np.stack(pictures), captions, _COLUMNS)
+    page = picture_sheet.sheet(np.stack(pictures), captions, _COLUMNS)
     if dataset.has_masks:
         page = with_legend(page, dataset.class_names, colors(dataset.num_classes))
-    batch_picture.save(page, path)
+    picture_sheet.save(page, path)
     return path, len(pictures)
 
 
@@ -105,7 +105,7 @@ def with_legend(
       class_names: N of them.
       class_colors: uint8 `[N, 3]`.
     """
-    font = batch_picture.text_font()
+    font = picture_sheet.text_font()
     line, places, left, top = sum(font.getmetrics()), [], _MARGIN, page.height
     for name in class_names:
         width = line + _GAP + round(font.getlength(name)) + _MARGIN

@@ -53,6 +53,7 @@ def _check_best(config: ConfigDict) -> None:
     section="hssakd",
     family="hsakd",
     teacher_if=_freezes,
+    continues_teacher=True,
     check_config=_check_best,
     source=_SOURCE,
     paper="WRN-40-2 76.45 -> 80.70",

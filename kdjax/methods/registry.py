@@ -99,6 +99,8 @@ class MethodEntry:
       data: needs by the settings of `config.data`.
       teacher_if: whether the settings ask for a teacher, where `build` has `teacher` with a
         default.
+      continues_teacher: whether that teacher is the method's own network, which then sees images
+        normalized as the teacher does.
       check_config: raises `UserError` where settings of other sections do not go with the method.
       masks: whether it learns from masks, the classes of pixels, in place of images' classes.
       objects: `settings -> Augmentation` of images and their objects, where it learns from these,
@@ -118,6 +120,7 @@ class MethodEntry:
     networks: int = 1
     data: Mapping[str, DataNeed] = dataclasses.field(default_factory=dict)
     teacher_if: Callable[[Any], bool] | None = None
+    continues_teacher: bool = False
     check_config: Callable[[ConfigDict], None] | None = None
     masks: bool = False
     objects: Callable[[Any], Augmentation] | None = None

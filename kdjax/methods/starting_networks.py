@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from kdjax.methods.registry import METHODS
 from kdjax.models import Compaction
 from kdjax.networks import Network, NetworkSpec, Normalization, config_sections
 
@@ -45,8 +46,9 @@ def starting_normalization(config: ConfigDict) -> Normalization | None:
     Raises:
       UserError: the network cannot be read.
     """
-    frozen = config.method == "hssakd_teacher" and config.hssakd.freeze_backbone
-    name = "teacher" if frozen else "start"
+    entry = METHODS[config.method]
+    continued = entry.continues_teacher and entry.needs_teacher(config)
+    name = "teacher" if continued else "start"
     if not config[name].checkpoint:
         return None
     return config_sections.spec_from_config(config[name], f"config.{name}").input.normalization

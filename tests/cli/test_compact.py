@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import compaction, models
 from kdjax import config as configs
-from kdjax.cli import compacting
+from kdjax.cli import cost_table
 from kdjax.networks import InputSpec, Network, NetworkSpec, load, store
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
@@ -80,7 +80,7 @@ class FakeProgram:
 @pytest.fixture
 def fast(monkeypatch):
     """Latency is not measured, since compiling takes most of the job's time."""
-    monkeypatch.setattr(compacting, "Program", FakeProgram)
+    monkeypatch.setattr(cost_table, "Program", FakeProgram)
 
 
 def compact(call, workdir, output, *flags) -> str:
@@ -185,11 +185,11 @@ def test_formula_of_the_papers(fast, rate, ratio):
         Network(NetworkSpec(name, 10), variables),
         Network(NetworkSpec(name, 10, compaction=smaller.network.compaction), smaller.variables),
     )
-    rows = table(compacting.cost_table(*pair, (32, 32, 3), rate))
+    rows = table(cost_table.cost_table(*pair, (32, 32, 3), rate))
     row = rows[f"by the papers' formula, rate {rate}"]
     assert row[0] == "40.550 M" and row[2] == pytest.approx(ratio, abs=5e-4)
     assert "FLOPs, as XLA counts" not in rows  # it does not count them
-    rows = table(compacting.cost_table(*pair, (16, 16, 3), rate))
+    rows = table(cost_table.cost_table(*pair, (16, 16, 3), rate))
     assert not any("formula" in name for name in rows)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from kdjax import config as configs
 from kdjax import methods, models
 from kdjax.cli import batch_picture as show
+from kdjax.cli import picture_sheet
 from kdjax.data import augment, transformations
 from kdjax.errors import UserError
 from kdjax.methods import Method, base, hssakd_online, hssakd_student, hssakd_teacher
@@ -195,7 +196,7 @@ def test_captions():
     ],
 )
 def test_long_captions_are_broken(text, lines):
-    assert show.broken(text, 12, len) == lines
+    assert picture_sheet.broken(text, 12, len) == lines
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_long_captions_are_broken(text, lines):
 )
 def test_sheet_has_a_place_for_each_picture(count, columns, rows):
     pictures = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
-    page = np.asarray(show.sheet(pictures, ["caption"] * count))
+    page = np.asarray(picture_sheet.sheet(pictures, ["caption"] * count))
     height, width = page.shape[:2]
     down, across = (height - 8) // rows, (width - 8) // columns
     assert (height, width) == (8 + rows * down, 8 + columns * across)
@@ -223,7 +224,7 @@ def test_sheet_has_a_place_for_each_picture(count, columns, rows):
 )
 def test_pictures_are_enlarged_by_whole_numbers(shape, size):
     picture = np.random.default_rng(0).integers(1, 250, (1, *shape)).astype(np.uint8)
-    page = np.asarray(show.sheet(picture, [""]))
+    page = np.asarray(picture_sheet.sheet(picture, [""]))
     tile = page[8 : 8 + size[0], 8 : 8 + size[1]]
     scale = size[0] // shape[0]
     np.testing.assert_array_equal(tile[::scale, ::scale], picture[0] + np.zeros(3, np.uint8))
@@ -232,7 +233,7 @@ def test_pictures_are_enlarged_by_whole_numbers(shape, size):
 
 def test_more_channels_are_side_by_side():
     picture = np.stack([np.full((8, 8), level) for level in (10, 200)], axis=-1).astype(np.uint8)
-    page = np.asarray(show.sheet(picture[None], [""]))
+    page = np.asarray(picture_sheet.sheet(picture[None], [""]))
     assert (page[8:72, 8:72] == 10).all() and (page[8:72, 72:136] == 200).all()
 
 

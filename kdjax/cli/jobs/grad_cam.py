@@ -21,16 +21,16 @@ def grad_cam(values: FlagValues) -> None:
     """
     import jax
 
-    from kdjax.cli import attention_picture, batch_picture
+    from kdjax.cli import attention_picture, picture_sheet
     from kdjax.cli import frozen as shared
 
     frozen = shared.opened(Path(values.workdir), values.config, values.checkpoint)
     shown = attention_picture.rows(frozen, values.split, stage=values.stage, limit=values.pictures)
     columns = 1 + len(frozen.networks)
-    columns *= max(1, batch_picture.COLUMNS // columns)
+    columns *= max(1, picture_sheet.COLUMNS // columns)
     path = Path(values.output or values.workdir) / "grad_cam.png"
     if jax.process_index() == 0:
-        batch_picture.save(batch_picture.sheet(shown.pictures, shown.captions, columns), path)
+        picture_sheet.save(picture_sheet.sheet(shown.pictures, shown.captions, columns), path)
     say(str(path))
 
 

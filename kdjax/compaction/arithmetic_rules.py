@@ -101,20 +101,21 @@ def _carry_sums(flow: Flow, name: str, values: Sequence[Value], result: Value) -
     if len(chained) != 1:
         return
     value, other = values[chained[0]], values[1 - chained[0]]
-    if other.of_input:
+    before = value.chain
+    if before is None or other.of_input:
         return
-    chain = value.chain._replace(values=(*value.chain.values, result))
+    chain = before._replace(values=(*before.values, result))
     if name in ("add", "add_any", "sub"):
         negative = name == "sub"
         if negative and value is second:
             chain = _scaled(flow, chain, lambda a: -a)
-        term = other.term
-        if term and _same_filters(flow, value, other, term.path):
-            sign = -term.sign if negative and value is first else term.sign
+        summand, outputs = other.term, before.contraction.outputs
+        if summand and _same_filters(flow, value, outputs, other, summand.path):
+            sign = -summand.sign if negative and value is first else summand.sign
             if chain.contraction.slot is None:
                 # The values before the sum are the chain's; the sum itself may be used anyhow.
-                chain = chain._replace(values=value.chain.values)
-                chain.contraction.slot = (term._replace(sign=sign), chain)
+                chain = chain._replace(values=before.values)
+                chain.contraction.slot = (summand._replace(sign=sign), chain)
             return
         result.chain = chain
     elif (name == "mul" or (name == "div" and value is first)) and _per_filter(value, other):
@@ -137,7 +138,7 @@ def _per_filter(value: Value, other: Value) -> bool:
     return not varies or (len(value.labels) == 1 and varies == dims(value.labels[0]))
 
 
-def _same_filters(flow: Flow, value: Value, other: Value, path: str) -> bool:
+def _same_filters(flow: Flow, value: Value, outputs: np.ndarray, other: Value, path: str) -> bool:
     """Whether a parameter has one number for each filter of a contraction, in the same order."""
     if not (len(value.labels) == len(other.labels) == 1 and _per_filter(value, other)):
         return False
@@ -145,7 +146,7 @@ def _same_filters(flow: Flow, value: Value, other: Value, path: str) -> bool:
     return (
         len(long) == 1
         and np.array_equal(other.labels[0].ravel(), long[0])
-        and np.array_equal(value.labels[0].ravel(), value.chain.contraction.outputs)
+        and np.array_equal(value.labels[0].ravel(), outputs)
     )
 
 

@@ -144,7 +144,7 @@ class Flow:
         self._count = 0
         self._ties: list[tuple[np.ndarray, np.ndarray]] = []
         self._compiled: dict[tuple[int, ...], tuple[list[Any], Callable[..., Any]]] = {}
-        self._nodes: list[tuple[Callable[..., Any], tuple[int, ...]]] = []
+        self._nodes: list[tuple[Callable[..., Constant] | _Given, tuple[int, ...]]] = []
         self.unknown = self.node(lambda: Constant(jnp.zeros(()), jnp.zeros((), bool)))
 
     def parameter(self, path: str, shape: tuple[int, ...]) -> Value:
@@ -186,12 +186,14 @@ class Flow:
 
     def components(self) -> np.ndarray:
         """The set of tied channels that every channel is in: `[channels]`."""
-        rows, columns = (np.concatenate([t[i] for t in self._ties] or [[]]) for i in (0, 1))
+        rows, columns = (
+            np.concatenate([t[i] for t in self._ties] or [np.zeros(0, np.int64)]) for i in (0, 1)
+        )
         size = max(self._count, 1)
         graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
         return csgraph.connected_components(graph, directed=False)[1]
 
-    def evaluate(self, nodes: Sequence[int], given: Mapping[Any, jax.Array]) -> list[Constant]:
+    def evaluate(self, nodes: Sequence[int], given: Mapping[Any, Any]) -> list[Constant]:
         """The constants of nodes.
 
         Args:

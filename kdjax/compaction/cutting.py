@@ -78,8 +78,9 @@ def cuts_between(before: StagedNetwork, after: StagedNetwork, arrays: Arrays) ->
         for leaf in ("bias", "scale", "mean", "var"):
             if f"{layer}/{leaf}" in arrays:
                 cuts[f"{layer}/{leaf}"] = filter_cut
+    sums = () if after.compaction is None else after.compaction.sums
     for group in after.residual_groups():
-        if group.name in after.compaction.sums:
+        if group.name in sums:
             cuts[group.name] = cuts[group.convs[0]]
     return {path: cut for path, cut in cuts.items() if cut}
 
@@ -109,7 +110,8 @@ def folded_constants(
     Returns:
       Biases of linear layers, and 'folded' arrays of convolutions, by their paths.
     """
-    plan, masks = narrow_layers(network), network.compaction.masks
+    masks = {} if network.compaction is None else network.compaction.masks
+    plan = narrow_layers(network)
     folded: dict[str, np.ndarray] = {}
     for link in links:
         missing = ~masks[link.name]

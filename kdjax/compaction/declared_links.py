@@ -70,8 +70,8 @@ def links(
         _leaf(arrays, norm, "scale", "weight")
 
     def forward(*trees: Any) -> list[jax.Array]:
-        *trees, images = trees
-        network = _Network(named(trees), norms, activation, padding, filters_first)
+        *given, images = trees
+        network = _Network(named(given), norms, activation, padding, filters_first)
         fed: dict[Feed, jax.Array | None] = {}
         outputs: dict[str, jax.Array] = {}
 
@@ -84,12 +84,13 @@ def links(
         def channels(feed: Feed) -> jax.Array:
             if feed in fed:
                 # Within a sum: what its next summands are computed from is the sum so far.
-                if fed[feed] is None:
+                so_far = fed[feed]
+                if so_far is None:
                     raise UserError(
                         f"{feed.layers[0]!r} reads its own output: list feeds and the layers of "
                         "sums in the order of the forward pass"
                     )
-                return fed[feed]
+                return so_far
             fed[feed] = total = None
             for layer in feed.layers:
                 x = output(layer)
@@ -98,8 +99,8 @@ def links(
                 for each in feed.depthwise:
                     x = activation(network.layer(each, x, depthwise=True))
                 # Which summands a consumer reads is not in the list: it may count on zeros alone.
-                fed[feed] = x if len(feed.layers) == 1 else x * images
-            return fed[feed]
+                fed[feed] = made = x if len(feed.layers) == 1 else x * images
+            return made
 
         for feed in dict.fromkeys(made_by.values()):
             channels(feed)
@@ -114,6 +115,10 @@ def _by_layer(feeds: Sequence[Feed], field: str) -> dict[str, Feed]:
     by_layer: dict[str, Feed] = {}
     for feed in feeds:
         feed = Feed(*map(tuple, feed))
+        if not feed.layers:
+            raise UserError(
+                f"a feed of {feed.consumers} names no layers: name those that they read"
+            )
         for layer in getattr(feed, field):
             if layer in by_layer:
                 raise UserError(f"{layer!r} is among the {field} of two feeds: make them one")

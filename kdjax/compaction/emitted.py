@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class Read(NamedTuple):
 
     Attributes:
       layer: the layer's kernel, and where its output goes.
+      inputs: `[N]`, the channels.
       values: `[N]`, of the channels that are constants.
       known: `[N]`, whether they are.
       factor: `[C]` or `[1]`, what its output is multiplied by before the parameter of the slot is
@@ -24,6 +25,7 @@ class Read(NamedTuple):
     """
 
     layer: Contraction
+    inputs: np.ndarray
     values: np.ndarray
     known: np.ndarray
     factor: np.ndarray | None
@@ -35,7 +37,7 @@ class Read(NamedTuple):
 
     def removed(self, links: Links, removed: np.ndarray) -> np.ndarray:
         """Which of the N channels are removed."""
-        return removed[links.component[self.layer.inputs]] & (self.layer.inputs != FIXED)
+        return removed[links.component[self.inputs]] & (self.inputs != FIXED)
 
 
 def reads(
@@ -43,19 +45,22 @@ def reads(
 ) -> list[Read]:
     """What all layers read, with the filters zero that `zero` names: `{kernel: bool [C]}`."""
     layers = [each for each in flow.contractions if each.inputs is not None]
-    given = dict(arrays)
+    given: dict[Any, np.ndarray] = dict(arrays)
     for each in flow.contractions:
         given[Zero(each.kernel)] = zero.get(each.kernel, np.zeros(1, bool))
     nodes = [each.constant for each in layers]
-    nodes += [each.slot[1].factor if each.foldable else flow.unknown for each in layers]
+    nodes += [
+        each.slot[1].factor if each.slot and each.foldable else flow.unknown for each in layers
+    ]
     constants = flow.evaluate(nodes, given)
     result = []
     for layer, constant, factor in zip(
         layers, constants[: len(layers)], constants[len(layers) :], strict=True
     ):
-        values, known = per_channel(constant, layer.channel_axis, len(layer.inputs))
+        inputs = np.asarray(layer.inputs)
+        values, known = per_channel(constant, layer.channel_axis, len(inputs))
         factors = np.asarray(factor.values).ravel() if np.all(factor.known) else None
-        result.append(Read(layer, np.asarray(values), np.asarray(known), factors))
+        result.append(Read(layer, inputs, np.asarray(values), np.asarray(known), factors))
     return result
 
 
@@ -106,7 +111,7 @@ def _keep(
     reasons: dict[int, str],
     reason: str,
 ) -> None:
-    for component in np.unique(links.component[read.layer.inputs[positions]]).tolist():
+    for component in np.unique(links.component[read.inputs[positions]]).tolist():
         removed[component] = False
         reasons.setdefault(component, reason)
 
@@ -118,9 +123,10 @@ def folded(
     changed: dict[str, np.ndarray] = {}
     for read in reads:
         moving = read.removed(links, removed) & (read.values != 0)
-        if read.factor is None or not moving.any():
+        layer = read.layer
+        if read.factor is None or layer.slot is None or not moving.any():
             continue
-        layer, (term, _) = read.layer, read.layer.slot
+        term, _ = layer.slot
         kernel = np.asarray(arrays[layer.kernel], np.float64)
         axes = (
             links.axis(layer.kernel, layer.kernel_inputs),

@@ -36,7 +36,7 @@ def kept_filters(
             _restore(kept[link.name], -kept[link.name].sum() % multiple)
     for group in network.residual_groups():
         if network.compaction is not None and group.name in network.compaction.sums:
-            union = np.any([kept[conv] for conv in group.convs], axis=0)
+            union: np.ndarray = np.any([kept[conv] for conv in group.convs], axis=0)
             kept |= dict.fromkeys(group.convs, union)  # a narrow sum cannot become wide again
     return kept
 

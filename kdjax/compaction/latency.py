@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from kdjax.models.outputs import outputs_of
+
 # The shortest measurement, so that the resolution of the clock and the call itself do not matter.
 _MEASUREMENT_SECONDS = 0.01
 _WARM_UP_CALLS = 3
@@ -35,7 +37,7 @@ class Program:
     ):
         images = np.random.default_rng(0).normal(size=(batch_size, *image_shape))
         self.arguments = jax.device_put((dict(variables), images.astype(np.float32)))
-        forward = jax.jit(lambda variables, images: network.apply(variables, images).logits)
+        forward = jax.jit(lambda variables, images: outputs_of(network, variables, images).logits)
         self.compiled = forward.lower(*self.arguments).compile()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Links:
         """The links, in the order of the forward pass."""
         return tuple(self._link(kernels) for kernels in self._tied_kernels())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Link]:
         return iter(self.table)
 
     def after(self, removed: Mapping[str, int]) -> Links:
@@ -119,7 +119,9 @@ class Links:
         return [self._group(link) for link in chosen]
 
     def __str__(self) -> str:
-        rows = [("layer", "filters", "tied with", "through", "consumers", "must stay")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "filters", "tied with", "through", "consumers", "must stay")
+        ]
         for link in self.table:
             first, *others = map(layer_of, link.kernels)
             reason = link.reason

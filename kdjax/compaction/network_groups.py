@@ -66,8 +66,8 @@ def filter_groups(
         kernels = tuple(f"{conv}/kernel" for conv in link.convs)
         affine = [f"{norm}/{leaf}" for norm in norm_layers if norm for leaf in ("scale", "bias")]
         settled = dict.fromkeys((*group.settled, *(affine if norms else ())))
-        consumers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
-        consumers = [f"{layer}/kernel" for layer in consumers if norms and layer not in grouped]
+        readers = link.consumers if owner is None else (*link.consumers, *owner.consumers)
+        consumers = [f"{layer}/kernel" for layer in readers if norms and layer not in grouped]
         groups[name] = group._replace(
             scored=group.scored + kernels,
             masked=group.masked + kernels,

@@ -33,7 +33,8 @@ def moved(
         arrays = (array if array.ndim == rank else array.reshape((1,) * rank) for array in constant)
         return Constant(*(move(array) for array in arrays))
 
-    labels, lost = [], []
+    labels: list[np.ndarray] = []
+    lost: list[np.ndarray] = []
     for label in value.labels:
         after = _compressed(move(label))
         same = [other for other in labels if set(dims(other)) & set(dims(after))]
@@ -105,7 +106,8 @@ def _factors(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], li
     """The smallest groups of consecutive axes that a reshape maps to each other."""
     groups, i, j = [], 0, 0
     while i < len(old) or j < len(new):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         sizes = [1, 1]
         while not (left or right) or sizes[0] != sizes[1]:
             if i < len(old) and (sizes[0] <= sizes[1] or j == len(new)):

@@ -122,7 +122,9 @@ class BiFPN(nn.Module):
         return pyramid_maps
 
     @nn.nowrap
-    def _bottom_up(self, maps: list[jax.Array], top_down: list, train: bool) -> list[jax.Array]:
+    def _bottom_up(
+        self, maps: list[jax.Array], top_down: list[jax.Array], train: bool
+    ) -> list[jax.Array]:
         pyramid_maps = [top_down[0]]
         for number in range(2, len(maps) + 1):
             stage_map = maps[number - 1]

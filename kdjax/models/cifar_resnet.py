@@ -49,6 +49,8 @@ For 32x32 images and 100 classes (multiply-adds in millions):
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -97,10 +99,10 @@ for _depth in (20, 32, 44, 56, 110):
     register(f"sfp_resnet{_depth}", CifarResNet, blocks=_blocks, shortcut="padding")
     register(f"option_a_resnet{_depth}", CifarResNet, blocks=_blocks, shortcut="centered_padding")
 
-_WIDE = {"widths": (64, 128, 256, 512), "stem_width": 64}
-_18 = {"blocks": (2, 2, 2, 2), **_WIDE}
-_34 = {"blocks": (3, 4, 6, 3), **_WIDE}
-_50 = {"blocks": (3, 4, 6, 3), "block": "bottleneck", **_WIDE}
+_WIDE: dict[str, Any] = {"widths": (64, 128, 256, 512), "stem_width": 64}
+_18: dict[str, Any] = {"blocks": (2, 2, 2, 2), **_WIDE}
+_34: dict[str, Any] = {"blocks": (3, 4, 6, 3), **_WIDE}
+_50: dict[str, Any] = {"blocks": (3, 4, 6, 3), "block": "bottleneck", **_WIDE}
 register("cifar_resnet18", CifarResNet, **_18)
 register("cifar_resnet34", CifarResNet, **_34)
 register("cifar_resnet50", CifarResNet, **_50)

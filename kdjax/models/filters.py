@@ -88,8 +88,10 @@ def group_blocks(
       consumers: the layers that read it.
     """
     groups: list[ResidualGroup] = []
-    name, writers = "stem_sum", (stem,)
-    norms_inside, readers = (), ()
+    name = "stem_sum"
+    writers: tuple[str, ...] = (stem,)
+    norms_inside: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
     for block in blocks:
         norms_inside, readers = norms_inside + block.norms, readers + block.reads
         if not block.adds:

@@ -96,11 +96,11 @@ class Gates(nn.Module):
         return (x * weights).sum((1, 2), keepdims=True).astype(x.dtype)
 
     @nn.nowrap
-    def _linear(self, x: jax.Array, features: int, name: str) -> nn.Conv:
+    def _linear(self, x: jax.Array, features: int, name: str) -> jax.Array:
         """A 1x1 convolution with bias, `[B, H, W, C] -> [B, H, W, features]`."""
         bound = x.shape[-1] ** -0.5
 
-        def uniform(key, shape, dtype=jnp.float32):
+        def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
         conv = nn.Conv(

@@ -95,7 +95,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def norm(name):
+        def norm(name: str) -> layers.BatchNorm:
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
         inner, y = self.hidden, x
@@ -170,7 +170,8 @@ class MobileNetV2(StagedNetwork):
     @nn.nowrap
     def _places(self) -> list[Place]:
         """All blocks."""
-        places, channels = [], self._channels(_STEM_WIDTH)
+        places: list[Place] = []
+        channels = self._channels(_STEM_WIDTH)
         for number in range(1, self.num_stages + self.extra_stages + 1):
             index = 0
             for group in self.stages[min(number, self.num_stages) - 1]:

@@ -82,7 +82,7 @@ def markdown(constructors: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _order(name: str) -> list:
+def _order(name: str) -> list[int | str]:
     """Sort key of a name: numbers in it compare as numbers, so resnet8 comes before resnet20."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 

@@ -7,7 +7,8 @@ weighted sums are computed in float32 at least, as logits are.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -47,7 +48,9 @@ class GatedCohort(Cohort):
     shared_stages: int = 2
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> GatedOutputs:
+    def __call__(  # type: ignore[override]  # nothing is mixed inside
+        self, images: jax.Array, train: bool = False
+    ) -> GatedOutputs:
         """Images `[B, H, W, C]` to the outputs of every network and their ensemble.
 
         Raises:
@@ -89,7 +92,9 @@ class PeerAttentionCohort(Cohort):
     shared_stages: int = 2
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> PeerOutputs:
+    def __call__(  # type: ignore[override]  # nothing is mixed inside
+        self, images: jax.Array, train: bool = False
+    ) -> PeerOutputs:
         """Images `[B, H, W, C]` to the outputs of every network and the targets of the peers.
 
         Raises:
@@ -115,7 +120,7 @@ class PeerAttentionCohort(Cohort):
         return PeerOutputs(outputs, _weighted_sum("bqk,bkc->bqc", nn.softmax(energy), peers))
 
 
-def _weighted_sum(formula: str, weights: jax.Array, outputs) -> jax.Array:
+def _weighted_sum(formula: str, weights: jax.Array, outputs: Sequence[Outputs]) -> jax.Array:
     logits = jnp.stack([output.logits for output in outputs], axis=1)
     # The default precision of some devices is below float32.
     return jnp.einsum(formula, weights, logits, precision=jax.lax.Precision.HIGHEST)
@@ -140,7 +145,7 @@ class TreeCohort(nn.Module):
         official code divides by 2, whatever the number of pairs.
     """
 
-    networks: tuple[nn.Module, ...]
+    networks: tuple[Any, ...]
     shared_stages: int = 1
     pair_stages: int = 1
     trunk_divisor: int | None = None
@@ -161,7 +166,7 @@ class TreeCohort(nn.Module):
         first, second = self.shared_stages, self.shared_stages + self.pair_stages
         shared = trunk(images, train, stop=first).features
         x = divide_gradient(shared[f"stage{first}"], self.trunk_divisor or len(pairs))
-        outputs = []
+        outputs: list[Outputs] = []
         for index, pair in enumerate(pairs):
             middle = pair[0].clone(parent=self, name=f"pair_{index}")
             pair_features = middle(x, train, start=first, stop=second).features
@@ -188,5 +193,7 @@ def divide_gradient(x: jax.Array, branches: int) -> jax.Array:
 
 
 @divide_gradient.defjvp
-def _divide_gradient_jvp(branches, primals, tangents):
+def _divide_gradient_jvp(
+    branches: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     return primals[0], tangents[0] / branches

@@ -111,8 +111,8 @@ class ResidualBlock(nn.Module):
                 )
             )
         if place.reshapes and shortcut not in PADDINGS:
-            norm = f"{name}/shortcut_bn" if shortcut == "projection" else ""
-            links.append(Link((f"{name}/shortcut_conv",), (norm,), projection=True))
+            after = f"{name}/shortcut_bn" if shortcut == "projection" else ""
+            links.append(Link((f"{name}/shortcut_conv",), (after,), projection=True))
         return tuple(links)
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,7 @@ _BLOCKS: dict[str, type[ResidualBlock]] = {
     "bottleneck": BottleneckBlock,
     "preactivation": PreActivationBlock,
 }
-_FIELDS = {"preactivation": {"activated_identity": True}}
+_FIELDS: dict[str, dict[str, Any]] = {"preactivation": {"activated_identity": True}}
 
 
 class ResidualNetwork(StagedNetwork):

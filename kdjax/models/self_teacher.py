@@ -68,7 +68,7 @@ class SelfTaught(Branched):
     """
 
     @nn.compact
-    def __call__(
+    def __call__(  # type: ignore[override]  # outputs with one more field
         self, images: jax.Array, train: bool = False, *, freeze_backbone: bool = False
     ) -> SelfTaughtOutputs:
         """Images `[B, H, W, C]` to all outputs; arguments as of `Branched`."""
@@ -135,7 +135,7 @@ class StageProjections(nn.Module):
     @nn.compact
     def __call__(self, embeddings: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
         """Embeddings `[B, D]` by network and stage to projections `[B, features]`, likewise."""
-        projections = []
+        projections: list[list[jax.Array]] = []
         for index, stages in enumerate(embeddings):
             projections.append([])
             for stage, x in enumerate(stages, start=1):

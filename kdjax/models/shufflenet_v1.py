@@ -47,10 +47,12 @@ class GroupedShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def norm(name):
+        def norm(name: str) -> layers.BatchNorm:
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
-        def conv(features, kernel_size, groups, name, stride=1):
+        def conv(
+            features: int, kernel_size: int, groups: int, name: str, stride: int = 1
+        ) -> nn.Conv:
             return layers.conv(
                 features, kernel_size, stride, groups=groups, dtype=self.dtype, name=name
             )

@@ -99,13 +99,15 @@ class SplitShuffleUnit(nn.Module):
         return tuple(links)
 
     @nn.nowrap
-    def _pointwise(self, x, features: int, prefix: str, number: int, train: bool) -> jax.Array:
+    def _pointwise(
+        self, x: jax.Array, features: int, prefix: str, number: int, train: bool
+    ) -> jax.Array:
         """A 1x1 convolution and BatchNorm."""
         x = layers.conv(features, 1, dtype=self.dtype, name=f"{prefix}conv{number}")(x)
         return self._norm(f"{prefix}bn{number}")(x, train)
 
     @nn.nowrap
-    def _depthwise(self, x, prefix: str, number: int, train: bool) -> jax.Array:
+    def _depthwise(self, x: jax.Array, prefix: str, number: int, train: bool) -> jax.Array:
         """A 3x3 convolution of every channel by itself, and BatchNorm."""
         channels = x.shape[-1]
         name = f"{prefix}conv{number}"

@@ -86,6 +86,7 @@ def test_filters_first():
     [
         ([Feed(["stern"], ["plain"])], "no layer 'stern' with an array kernel or weight"),
         ([*FEEDS, Feed(["plain"], ["side"])], "'plain' is among the layers of two feeds"),
+        ([Feed([], ["plain"])], r"a feed of \('plain',\) names no layers"),
         ([Feed(["stem"], ["hidden"])], "63 inputs cannot read 6 channels"),
         ([Feed(["hidden"], ["hidden"])], "'hidden' reads its own output|cannot read"),
     ],

@@ -5,6 +5,9 @@ XLA for CPU writes what it sums (squares, products) to memory before it sums it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 from jax import numpy as jnp
 from jax.extend.core import Primitive
@@ -14,6 +17,7 @@ from kdjax.models.convolution import native
 
 # Values from which on the library is worth a custom call.
 SMALLEST = 1 << 16
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def served(x: jax.Array) -> bool:
@@ -31,12 +35,12 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return tuple(_moments.bind(x))
 
 
-def _moments_and_saved(x):
+def _moments_and_saved(x: jax.Array) -> tuple[_Pair, _Pair]:
     mean, var = moments(x)
     return (mean, var), (x, mean)
 
 
-def _moments_gradient(saved, gradients):
+def _moments_gradient(saved: _Pair, gradients: _Pair) -> tuple[jax.Array]:
     x, mean = saved
     of_mean, of_var = (each / (x.size // x.shape[-1]) for each in gradients)
     return (of_mean + 2 * of_var * (x - mean),)
@@ -51,11 +55,13 @@ def scale_and_shift(x: jax.Array, multiplier: jax.Array, offset: jax.Array) -> j
     return x * multiplier + offset
 
 
-def _scaled_and_saved(x, multiplier, offset):
+def _scaled_and_saved(
+    x: jax.Array, multiplier: jax.Array, offset: jax.Array
+) -> tuple[jax.Array, _Pair]:
     return scale_and_shift(x, multiplier, offset), (x, multiplier)
 
 
-def _scaled_gradient(saved, y):
+def _scaled_gradient(saved: _Pair, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, multiplier = saved
     shift, scale = _products.bind(x, y)
     return y * multiplier, scale, shift
@@ -64,29 +70,29 @@ def _scaled_gradient(saved, y):
 scale_and_shift.defvjp(_scaled_and_saved, _scaled_gradient)
 
 
-def _xla_moments(x):
+def _xla_moments(x: jax.Array) -> jax.Array:
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
     return jnp.stack([mean, jnp.square(x - mean).mean(axes)])
 
 
-def _xla_products(x, y):
+def _xla_products(x: jax.Array, y: jax.Array) -> jax.Array:
     axes = tuple(range(x.ndim - 1))
     return jnp.stack([y.sum(axes), (y * x).sum(axes)])
 
 
-def _primitive(name, by_xla):
+def _primitive(name: str, by_xla: Callable[..., jax.Array]) -> Primitive:
     primitive = Primitive(f"kdjax_{name}")
 
-    def by_library(*arrays):
+    def by_library(*arrays: jax.Array) -> jax.Array:
         return native.sums(name, *arrays)
 
-    def for_cpu(context, *operands):
+    def for_cpu(context: Any, *operands: Any) -> Any:
         exported = context.module_context.lowering_parameters.for_export
         function = by_xla if exported else by_library
         return mlir.lower_fun(function, multiple_results=False)(context, *operands)
 
-    def batch(arrays, axes):
+    def batch(arrays: Sequence[jax.Array], axes: Sequence[int | None]) -> tuple[jax.Array, int]:
         size = next(
             array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ SMALLEST = 1 << 18
 SMALLEST_NATIVE = 1 << 22
 # Taps of a kernel's side. For products, the operands are copied once for each.
 _LARGEST_KERNEL = {"native": 7, "products": 3}
+_Pair = tuple[jax.Array, jax.Array]
 _DTYPES = {"native": ("float32",), "products": ("float32", "bfloat16")}
 
 
@@ -76,7 +78,9 @@ def _kernel_gradient(x: jax.Array, y: jax.Array, window: Window, way: str) -> ja
     return (primitive if way == "native" else products).kernel_gradient(x, y, window)
 
 
-def _with_operands(function):
+def _with_operands(
+    function: Callable[[jax.Array, jax.Array, Window, str], jax.Array],
+) -> Callable[[jax.Array, jax.Array, Window, str], tuple[jax.Array, _Pair]]:
     """What `defvjp` takes as the forward pass of a bilinear function."""
     return lambda first, second, window, way: (
         function(first, second, window, way),
@@ -84,17 +88,17 @@ def _with_operands(function):
     )
 
 
-def _convolution_gradients(window, way, operands, y):
+def _convolution_gradients(window: Window, way: str, operands: _Pair, y: jax.Array) -> _Pair:
     x, w = operands
     return _input_gradient(y, w, window, way), _kernel_gradient(x, y, window, way)
 
 
-def _input_gradient_gradients(window, way, operands, x):
+def _input_gradient_gradients(window: Window, way: str, operands: _Pair, x: jax.Array) -> _Pair:
     y, w = operands
     return _convolution(x, w, window, way), _kernel_gradient(x, y, window, way)
 
 
-def _kernel_gradient_gradients(window, way, operands, w):
+def _kernel_gradient_gradients(window: Window, way: str, operands: _Pair, w: jax.Array) -> _Pair:
     x, y = operands
     return _input_gradient(y, w, window, way), _convolution(x, w, window, way)
 

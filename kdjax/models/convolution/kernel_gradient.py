@@ -32,16 +32,21 @@ def kernel_gradient(x: jax.Array, y: jax.Array, window: Window) -> jax.Array:
         product = lax.dot_general(first, second, (((0,), (0,)), ((), ())))
         return total + product, None
 
-    parts = [each.reshape(-1, images, *each.shape[1:]) for each in (x, y)]
     (height, width), ins, outs = window.kernel, x.shape[3], y.shape[3]
     shape = (width * ins, height * outs) if shared else (height * width * ins, outs)
     if images == x.shape[0]:
         total, _ = add(jnp.zeros(shape, jnp.float32), (x, y))
     else:
-        total, _ = lax.scan(add, jnp.zeros(shape, jnp.float32), tuple(parts))
+        parts = _parts(x, images), _parts(y, images)
+        total, _ = lax.scan(add, jnp.zeros(shape, jnp.float32), parts)
     if shared:
         total = total.reshape(width, ins, height, outs).transpose(2, 0, 1, 3)
     return total.reshape(height, width, ins, outs).astype(x.dtype)
+
+
+def _parts(x: jax.Array, images: int) -> jax.Array:
+    """`[B, ...]` -> `[B / images, images, ...]`."""
+    return x.reshape(-1, images, *x.shape[1:])
 
 
 def _images(batch: int, window: Window) -> int:

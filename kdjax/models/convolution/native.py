@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def _compile(output: Path) -> None:
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         raise _Unavailable("there is no C++ compiler (c++, g++ or clang++)")
-    command = (compiler, *_OPTIONS, f"-I{jax.ffi.include_dir()}", "-o", output, *_SOURCES)
+    sources = map(str, _SOURCES)
+    command = [compiler, *_OPTIONS, f"-I{jax.ffi.include_dir()}", "-o", str(output), *sources]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise _Unavailable(f"{compiler} fails: {result.stderr.strip()[-300:]}")
@@ -138,11 +140,10 @@ def _compare() -> None:
     Raises:
       _Unavailable: they differ.
     """
-    cases = [(window, *_arrays(window)) for window in _WINDOWS]
 
-    def both(arrays):
+    def both(arrays: Sequence[Sequence[jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
         results = []
-        for (window, *_), (x, w, y) in zip(cases, arrays, strict=True):
+        for window, (x, w, y) in zip(_WINDOWS, arrays, strict=True):
             for name, (first, second) in zip(MAPS, ((x, w), (y, w), (x, y)), strict=True):
                 results.append(
                     (call(name, first, second, window), _xla(name)(first, second, window))
@@ -153,7 +154,7 @@ def _compare() -> None:
         return results
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        results = jax.jit(both)([arrays for _, *arrays in cases])
+        results = jax.jit(both)([_arrays(window) for window in _WINDOWS])
     for actual, expected in jax.device_get(results):
         if not np.allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max()):
             raise _Unavailable("the compiled library does not agree with XLA")
@@ -165,7 +166,7 @@ def _arrays(window: Window) -> tuple[np.ndarray, ...]:
     return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
 
 
-def _xla(name: str):
+def _xla(name: str) -> Callable[[jax.Array, jax.Array, Window], jax.Array]:
     return getattr(windows, name)
 
 
@@ -177,7 +178,7 @@ def sums(name: str, *arrays: jax.Array) -> jax.Array:
 
 def call(name: str, first: jax.Array, second: jax.Array, window: Window) -> jax.Array:
     """One of the maps `MAPS` by the library, with the arguments of its namesake in `window`."""
-    shape = jax.eval_shape(lambda *both: _xla(name)(*both, window), first, second)
+    shape = jax.eval_shape(lambda x, y: _xla(name)(x, y, window), first, second)
     before = [pad[0] for pad in window.padding]
     geometry = np.array([*window.strides, *before], np.int64)
     return jax.ffi.ffi_call(target(name), shape)(first, second, window=geometry)

@@ -6,6 +6,8 @@ What a program is lowered for decides, so what is exported holds XLA's operation
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax import numpy as jnp
@@ -34,15 +36,15 @@ def kernel_gradient(x: jax.Array, y: jax.Array, window: Window) -> jax.Array:
     return _primitive.bind(x, y, name="kernel_gradient", window=window)
 
 
-def _xla(first, second, *, name, window):
+def _xla(first: jax.Array, second: jax.Array, *, name: str, window: Window) -> jax.Array:
     return getattr(windows, name)(first, second, window)
 
 
-def _native(first, second, *, name, window):
+def _native(first: jax.Array, second: jax.Array, *, name: str, window: Window) -> jax.Array:
     return native.call(name, first, second, window)
 
 
-def _abstract(first, second, **parameters):
+def _abstract(first: Any, second: Any, **parameters: Any) -> Any:
     shape = jax.eval_shape(
         functools.partial(_xla, **parameters),
         *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (first, second)),
@@ -50,24 +52,31 @@ def _abstract(first, second, **parameters):
     return first.update(shape=shape.shape, dtype=shape.dtype, weak_type=False)
 
 
-def _lower_for_cpu(context, *operands, **parameters):
+def _lower_for_cpu(context: Any, *operands: Any, **parameters: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
     function = _xla if exported else _native
     return mlir.lower_fun(function, multiple_results=False)(context, *operands, **parameters)
 
 
-def _batch(arguments, axes, **parameters):
+def _batch(
+    arguments: Sequence[jax.Array], axes: Sequence[int | None], **parameters: Any
+) -> tuple[jax.Array, int]:
     """One after the other: the library uses all cores for each."""
     moved = [
         None if axis is None else jnp.moveaxis(argument, axis, 0)
         for argument, axis in zip(arguments, axes, strict=True)
     ]
 
-    def one(mapped):
+    def one(mapped: Sequence[jax.Array | None]) -> jax.Array:
         pairs = zip(mapped, arguments, strict=True)
         return _primitive.bind(*(b if a is None else a for a, b in pairs), **parameters)
 
     return jax.lax.map(one, tuple(moved)), 0
+
+
+@functools.cache
+def _compiled(**parameters: Any) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(_primitive.bind, **parameters))
 
 
 _primitive.def_impl(lambda *both, **parameters: _compiled(**parameters)(*both))
@@ -75,8 +84,3 @@ _primitive.def_abstract_eval(_abstract)
 mlir.register_lowering(_primitive, mlir.lower_fun(_xla, multiple_results=False))
 mlir.register_lowering(_primitive, _lower_for_cpu, platform="cpu")
 batching.primitive_batchers[_primitive] = _batch
-
-
-@functools.cache
-def _compiled(**parameters):
-    return jax.jit(functools.partial(_primitive.bind, **parameters))

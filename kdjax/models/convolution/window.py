@@ -28,7 +28,10 @@ class Window(NamedTuple):
     def output(self) -> tuple[int, int]:
         """Height and width of the outputs."""
         sizes = zip(self.image, self.kernel, self.strides, self.padding, strict=True)
-        return tuple((size + sum(pad) - kernel) // step + 1 for size, kernel, step, pad in sizes)
+        height, width = (
+            (size + sum(pad) - kernel) // step + 1 for size, kernel, step, pad in sizes
+        )
+        return height, width
 
 
 def of_convolution(
@@ -60,7 +63,7 @@ def of_convolution(
     sizes = zip(kernel, padding, strict=True)
     if not all(0 <= side < size for size, pad in sizes for side in pad):
         return None
-    window = Window(tuple(x.shape[1:3]), kernel, tuple(strides), padding)
+    window = Window(tuple(x.shape[1:3]), kernel, (strides[0], strides[1]), padding)
     return window if min(window.output) > 0 else None
 
 

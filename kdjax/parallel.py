@@ -78,7 +78,13 @@ class Parallel:
         mapped = functools.partial(jax.pmap, function, AXIS, in_axes=(None, None, 0), out_axes=None)
         if not options or jax.process_count() > 1:  # several processes: pmap must not be traced
             return mapped(donate_argnums=donated)
-        return jax.jit(mapped(), donate_argnums=donated, compiler_options=options)
+        compiled = mapped()
+        # jit takes over the attributes of what it is given; pmap's `lower` knows neither argument.
+        return jax.jit(
+            lambda *arguments: compiled(*arguments),
+            donate_argnums=donated,
+            compiler_options=options,
+        )
 
     def replicate(self, tree: Any) -> Any:
         """Puts host arrays, equal in all processes, on every device."""

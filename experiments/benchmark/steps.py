@@ -54,6 +54,13 @@ class Settings(NamedTuple):
 
 SMOKE = Settings("resnet8", 8, 8, 4, 2)
 
+# What methods need besides what their registration says.
+NEEDS: dict[str, dict] = {
+    "hssakd_student": {"teacher.method": "hssakd_teacher"},
+    "one": {"shared_stages": 1},
+    "cl_ilr": {"shared_stages": 1},
+}
+
 
 def write_images(path: Path, settings: Settings) -> str:
     """Writes random images and their labels; returns the `config.data.source`."""
@@ -80,6 +87,7 @@ def make_config(name: str, settings: Settings, folder: Path):
         config.data[setting] = max(config.data[setting], need.at_least)
     config.networks = (settings.network,) * max(2 if name == "mcl" else 1, method.networks)
     config.batch_size, config.epochs = settings.batch_size, 10
+    config.update_from_flattened_dict(NEEDS.get(name, {}))
     config.data.source = write_images(folder / "images.npz", settings)
     if pruned:
         config.pruning.method = name

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kdjax.losses.distillation import cross_entropy, kd
 from kdjax.losses.forms import is_paper
+from kdjax.losses.global_batch import gathered
 from kdjax.numerics import at_least_float32, unit
 
 
@@ -49,7 +50,7 @@ def bake_targets(
     start: jax.Array | int = 0
     if axis_name is not None:
         start = jax.lax.axis_index(axis_name) * len(logits)
-        vectors, probabilities = jax.lax.all_gather((vectors, probabilities), axis_name, tiled=True)
+        vectors, probabilities = gathered((vectors, probabilities), axis_name)
     itself = jnp.eye(len(vectors), dtype=vectors.dtype)
     similarity = jnp.matmul(vectors, vectors.T, precision=jax.lax.Precision.HIGHEST)
     lowest = jnp.finfo(vectors.dtype).min

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
 from kdjax.losses.distillation import kd
+from kdjax.losses.global_batch import gathered
 from kdjax.numerics import at_least_float32
 
 
@@ -140,9 +141,14 @@ class Contrast:
         column_labels = labels
         self.columns = embeddings
         if axis_name is not None:
-            self.columns = [_gather(x, axis_name, gather_gradient) for x in embeddings]
-            column_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
             offset = jax.lax.axis_index(axis_name) * labels.shape[0]
+            columns, column_labels = gathered((list(embeddings), labels), axis_name)
+            if not gather_gradient:
+                columns = [
+                    jax.lax.dynamic_update_slice_in_dim(jax.lax.stop_gradient(x), mine, offset, 0)
+                    for x, mine in zip(columns, embeddings, strict=True)
+                ]
+            self.columns = columns
         anchor_column = offset + jnp.arange(labels.shape[0])
         self.others = anchor_column[:, None] != jnp.arange(column_labels.shape[0])[None, :]
         self.positives = (labels[:, None] == column_labels[None, :]) & self.others
@@ -175,12 +181,3 @@ class Contrast:
         total = jnp.sum(jnp.where(self.positives, logits, 0.0), axis=-1)
         mean = total / jnp.maximum(positives, 1)
         return jnp.where(positives > 0, log_normalizer - mean, 0.0)
-
-
-def _gather(x: jax.Array, axis_name: str, gather_gradient: bool) -> jax.Array:
-    """`[devices * B, D]` of all devices, by choice with a gradient of this device's slice only."""
-    gathered = jax.lax.all_gather(x, axis_name, tiled=True)
-    if gather_gradient:
-        return gathered
-    start = jax.lax.axis_index(axis_name) * x.shape[0]
-    return jax.lax.dynamic_update_slice_in_dim(jax.lax.stop_gradient(gathered), x, start, axis=0)

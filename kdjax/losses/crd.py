@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
-from kdjax.losses.noise_contrast import nce, normalizer, remembered_products, updated_memories
+from kdjax.losses.noise_contrast import nce, normalizers, remembered_products, updated_memories
 from kdjax.numerics import at_least_float32
 
 
@@ -81,16 +81,18 @@ def crd(
             f"{teacher.shape} and {jnp.shape(contrast)}"
         )
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memory[:2]]
-    images, normalizers = banks[0].shape[0], []
-    sides = []
-    pairs = ((student, banks[1]), (teacher, banks[0]))
-    for (embedding, bank), known in zip(pairs, memory.normalizers, strict=True):
-        scores = remembered_products(embedding, bank, contrast) / temperature
-        normalizers.append(jnp.where(known > 0, known, normalizer(scores, images, axis_name)))
-        scores -= jnp.log(normalizers[-1])
-        sides.append(nce(scores, images=images))
+    images, known = banks[0].shape[0], memory.normalizers
+    scores = [
+        remembered_products(embedding, bank, contrast) / temperature
+        for embedding, bank in ((student, banks[1]), (teacher, banks[0]))
+    ]
+    constants = jnp.where(known > 0, known, normalizers(scores, images, axis_name))
+    sides = [
+        nce(each - jnp.log(constant), images=images)
+        for each, constant in zip(scores, constants, strict=True)
+    ]
     moved = updated_memories(
         banks, index, (student, teacher), momentum=momentum, axis_name=axis_name
     )
-    constants = jnp.stack(normalizers).astype(memory.normalizers.dtype)
+    constants = constants.astype(known.dtype)
     return sides[0] + sides[1], CrdMemory(moved[0], moved[1], constants)

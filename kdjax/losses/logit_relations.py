@@ -134,21 +134,32 @@ def dist(
     teacher = jax.nn.softmax(at_least_float32(teacher_logits) / temperature, axis=-1)
     teacher = jax.lax.stop_gradient(teacher)
 
-    def mean_over_images(x: jax.Array) -> jax.Array:
-        mean = jnp.mean(x, axis=0)
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
     rows = [x - jnp.mean(x, axis=-1, keepdims=True) for x in (student, teacher)]
     lengths = safe_sqrt(jnp.sum(rows[0] ** 2, -1)) * safe_sqrt(jnp.sum(rows[1] ** 2, -1))
     inter_class = 1 - jnp.sum(rows[0] * rows[1], axis=-1) / (lengths + epsilon)
 
     count = student.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-    columns = [x - mean_over_images(x) for x in (student, teacher)]
-    squares = [count * mean_over_images(x**2) for x in columns]
-    lengths = safe_sqrt(squares[0]) * safe_sqrt(squares[1])
+    both = jnp.stack([student, teacher])
+    means, squares = _moments(both, axis_name)
+    columns = both - means[:, None]
+    lengths = safe_sqrt(count * squares[0]) * safe_sqrt(count * squares[1])
     shares = jnp.mean(columns[0] * columns[1] / (lengths + epsilon), axis=-1)
     intra_class = 1 - count * shares
     return temperature**2 * (beta * inter_class + gamma * intra_class)
+
+
+def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance `[2, N]` over the images of `x` `[2, B, N]`, and over devices.
+
+    Source: Chan, Golub and LeVeque 1983, equations 2.1, for equal counts.
+    """
+    mean = x.mean(1)
+    variance = jnp.square(x - mean[:, None]).mean(1)
+    if axis_name is None:
+        return mean, variance
+    means, variances = jax.lax.all_gather(jnp.stack([mean, variance]), axis_name, axis=1)
+    mean = means.mean(0)
+    return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
 
 
 def standardize(logits: jax.Array, *, unbiased: bool = False, epsilon: float = 1e-7) -> jax.Array:

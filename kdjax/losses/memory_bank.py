@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
 from kdjax.losses.contrastive import Likelihood, MutualContrast, contrast_terms
+from kdjax.losses.global_batch import gathered
 from kdjax.numerics import at_least_float32, unit
 
 # Numbers of the rows that are gathered at once.
@@ -157,7 +158,7 @@ def remember_embeddings(
     bank, embedding = jnp.asarray(bank), at_least_float32(jax.lax.stop_gradient(embedding))
     index = class_labels(index, embedding.shape[:1], of="embeddings")
     if axis_name is not None:
-        index, embedding = jax.lax.all_gather((index, embedding), axis_name, tiled=True)
+        index, embedding = gathered((index, embedding), axis_name)
     moved = unit(momentum * bank[index].astype(embedding.dtype) + (1 - momentum) * embedding)
     earlier = jnp.tril(index[:, None] == index[None, :], k=-1).any(axis=1)
     place = jnp.where(earlier, bank.shape[0], index)  # outside: dropped

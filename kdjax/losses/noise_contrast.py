@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.losses.classes import class_labels
+from kdjax.losses.global_batch import gathered
 from kdjax.losses.memory_bank import remember_embeddings
 from kdjax.numerics import at_least_float32
 
@@ -98,14 +99,16 @@ def mutual_nce(
     embeddings = [at_least_float32(each) for each in embeddings]
     index = class_labels(index, embeddings[0].shape[:1], of="embeddings")
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memories]
+    images = banks[0].shape[0]
+    scores = [
+        remembered_products(embedding, bank, contrast) / temperature
+        for a, embedding in enumerate(embeddings)
+        for b, bank in enumerate(banks)
+        if a != b
+    ]
     total = jnp.zeros(index.shape, embeddings[0].dtype)
-    for a, embedding in enumerate(embeddings):
-        for b, bank in enumerate(banks):
-            if a == b:
-                continue
-            scores = remembered_products(embedding, bank, contrast) / temperature
-            scores -= jnp.log(normalizer(scores, bank.shape[0], axis_name))
-            total += nce(scores, images=bank.shape[0])
+    for each, constant in zip(scores, normalizers(scores, images, axis_name), strict=True):
+        total += nce(each - jnp.log(constant), images=images)
     return total, updated_memories(banks, index, embeddings, momentum=momentum, axis_name=axis_name)
 
 
@@ -120,10 +123,10 @@ def remembered_products(embedding: jax.Array, bank: jax.Array, contrast: jax.Arr
     return jnp.take_along_axis(products, contrast, axis=1)
 
 
-def normalizer(scores: jax.Array, images: int, axis_name: str | None) -> jax.Array:
-    """Z: `images` times the mean of exp(score), a constant."""
-    mean = jnp.mean(jnp.exp(jax.lax.stop_gradient(scores)))
-    return images * (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
+def normalizers(scores: Sequence[jax.Array], images: int, axis_name: str | None) -> jax.Array:
+    """Z `[pairs]` of the scores of each pair: `images` times the mean of exp(score), constants."""
+    means = jnp.stack([jnp.mean(jnp.exp(jax.lax.stop_gradient(each))) for each in scores])
+    return images * (means if axis_name is None else jax.lax.pmean(means, axis_name))
 
 
 def updated_memories(
@@ -149,7 +152,9 @@ def updated_memories(
     Returns:
       The memories `[images, D]`; rows that were moved are of unit length.
     """
+    if axis_name is not None:
+        index, embeddings = gathered((index, jax.lax.stop_gradient(list(embeddings))), axis_name)
     return tuple(
-        remember_embeddings(memory, index, embedding, momentum=momentum, axis_name=axis_name)
+        remember_embeddings(memory, index, embedding, momentum=momentum)
         for memory, embedding in zip(memories, embeddings, strict=True)
     )

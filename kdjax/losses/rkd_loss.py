@@ -43,9 +43,8 @@ def rkd(
     >>> print(rkd(student, 2.0 * student) < 1e-6)  # relations do not depend on the scale
     [ True  True  True]
     """
-    distance = rkd_distance(student, teacher, axis_name=axis_name)
-    angle = rkd_angle(student, teacher, axis_name=axis_name)
-    return distance_weight * distance + angle_weight * angle
+    pair = _differences_of_both(student, teacher, axis_name)  # gathered once for both terms
+    return distance_weight * _distance(*pair, axis_name) + angle_weight * _angle(*pair)
 
 
 def rkd_distance(
@@ -70,9 +69,7 @@ def rkd_distance(
     Raises:
       ValueError: batches of different sizes.
     """
-    [pair] = by_layer(student, teacher, stop_teacher=True)
-    students, teachers = (_distances(x, axis_name) for x in pair)
-    return _huber(students - teachers).mean(1)
+    return _distance(*_differences_of_both(student, teacher, axis_name), axis_name)
 
 
 def rkd_angle(student: jax.Array, teacher: jax.Array, *, axis_name: str | None = None) -> jax.Array:
@@ -95,9 +92,26 @@ def rkd_angle(student: jax.Array, teacher: jax.Array, *, axis_name: str | None =
     Raises:
       ValueError: batches of different sizes.
     """
+    return _angle(*_differences_of_both(student, teacher, axis_name))
+
+
+def _differences_of_both(
+    student: jax.Array, teacher: jax.Array, axis_name: str | None
+) -> list[jax.Array]:
+    """`_differences` of the student, and of the teacher as a constant."""
     [pair] = by_layer(student, teacher, stop_teacher=True)
-    students, teachers = (_cosines(x, axis_name) for x in pair)
-    return _huber(students - teachers).mean((1, 2))
+    return [_differences(x, axis_name) for x in pair]
+
+
+def _distance(student: jax.Array, teacher: jax.Array, axis_name: str | None) -> jax.Array:
+    """`rkd_distance` of differences `[B, columns, D]`."""
+    students, teachers = (_distances(x, axis_name) for x in (student, teacher))
+    return _huber(students - teachers).mean(1)
+
+
+def _angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """`rkd_angle` of differences `[B, columns, D]`."""
+    return _huber(_cosines(student) - _cosines(teacher)).mean((1, 2))
 
 
 def _differences(x: jax.Array, axis_name: str | None) -> jax.Array:
@@ -106,9 +120,9 @@ def _differences(x: jax.Array, axis_name: str | None) -> jax.Array:
     return columns[None, :, :] - rows[:, None, :]
 
 
-def _distances(x: jax.Array, axis_name: str | None) -> jax.Array:
+def _distances(differences: jax.Array, axis_name: str | None) -> jax.Array:
     """`[B, columns]` distances over the mean distance of two different images."""
-    squares = jnp.sum(jnp.square(_differences(x, axis_name)), axis=-1)
+    squares = jnp.sum(jnp.square(differences), axis=-1)
     number = first_number(squares, axis_name) + jnp.arange(squares.shape[0])
     itself = number[:, None] == jnp.arange(squares.shape[1])[None, :]
     # As in the official code, images that coincide are 1e-6 apart (and get no gradient from it).
@@ -121,8 +135,8 @@ def _distances(x: jax.Array, axis_name: str | None) -> jax.Array:
     return distances / jnp.maximum(sum_of_all / max(count * (count - 1), 1), SHORTEST)
 
 
-def _cosines(x: jax.Array, axis_name: str | None) -> jax.Array:
-    directions = unit(_differences(x, axis_name))
+def _cosines(differences: jax.Array) -> jax.Array:
+    directions = unit(differences)
     return jnp.einsum("ijd,ikd->ijk", directions, directions, precision=jax.lax.Precision.HIGHEST)
 
 

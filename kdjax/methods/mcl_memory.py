@@ -108,14 +108,15 @@ def mcl_memory(
         )
         contrast, contrast_metrics = weighted(terms, settings)
         distillation, distillation_metrics = distilled(outputs, settings)
-        remembered = {
-            name: losses.remember_embeddings(
-                memory[name], index, embedding, momentum=settings.momentum, axis_name=axis_name
-            )
-            for name, embedding in zip(names, embeddings, strict=True)
-        }
+        moved = losses.updated_memories(
+            [memory[name] for name in names],
+            index,
+            embeddings,
+            momentum=settings.momentum,
+            axis_name=axis_name,
+        )
+        model_state |= {base.MEMORY: dict(zip(names, moved, strict=True))}
         total += contrast + distillation
-        metrics |= contrast_metrics | distillation_metrics
-        return total, (model_state | {base.MEMORY: remembered}, metrics)
+        return total, (model_state, metrics | contrast_metrics | distillation_metrics)
 
     return base.cohort_method(cohort, loss, init=init)

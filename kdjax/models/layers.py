@@ -106,7 +106,8 @@ def batch_moments(
         mean = x.mean(axes)
         var = jnp.square(x - mean).mean(axes)
     if axis_name is not None:
-        means, variances = jax.lax.all_gather(jnp.stack([mean, var]), axis_name, axis=1)
+        with jax.named_scope("synchronized_moments"):
+            means, variances = jax.lax.all_gather(jnp.stack([mean, var]), axis_name, axis=1)
         mean = means.mean(0)
         var = variances.mean(0) + jnp.square(means - mean).mean(0)
         count *= jax.lax.axis_size(axis_name)

@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from kdjax import losses
+from kdjax.losses.global_batch import gathered
 
 DEVICES, PER_DEVICE, FEATURES = 4, 3, 6
 RANDOM = np.random.default_rng(0)
@@ -138,3 +139,18 @@ def test_shard_map_with_its_checks(gather_gradient):
         out_specs=PartitionSpec(),
     )
     assert_equal(jax.jit(mapped)(INPUTS, LABELS), one_device()[0])
+
+
+def test_gathered_arrays_keep_their_bits_and_types():
+    tree = {
+        "index": np.array([[-(2**31), 2**31 - 1], [-1, 4095], [4096, 0], [7, -4097]], np.int32),
+        "class": np.array([255, 0, 1, 128], np.uint8),
+        "half": np.array([1.0, -2.5, np.inf, 0.1], jnp.bfloat16).reshape(4, 1, 1),
+        "single": RANDOM.normal(size=(4, 3)).astype(np.float32),
+    }
+    devices = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), tree)
+    mapped = jax.vmap(lambda x: gathered(x, "batch"), axis_name="batch")
+    for device in range(2):
+        every = jax.tree.map(lambda x, number=device: x[number], mapped(devices))
+        jax.tree.map(np.testing.assert_array_equal, every, tree)
+        assert jax.tree.map(lambda x: x.dtype, every) == jax.tree.map(lambda x: x.dtype, tree)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, numerics
+from kdjax.losses.global_batch import gathered
 from kdjax.methods import base
 from kdjax.methods.registry import LOGITS, Clock, register
 from kdjax.models import Cohort
@@ -115,5 +116,5 @@ def remember(
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(dtype), axis=-1)
     if axis_name is not None:
-        index, probabilities = jax.lax.all_gather((index, probabilities), axis_name, tiled=True)
+        index, probabilities = gathered((index, probabilities), axis_name)
     return jnp.asarray(memory).at[index].set(probabilities.astype(memory.dtype))

@@ -1,0 +1,121 @@
+"""The collectives of every method's compiled training step, and whether it reuses its state.
+
+    python -m experiments.benchmark.collectives
+    python -m experiments.benchmark.collectives --methods mcl hssakd
+
+Steps are compiled for two CPU devices and not run: networks and images are those of the smoke test
+of `experiments.benchmark.steps`. LLVM's optimizations are off, since XLA has placed the collectives
+before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+COLUMNS = ("method", "all-reduce", "gather", "scatter", "other", "BatchNorm", "state reused")
+
+_COLLECTIVE = re.compile(
+    r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-[a-z]+)(?:-start)?\("
+)
+
+
+class Counts(NamedTuple):
+    """Collectives of one compiled step.
+
+    Attributes:
+      all_reduce: sums over devices. An instruction that sums many arrays counts once.
+      gather: gathers of arrays from all devices, without those of BatchNorm.
+      scatter: sums of which each device keeps a part, the gradients of gathers, likewise.
+      other: any other collective.
+      normalization: gathers and scatters of BatchNorm's moments.
+      reused: the share of the state's bytes whose memory the new state takes over.
+    """
+
+    all_reduce: int
+    gather: int
+    scatter: int
+    other: int
+    normalization: int
+    reused: float
+
+
+def count(compiled, state) -> Counts:
+    """The collectives of a compiled step `(state, constants, batches) -> state, metrics`.
+
+    Args:
+      compiled: a `jax.stages.Compiled`.
+      state: its first argument, or the shapes of it.
+    """
+    import jax
+
+    kinds: collections.Counter[str] = collections.Counter()
+    for line in compiled.as_text().splitlines():
+        if match := _COLLECTIVE.search(line):
+            kinds["normalization" if "/synchronized_moments/" in line else match[1]] += 1
+    sums, gathers, scatters = (kinds.pop(f"{name}", 0) for name in _KINDS)
+    normalization = kinds.pop("normalization", 0)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    reused = compiled.memory_analysis().alias_size_in_bytes / size
+    return Counts(sums, gathers, scatters, kinds.total(), normalization, reused)
+
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter")
+
+
+def of_method(name: str, network: str = "resnet8") -> Counts:
+    """The counts of a method's step, with networks of this kind.
+
+    Raises:
+      UserError: the method needs other data, or another network.
+    """
+    from experiments.benchmark import steps
+    from kdjax.training.program import build
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = steps.SMOKE._replace(network=network)
+        config = steps.make_config(name, settings, Path(folder))
+        config.steps_per_dispatch = 1
+        program = build(config)
+        state, (_, batches) = program.abstract_state(), next(program.feed.train(0, 0))
+        lowered = program.train_steps.lower(state, program.feed.constants("train"), batches)
+        return count(lowered.compile(), state)
+
+
+def row(name: str) -> str:
+    """The line of a method in the table."""
+    from kdjax.errors import UserError
+
+    try:
+        counts = of_method(name)
+    except UserError as error:
+        return f"| {name} | {error} |"
+    *numbers, reused = counts
+    return f"| {name} | {' | '.join(map(str, numbers))} | {reused:.0%} |"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="*", help="all that are registered unless given")
+    options = parser.parse_args(argv)
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 2)
+    from experiments.benchmark import report
+    from kdjax.methods import METHODS
+
+    print(report.command("collectives"))
+    print(f"{jax.device_count()} devices; {report.machine('cpu')}\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    for name in options.methods or list(METHODS):
+        print(row(name), flush=True)
+
+
+if __name__ == "__main__":
+    main()

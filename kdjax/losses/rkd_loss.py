@@ -97,10 +97,10 @@ def rkd_angle(student: jax.Array, teacher: jax.Array, *, axis_name: str | None =
 
 def _differences_of_both(
     student: jax.Array, teacher: jax.Array, axis_name: str | None
-) -> list[jax.Array]:
+) -> tuple[jax.Array, jax.Array]:
     """`_differences` of the student, and of the teacher as a constant."""
-    [pair] = by_layer(student, teacher, stop_teacher=True)
-    return [_differences(x, axis_name) for x in pair]
+    [(student, teacher)] = by_layer(student, teacher, stop_teacher=True)
+    return _differences(student, axis_name), _differences(teacher, axis_name)
 
 
 def _distance(student: jax.Array, teacher: jax.Array, axis_name: str | None) -> jax.Array:

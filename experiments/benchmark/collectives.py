@@ -75,7 +75,7 @@ def of_method(name: str, network: str = "resnet8") -> Counts:
       UserError: the method needs other data, or another network.
     """
     from experiments.benchmark import steps
-    from kdjax.training.program import build
+    from kdjax.training.building import build
 
     with tempfile.TemporaryDirectory() as folder:
         settings = steps.SMOKE._replace(network=network)

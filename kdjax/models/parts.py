@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -32,9 +32,13 @@ def network_parts(module: nn.Module) -> Parts:
     A part may lack layers of its network: those of stages that it does not run.
 
     Args:
-      module: a `StagedNetwork`, or a module with the method `network_parts`.
+      module: a `StagedNetwork`, or a module whose method `network_parts` names its parts. A module
+        without this method has none.
     """
-    return {"": Part(module)} if isinstance(module, StagedNetwork) else module.network_parts()
+    if isinstance(module, StagedNetwork):
+        return {"": Part(module)}
+    name_parts: Callable[[], Parts] | None = getattr(module, "network_parts", None)
+    return name_parts() if name_parts is not None else {}
 
 
 def parts_below(modules: Iterable[tuple[str, nn.Module]]) -> Parts:

@@ -145,7 +145,8 @@ def register_form(
 
     Args:
       name: of the form.
-      make: `(network, **option) -> module`.
+      make: `(network, **option) -> module`, which has the network's variables under 'backbone' and,
+        if it can be pruned, a method `network_parts` as that of `kdjax.models.Branched`.
       suffix: in names, letters only; '' is the form's name.
       option: keyword of `make` for the number behind the suffix, if one may stand there.
       default: the number that names leave out.

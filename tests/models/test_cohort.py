@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_modules_name_the_networks_in_them():
         "network_2/backbone": network,
     }
     assert not any(part.shared for part in parts.values())
+    assert models.network_parts(nn.Dense(2)) == {}
     tree = models.network_parts(models.TreeCohort((network,) * 3, shared_stages=1))
     assert [path for path, part in tree.items() if part.shared] == ["trunk", "pair_0", "pair_1"]
     assert list(tree)[3:] == ["network_0", "network_1", "network_2"]

@@ -21,7 +21,11 @@ BACKENDS = ("pmap", "shard_map")
 
 # XLA for CPU sends convolutions to a library whose kernel gradients are slower than XLA's own;
 # only that library's reductions are worth keeping.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_CPU_LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
+_CPU_OPTIONS = {_CPU_LIBRARY: "LIBRARY_FUSION_TYPE_REDUCE"}
+# A reduction takes the convolutions before it along. Of two in bfloat16 (a pooled feature map in
+# evaluation) it makes NaN in jaxlib 0.11.2 and 0.12.0.1, and XLA does so without being asked to.
+_CPU_NARROW_OPTIONS = {_CPU_LIBRARY: ""}
 # XLA for CPU drops optimization barriers before it orders operations, and what is computed again
 # or later to save memory would be computed at once. This pass is the one that drops them.
 _CPU_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -33,9 +37,10 @@ class Parallel:
     Args:
       backend: 'pmap', 'shard_map', or 'auto': pmap in one process, shard_map in several (there
         pmap converts every array at every call).
+      dtype: in which the functions that are mapped compute; the narrowest, if there are several.
     """
 
-    def __init__(self, backend: str = "auto"):
+    def __init__(self, backend: str = "auto", dtype: Any = "float32"):
         if backend == "auto":
             backend = "pmap" if jax.process_count() == 1 else "shard_map"
         if backend not in BACKENDS:
@@ -43,6 +48,7 @@ class Parallel:
                 f"config.parallel={backend!r} is unknown; use 'auto' or one of {BACKENDS}"
             )
         self.backend = backend
+        self.dtype = jnp.dtype(dtype)
         self.mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
         self.device_count = jax.device_count()
         self.local_device_count = jax.local_device_count()
@@ -61,7 +67,7 @@ class Parallel:
             `jax.lax.optimization_barrier` or `jax.checkpoint`.
         """
         donated = (0,) if donate else ()
-        options = compiler_options()
+        options = compiler_options(self.dtype)
         # The option about barriers does not reach what pmap compiles.
         ordered = barriers and jax.default_backend() == "cpu" and jax.process_count() == 1
         if ordered:
@@ -117,22 +123,34 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x), tree)
 
 
-@functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(dtype: Any = "float32") -> dict[str, str]:
     """XLA options for this backend; none where the compiler does not support them.
+
+    Args:
+      dtype: in which the program computes; the narrowest, if there are several.
 
     Raises:
       jax.errors.JaxRuntimeError: the backend cannot compile.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not _has_library():
         return {}
+    return _CPU_OPTIONS if jnp.dtype(dtype).itemsize >= 4 else _CPU_NARROW_OPTIONS
+
+
+@functools.cache
+def _has_library() -> bool:
+    """Whether the compiler for CPU knows the options.
+
+    Raises:
+      jax.errors.JaxRuntimeError: it cannot compile.
+    """
     try:
         jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" in str(error):
-            return {}
+            return False
         raise
-    return _CPU_OPTIONS
+    return True
 
 
 def scan(function: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:

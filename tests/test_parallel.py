@@ -123,23 +123,23 @@ def test_process_reads_its_own_part(monkeypatch):
 
 def test_unknown_compiler_option_is_left_out(monkeypatch):
     monkeypatch.setattr(parallel, "_CPU_OPTIONS", {"xla_no_such_option": "1"})
-    parallel.compiler_options.cache_clear()
+    parallel._has_library.cache_clear()
     try:
         assert parallel.compiler_options() == {}
     finally:
-        parallel.compiler_options.cache_clear()
+        parallel._has_library.cache_clear()
 
 
 def test_compiler_options_other_than_unknown_ones_fail(monkeypatch):
     monkeypatch.setattr(
         parallel, "_CPU_OPTIONS", {"xla_cpu_experimental_ynn_fusion_type": "NO_SUCH_VALUE"}
     )
-    parallel.compiler_options.cache_clear()
+    parallel._has_library.cache_clear()
     try:
         with pytest.raises(jax.errors.JaxRuntimeError):
             parallel.compiler_options()
     finally:
-        parallel.compiler_options.cache_clear()
+        parallel._has_library.cache_clear()
 
 
 def test_scan_is_that_of_jax():

@@ -86,7 +86,7 @@ class Sides:
     def __init__(self, config: ConfigDict, data, rows: np.ndarray, num_classes: int, fill: Fill):
         images, labels, mean, std = data
         self.config, self.rows = config, rows
-        self.parallel = Parallel(config.parallel)
+        self.parallel = Parallel(config.parallel, config.dtype)
         self.steps_per_dispatch = 1 if jax.default_backend() == "cpu" else len(rows)
         self.arrays = self.parallel.replicate({"image": images, "label": labels})
         split, names = ArraySplit(images, labels), tuple(map(str, range(num_classes)))

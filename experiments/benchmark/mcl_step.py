@@ -119,7 +119,7 @@ class KdjaxSide:
         dataset = Dataset("random", split, split, names, (32, 32, 3), MEAN, STD)
         method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
         tx = optimizers.create(config, steps_per_epoch=1)
-        self.parallel = Parallel(config.parallel)
+        self.parallel = Parallel(config.parallel, config.dtype)
         self.prepare = prepare = preprocessing.train_input(dataset, "none")
         self.train_steps = self.parallel.map(
             training.train_step(method, tx, prepare, config.seed), donate=True

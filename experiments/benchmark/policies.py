@@ -62,7 +62,7 @@ class Steps:
         self.config = config = configs.base()
         config.networks, config.batch_size = (settings.network,), settings.batch_size
         self.dataset = make_data(settings)
-        self.parallel = Parallel(config.parallel)
+        self.parallel = Parallel(config.parallel, config.dtype)
         self.method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
         self.tx = optimizers.create(config, steps_per_epoch=1)
         train = self.dataset.train

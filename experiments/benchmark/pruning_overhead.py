@@ -65,7 +65,7 @@ class Training:
         if name != NONE:
             config.pruning.method, config.pruning.evaluate_before = pruning_method, before
         self.dataset = make_data(settings)
-        self.parallel = Parallel(config.parallel)
+        self.parallel = Parallel(config.parallel, config.dtype)
         labels = np.zeros(settings.batch_size * every, np.int8)  # so many steps has an epoch
         self.method = methods.create(
             config, num_classes=NUM_CLASSES, axis_name=AXIS, train_labels=labels

@@ -46,7 +46,8 @@ def build(
       UserError: an invalid setting, or data that cannot be read or do not fit the settings.
     """
     checks.check(config)
-    parallel = Parallel(config.parallel)
+    narrow = "bfloat16" in (config.dtype, config.teacher.dtype)
+    parallel = Parallel(config.parallel, "bfloat16" if narrow else config.dtype)
     checks.check_batch(config.batch_size, parallel.device_count, config.optimizer.accumulate)
     resolved = teachers.resolved(config, workdir)
     without_teacher = not with_teacher and methods.needs_teacher(config)

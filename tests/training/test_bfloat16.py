@@ -9,6 +9,7 @@ import pytest
 from kdjax import config as configs
 from kdjax import methods
 from kdjax.methods.registry import METHODS, use
+from kdjax.parallel import AXIS, Parallel
 from kdjax.training import optimizers
 from tests.tiny_runs import networks  # noqa: F401
 
@@ -87,3 +88,28 @@ def test_networks_compute_in_bfloat16():
     images = jnp.zeros((2, 32, 32, 3))
     outputs, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images)
     assert floats(outputs.features) == {"bfloat16"} and floats(outputs.logits) == {"float32"}
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_pooled_convolutions_are_numbers(backend):
+    """In jaxlib 0.11.2 and 0.12.0.1 XLA makes NaN of these on CPUs, if it is let."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    images = jax.random.normal(keys[0], (1, 64, 8, 8, 64), jnp.bfloat16)
+    kernel = jax.random.normal(keys[1], (3, 3, 64, 64), jnp.bfloat16) / 24
+
+    def layer(x):
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.nn.relu((x.astype(jnp.float32) * 0.9 + 0.1).astype(x.dtype))
+
+    def pooled(replicated, constants, images):
+        del replicated, constants
+        means = jnp.mean(layer(layer(images)), (1, 2), dtype=jnp.float32)
+        return jax.lax.pmean(means, AXIS)
+
+    parallel = Parallel(backend, "bfloat16")
+    images = jnp.broadcast_to(images, (parallel.local_device_count, *images.shape[1:]))
+    found = parallel.map(pooled)({}, {}, parallel.shard(images))
+    expected = jnp.mean(layer(layer(images[0])), (1, 2), dtype=jnp.float32)  # one by one
+    assert jnp.allclose(found, expected, atol=0.02)

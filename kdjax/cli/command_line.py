@@ -104,7 +104,7 @@ def _check_flags(values: flags.FlagValues) -> None:
     for name in values:
         section = name.partition(".")[0]  # of --config.KEY
         if values[name].present and section not in names:
-            owners = [each for each in JOBS if section in {f.name for f in JOBS[each].flags}]
+            owners = [name for name in JOBS if section in {f.name for f in JOBS[name].flags}]
             raise UserError(
                 f"--{section} is a flag of --job={', '.join(owners)}; --job={values.job} does not "
                 "take it"
@@ -144,7 +144,7 @@ def _message(error: BaseException) -> str:
         chain.append(following)
     cause = chain[-1]
     # The innermost: ml_collections raises errors of a file again, with their traceback as the text.
-    if of_user := [each for each in chain if isinstance(each, UserError)]:
+    if of_user := [cause for cause in chain if isinstance(cause, UserError)]:
         return str(of_user[-1])
     if isinstance(error, flags.Error) and "Traceback" not in str(error):
         return one_line(error)

@@ -80,12 +80,12 @@ def opened(
     Raises:
       UserError: there is no such network, it has no classifier, or the data have other classes.
     """
-    found = frozen.networks_of(workdir, checkpoint)
-    names = tuple(f"network_{member}" for member in members) or tuple(found)
+    trained = frozen.networks_of(workdir, checkpoint)
+    names = tuple(f"network_{member}" for member in members) or tuple(trained)
     for name in names:
-        if name not in found:
-            raise UserError(f"--members: there is no {name}; there are {', '.join(found)}")
-    networks = tuple(found[name].backbone for name in names)
+        if name not in trained:
+            raise UserError(f"--members: there is no {name}; there are {', '.join(trained)}")
+    networks = tuple(trained[name].backbone for name in names)
     count, crop = networks[0].spec.num_classes, 1.0
     class_names = store.read_class_names(workdir) or tuple(map(str, range(count)))
     if config is not None:
@@ -160,10 +160,10 @@ def _batches(predictor: Predictor, source: Path) -> Iterator[tuple[list[str], np
 def _arrays(path: Path) -> np.ndarray:
     """The images uint8 [N, H, W, C] of a file of arrays."""
     members = npz_members.read_members(path, _KEYS)
-    found = [array for key in _KEYS if (array := members.get(key)) is not None]
-    if not found or found[0].dtype != np.uint8 or found[0].ndim != 4:
+    arrays = [array for key in _KEYS if (array := members.get(key)) is not None]
+    if not arrays or arrays[0].dtype != np.uint8 or arrays[0].ndim != 4:
         raise UserError(f"--images={path}: needs an array images, uint8 [N, H, W, C]")
-    return found[0]
+    return arrays[0]
 
 
 def _image_files(source: Path) -> list[Path]:
@@ -172,10 +172,10 @@ def _image_files(source: Path) -> list[Path]:
         return [source]
     if not is_directory(source):
         raise UserError(f"--images={source}: no such folder or file")
-    found = list(_below(source))
-    if not found:
+    files = list(_below(source))
+    if not files:
         raise UserError(f"--images={source}: no images ({', '.join(sorted(EXTENSIONS))}) in it")
-    return found
+    return files
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -35,8 +35,8 @@ def points(features: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
-    return np.asarray(found, np.float32)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    return np.asarray(points, np.float32)
 
 
 def scatter(

@@ -31,22 +31,22 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 def completed(settings: dict[str, Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
     """The settings of a run, with the defaults of those that kdjax did not have when it began."""
     defaults = plain(base()) if defaults is None else defaults
-    found = defaults | settings
+    filled = defaults | settings
     for name, default in defaults.items():
         if isinstance(default, dict) and isinstance(settings.get(name), dict):
-            found[name] = completed(settings[name], default)
-    return found
+            filled[name] = completed(settings[name], default)
+    return filled
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the settings that differ, those of `RESUMABLE` left out."""
-    found = []
+    changed = []
     for key in sorted(old.keys() | new.keys()):
         name = f"{prefix}{key}"
         if name in RESUMABLE or old.get(key) == new.get(key):
             continue
         if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
-            found += differences(old[key], new[key], f"{name}.")
+            changed += differences(old[key], new[key], f"{name}.")
         else:
-            found.append(name)
-    return found
+            changed.append(name)
+    return changed

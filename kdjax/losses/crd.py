@@ -88,8 +88,8 @@ def crd(
     ]
     constants = jnp.where(known > 0, known, normalizers(scores, images, axis_name))
     sides = [
-        nce(each - jnp.log(constant), images=images)
-        for each, constant in zip(scores, constants, strict=True)
+        nce(products - jnp.log(constant), images=images)
+        for products, constant in zip(scores, constants, strict=True)
     ]
     moved = updated_memories(
         banks, index, (student, teacher), momentum=momentum, axis_name=axis_name

@@ -34,7 +34,7 @@ def layer_weights(projections: Sequence[Sequence[jax.Array]]) -> dict[tuple[int,
     Returns:
       `[stages of a, stages of b, B]` for every ordered pair of networks (a, b), a != b.
     """
-    units = [unit(jnp.stack([at_least_float32(x) for x in each])) for each in projections]
+    units = [unit(jnp.stack([at_least_float32(x) for x in stages])) for stages in projections]
     return {
         (a, b): jax.nn.sigmoid(_products("kbd,zbd->kzb", units[a], units[b]))
         for a, b in itertools.permutations(range(len(units)), 2)
@@ -76,12 +76,12 @@ def layer_contrast(
     """
     stacked = _stacked(embeddings, weights)
     labels = class_labels(labels, stacked[0].shape[1:2], of="embeddings")
-    flat = [stage for each in stacked for stage in each]
+    flat = [stage for stages in stacked for stage in stages]
     contrast = Contrast(flat, labels, axis_name, True)
-    ends = list(itertools.accumulate(len(each) for each in stacked))
+    ends = list(itertools.accumulate(len(stages) for stages in stacked))
     columns = [
-        jnp.stack(contrast.columns[end - len(each) : end])
-        for end, each in zip(ends, stacked, strict=True)
+        jnp.stack(contrast.columns[end - len(stages) : end])
+        for end, stages in zip(ends, stacked, strict=True)
     ]
     within = [
         _products("kbd,knd->kbn", rows, others) / temperature
@@ -163,9 +163,9 @@ def layer_memory_contrast(
         within = [scores(a, a), scores(b, a if shared_negatives else b)]
         stages = len(stacked[a]), len(stacked[b])
         to_b, to_a = scores(a, b)[:, None], scores(b, a)[None]
-        across = [jnp.broadcast_to(each, (*stages, *each.shape[2:])) for each in (to_b, to_a)]
+        across = [jnp.broadcast_to(x, (*stages, *x.shape[2:])) for x in (to_b, to_a)]
         terms = _pair(
-            [each[..., 1:] for each in within],
+            [logits[..., 1:] for logits in within],
             across,
             lambda logits: _remembered_likelihood(logits, count),
             lambda logits: _remembered_likelihood(logits, count + 1),
@@ -182,11 +182,11 @@ def _stacked(embeddings: Sequence[Sequence[jax.Array]], weights: Weights) -> lis
     """`[stages, B, D]` of every network, if there are weights for all of their pairs."""
     if len(embeddings) < 2:
         raise ValueError(f"L-MCL compares two networks or more, got {len(embeddings)}")
-    shapes = {jnp.shape(stage) for each in embeddings for stage in each}
+    shapes = {jnp.shape(stage) for stages in embeddings for stage in stages}
     if len(shapes) != 1 or len(*shapes) != 2:
         listed = ", ".join(map(str, sorted(shapes)))
         raise ValueError(f"L-MCL compares embeddings [B, D] of one shape, got {listed}")
-    stacked = [jnp.stack([at_least_float32(stage) for stage in each]) for each in embeddings]
+    stacked = [jnp.stack([at_least_float32(stage) for stage in stages]) for stages in embeddings]
     for a, b in itertools.permutations(range(len(stacked)), 2):
         wanted = (len(stacked[a]), *stacked[b].shape[:2])
         given = jnp.shape(weights[a, b]) if (a, b) in weights else None
@@ -218,7 +218,7 @@ def _pair(
       temperature: T of the soft terms.
     """
     first, second = jnp.broadcast_arrays(within[0][:, None], within[1][None])
-    alone = [likelihood_within(each) for each in within]
+    alone = [likelihood_within(logits) for logits in within]
     return MutualContrast(
         vcl=alone[0][:, None] + alone[1][None],
         soft_vcl=_both_ways(first, second, temperature),

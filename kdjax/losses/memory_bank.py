@@ -89,9 +89,9 @@ def _check(
 ) -> None:
     if not anchors or len(anchors) != len(banks):
         raise ValueError(f"{len(anchors)} embeddings and {len(banks)} banks: give as many of both")
-    shapes = [{jnp.shape(each) for each in arrays} for arrays in (anchors, banks)]
-    alike = [len(each) == 1 and len(min(each)) == 2 for each in shapes]
-    batch, rows = (min(each) for each in shapes)
+    shapes = [{jnp.shape(array) for array in arrays} for arrays in (anchors, banks)]
+    alike = [len(distinct) == 1 and len(min(distinct)) == 2 for distinct in shapes]
+    batch, rows = map(min, shapes)
     fits = all(alike) and batch[1] == rows[1]
     if not fits or jnp.ndim(contrast) != 2 or contrast.shape[0] != batch[0]:
         raise ValueError(

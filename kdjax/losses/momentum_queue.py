@@ -76,7 +76,7 @@ def _likelihood(similarities: jax.Array) -> jax.Array:
 def _check(
     queries: Sequence[jax.Array], keys: Sequence[jax.Array], queues: Sequence[jax.Array]
 ) -> None:
-    shapes = [jnp.shape(each) for each in (*queries, *keys)]
+    shapes = [jnp.shape(vectors) for vectors in (*queries, *keys)]
     counted = len(queries) == len(keys) == len(queues) > 0
     if not counted or len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise ValueError(f"queue contrast needs queries and keys [B, D] per network, got {shapes}")

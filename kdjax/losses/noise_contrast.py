@@ -96,7 +96,7 @@ def mutual_nce(
             f"mutual NCE needs two networks or more and a memory of each, got {len(embeddings)} "
             f"embeddings and {len(memories)} memories"
         )
-    embeddings = [at_least_float32(each) for each in embeddings]
+    embeddings = [at_least_float32(embedding) for embedding in embeddings]
     index = class_labels(index, embeddings[0].shape[:1], of="embeddings")
     banks = [jax.lax.stop_gradient(jnp.asarray(bank)) for bank in memories]
     images = banks[0].shape[0]
@@ -107,8 +107,8 @@ def mutual_nce(
         if a != b
     ]
     total = jnp.zeros(index.shape, embeddings[0].dtype)
-    for each, constant in zip(scores, normalizers(scores, images, axis_name), strict=True):
-        total += nce(each - jnp.log(constant), images=images)
+    for pair_scores, constant in zip(scores, normalizers(scores, images, axis_name), strict=True):
+        total += nce(pair_scores - jnp.log(constant), images=images)
     return total, updated_memories(banks, index, embeddings, momentum=momentum, axis_name=axis_name)
 
 
@@ -125,7 +125,9 @@ def remembered_products(embedding: jax.Array, bank: jax.Array, contrast: jax.Arr
 
 def normalizers(scores: Sequence[jax.Array], images: int, axis_name: str | None) -> jax.Array:
     """Z `[pairs]` of the scores of each pair: `images` times the mean of exp(score), constants."""
-    means = jnp.stack([jnp.mean(jnp.exp(jax.lax.stop_gradient(each))) for each in scores])
+    means = jnp.stack(
+        [jnp.mean(jnp.exp(jax.lax.stop_gradient(pair_scores))) for pair_scores in scores]
+    )
     return images * (means if axis_name is None else jax.lax.pmean(means, axis_name))
 
 

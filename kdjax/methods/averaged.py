@@ -79,9 +79,9 @@ def averaged(method: base.Method, settings: Ema) -> base.Method:
         def results(
             params: base.Params, model_state: base.ModelState, images: Any
         ) -> dict[str, Any]:
-            found = function(params, _split(model_state)[1], images)
+            predicted = function(params, _split(model_state)[1], images)
             means = function(*_averages(model_state), images)
-            return found | {f"{EMA}/{name}": result for name, result in means.items()}
+            return predicted | {f"{EMA}/{name}": result for name, result in means.items()}
 
         return results
 

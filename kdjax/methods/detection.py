@@ -176,7 +176,7 @@ def _optimizer(
 
     def still(params: base.Params) -> base.Params:
         of_networks = {
-            name: jax.tree.map(lambda each: not each, trained(tree, **learns))
+            name: jax.tree.map(lambda learns_it: not learns_it, trained(tree, **learns))
             for name, tree in params["cohort"].items()
         }
         return {"cohort": of_networks}

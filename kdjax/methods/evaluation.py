@@ -78,7 +78,7 @@ def _sums(
     logits: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int
 ) -> dict[str, jax.Array]:
     values = measures(logits, labels, num_classes)
-    return {name: jnp.sum(mask * each) for name, each in values.items()}
+    return {name: jnp.sum(mask * measured) for name, measured in values.items()}
 
 
 def _means(

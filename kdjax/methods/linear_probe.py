@@ -119,11 +119,14 @@ def linear_probe(cohort: Cohort, settings: LinearProbe) -> base.Method:
     ) -> base.LossResult:
         del key
         logits = predict(params, model_state, batch["image"])
-        values = {n: losses.cross_entropy(each, batch["label"]) for n, each in logits.items()}
+        values = {
+            n: losses.cross_entropy(stage_logits, batch["label"])
+            for n, stage_logits in logits.items()
+        }
         total = numerics.total(jnp.mean(value) for value in values.values())
         metrics = {"cross_entropy": jnp.mean(values[_NAME])} | {
-            f"{name}/accuracy": jnp.mean(each.argmax(-1) == batch["label"])
-            for name, each in logits.items()
+            f"{name}/accuracy": jnp.mean(stage_logits.argmax(-1) == batch["label"])
+            for name, stage_logits in logits.items()
         }
         return total, (model_state, metrics)
 

@@ -127,8 +127,10 @@ def lmcl(
         params: base.Params, model_state: base.ModelState, images: jax.Array
     ) -> dict[str, jax.Array]:
         outputs = base.evaluation_outputs(cohort, params, model_state, images)
-        found = _scores(outputs, parts.ensembles(params, outputs))
-        return found | {"ensemble": base.mean_logits([each.backbone for each in outputs])}
+        scores = _scores(outputs, parts.ensembles(params, outputs))
+        return scores | {
+            "ensemble": base.mean_logits([network_outputs.backbone for network_outputs in outputs])
+        }
 
     return base.cohort_method(
         cohort,
@@ -155,10 +157,12 @@ def _scores(
     outputs: Sequence[BranchedOutputs], ensembles: Sequence[jax.Array]
 ) -> dict[str, jax.Array]:
     """`network_i`, `network_i/branchk` and `network_i/ensemble`, `[B, N]` each."""
-    found = {}
-    for index, (each, ensemble) in enumerate(zip(outputs, ensembles, strict=True)):
+    scores = {}
+    for index, (network_outputs, ensemble) in enumerate(zip(outputs, ensembles, strict=True)):
         name = f"network_{index}"
-        found[name] = each.backbone.logits
-        found |= {f"{name}/{branch}": own.logits for branch, own in each.branches.items()}
-        found[f"{name}/ensemble"] = ensemble
-    return found
+        scores[name] = network_outputs.backbone.logits
+        scores |= {
+            f"{name}/{branch}": output.logits for branch, output in network_outputs.branches.items()
+        }
+        scores[f"{name}/ensemble"] = ensemble
+    return scores

@@ -120,9 +120,9 @@ class Parts:
         return jax.tree.map(jnp.mean, terms)
 
     def weighted(self, terms: losses.MutualContrast) -> jax.Array:
-        own = self.settings
-        hard = own.alpha * terms.vcl + own.beta * terms.icl
-        return hard + own.gamma * terms.soft_vcl + own.lam * terms.soft_icl
+        settings = self.settings
+        hard = settings.alpha * terms.vcl + settings.beta * terms.icl
+        return hard + settings.gamma * terms.soft_vcl + settings.lam * terms.soft_icl
 
     def meta_step(
         self,
@@ -132,7 +132,7 @@ class Parts:
         learning_rate: jax.Array,
     ) -> dict[str, Any]:
         """The meta network's parameters and momentum after a step."""
-        meta, labels, own = model_state[META], batch["label"], self.settings
+        meta, labels, settings = model_state[META], batch["label"], self.settings
         trained = {"cohort": params["cohort"], "heads": params["heads"]}
 
         def run(trained: base.Params) -> Sequence[BranchedOutputs]:
@@ -145,17 +145,19 @@ class Parts:
             )
 
         def classification(trained: base.Params) -> jax.Array:
-            logits = [each for stages in logits_of(run(trained)) for each in stages]
-            return total(jnp.mean(losses.cross_entropy(each, labels)) for each in logits)
+            logits = [stage_logits for stages in logits_of(run(trained)) for stage_logits in stages]
+            return total(
+                jnp.mean(losses.cross_entropy(stage_logits, labels)) for stage_logits in logits
+            )
 
         def outcome(phi: base.Params) -> jax.Array:
-            objectives = [functools.partial(contrast, phi=phi)] * own.meta_steps
+            objectives = [functools.partial(contrast, phi=phi)] * settings.meta_steps
             after = unrolled_sgd(
                 trained,
                 [*objectives, classification],
                 learning_rate=learning_rate,
-                momentum=own.meta_momentum,
-                weight_decay=own.meta_weight_decay,
+                momentum=settings.meta_momentum,
+                weight_decay=settings.meta_weight_decay,
                 axis_name=self.axis_name,
             )
             return classification(after)
@@ -163,7 +165,9 @@ class Parts:
         gradient = jax.grad(outcome)(meta["params"])
         if self.axis_name is not None:
             gradient = jax.lax.pmean(gradient, self.axis_name)
-        return _sgd(meta, gradient, learning_rate, own.meta_momentum, own.meta_weight_decay)
+        return _sgd(
+            meta, gradient, learning_rate, settings.meta_momentum, settings.meta_weight_decay
+        )
 
 
 def _sgd(
@@ -193,8 +197,8 @@ def _stages(outputs: BranchedOutputs) -> list[Outputs]:
 
 
 def embeddings_of(outputs: Sequence[BranchedOutputs]) -> ByStage:
-    return [[stage.embedding for stage in _stages(each)] for each in outputs]
+    return [[stage.embedding for stage in _stages(network_outputs)] for network_outputs in outputs]
 
 
 def logits_of(outputs: Sequence[BranchedOutputs]) -> ByStage:
-    return [[stage.logits for stage in _stages(each)] for each in outputs]
+    return [[stage.logits for stage in _stages(network_outputs)] for network_outputs in outputs]

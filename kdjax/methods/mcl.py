@@ -124,8 +124,8 @@ def init_with_heads(
         functools.partial(base.train_outputs, unsynchronized(cohort)), params, model_state, images
     )
     heads = {
-        f"head_{i}": head.init(head_key, jnp.zeros(each.embedding.shape, jnp.float32))["params"]
-        for i, (head_key, each) in enumerate(zip(head_keys, outputs, strict=True))
+        f"head_{i}": head.init(head_key, jnp.zeros(output.embedding.shape, jnp.float32))["params"]
+        for i, (head_key, output) in enumerate(zip(head_keys, outputs, strict=True))
     }
     return params | {"heads": heads}, model_state
 
@@ -135,8 +135,8 @@ def projected(
 ) -> list[jax.Array]:
     """The unit vectors `[B, features]` of every network's embedding."""
     return [
-        outputs_of(head, {"params": params["heads"][f"head_{i}"]}, each.embedding)
-        for i, each in enumerate(outputs)
+        outputs_of(head, {"params": params["heads"][f"head_{i}"]}, output.embedding)
+        for i, output in enumerate(outputs)
     ]
 
 

@@ -195,7 +195,9 @@ def _predict(
     outputs = base.evaluation_outputs(cohort, params, model_state, images)
     logits = _scores(outputs)
     if len(outputs) > 1:
-        logits["ensemble"] = base.mean_logits([each.backbone for each in outputs])
+        logits["ensemble"] = base.mean_logits(
+            [network_outputs.backbone for network_outputs in outputs]
+        )
     return logits
 
 

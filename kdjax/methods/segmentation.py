@@ -92,7 +92,7 @@ def segmentation(
     dropouts = {
         name: getattr(settings, name) for name in ("dropout", "head_dropout", "auxiliary_dropout")
     }
-    members = tuple(deeplab(each, **options).clone(**dropouts) for each in cohort.networks)
+    members = tuple(deeplab(network, **options).clone(**dropouts) for network in cohort.networks)
     classes, given = cohort.networks[0].num_classes, len(settings.class_weights)
     if given not in (0, classes):
         raise UserError(
@@ -119,13 +119,13 @@ def segmentation(
         def term(logits: jax.Array) -> jax.Array:
             return mean(pixel_cross_entropy(logits, masks), weights)
 
-        metrics = {"cross_entropy": numerics.total(term(each.logits) for each in outputs)}
+        metrics = {"cross_entropy": numerics.total(term(output.logits) for output in outputs)}
         total = metrics["cross_entropy"]
         if settings.auxiliary_weight:
-            metrics["auxiliary"] = numerics.total(term(each.auxiliary) for each in outputs)
+            metrics["auxiliary"] = numerics.total(term(output.auxiliary) for output in outputs)
             total += settings.auxiliary_weight * metrics["auxiliary"]
-        for index, each in enumerate(outputs):
-            right = (each.logits.argmax(-1) == masks).astype(jnp.float32)
+        for index, output in enumerate(outputs):
+            right = (output.logits.argmax(-1) == masks).astype(jnp.float32)
             metrics[f"network_{index}/pixel_accuracy"] = mean(right, pixel_weights(masks))
         return total, (model_state | updated, metrics)
 

@@ -211,7 +211,7 @@ def _compaction_of(values: Any) -> models.Compaction | None:
 def _check_compaction(name: str, compaction: models.Compaction, module: nn.Module) -> None:
     """Raises `UserError` if a compaction names layers that the network does not have."""
     links = {link.name for link in module.filter_links()}
-    sums = {each.name for each in module.residual_groups()}
+    sums = {group.name for group in module.residual_groups()}
     strange = ({layer for layer, _ in compaction.kept} - links) | (set(compaction.sums) - sums)
     if strange:
         raise UserError(f"{name} has no {min(strange)!r}: the compaction is another network's")

@@ -57,7 +57,7 @@ def runs(
     if taken := {"config.seed", *(flag.partition("=")[0].lstrip("-") for flag in extra)} & {*named}:
         raise UserError(f"--grid: {', '.join(sorted(taken))} is set by another flag")
     combinations = itertools.product(configs, *(values for _, values in parsed))
-    points = [dict(zip(("config", *named), each, strict=True)) for each in combinations]
+    points = [dict(zip(("config", *named), values, strict=True)) for values in combinations]
     made = [_run(point, seed, extra) for seed in seeds for point in points]
     names = collections.Counter(run.name for run in made)
     if twice := [name for name, count in names.items() if count > 1]:

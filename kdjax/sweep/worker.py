@@ -41,14 +41,14 @@ def hashes(runs: Sequence[Run]) -> dict[str, str]:
     Raises:
       UserError: a flag, setting or value is bad, or the config is not one of training.
     """
-    found = {}
+    hashes = {}
     for run in runs:
         config = parse(["kdjax", *run.flags, "--workdir=unused"]).config
         if config.get("job", "train") != "train":
             raise UserError(f"{run.name}: sweeps train, and this config is for --job={config.job}")
         config_room.validate(config)
-        found[run.name] = rows.config_hash(config_room.plain(config))
-    return found
+        hashes[run.name] = rows.config_hash(config_room.plain(config))
+    return hashes
 
 
 def check_finished(folder: Path, wanted: dict[str, str]) -> int:
@@ -154,13 +154,13 @@ def read(folder: Path) -> dict[str, rows.Row]:
     Raises:
       UserError: a file of them is damaged.
     """
-    found = {}
+    rows_by_run = {}
     for path in sorted((folder / "finished").glob("*.json")):
         try:
-            found[path.stem] = json.loads(path.read_text())
+            rows_by_run[path.stem] = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"{path} is damaged; remove it, and the run is done again") from error
-    return found
+    return rows_by_run
 
 
 def publish(folder: Path) -> None:

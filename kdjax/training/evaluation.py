@@ -198,8 +198,8 @@ def _check_form(program: Program, network: Network) -> None:
         name, options = network.spec.full_name, dict(network.spec.form.options)
         entry = models.FORMS[network.spec.form.name]
         wanted = {entry.option: entry.default, **entry.more} | options
-        said = ", ".join(f"{key}={value}" for key, value in wanted.items())
+        options_text = ", ".join(f"{key}={value}" for key, value in wanted.items())
         raise UserError(
             f"{name} is not what config.method={program.config.method!r} makes of its settings; "
-            f"use a config whose network has {said}"
+            f"use a config whose network has {options_text}"
         )

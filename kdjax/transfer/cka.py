@@ -61,7 +61,7 @@ def _hsic(x: jax.Array, y: jax.Array, unbiased: bool) -> jax.Array:
     # The diagonals of K and L are left out. Rows of K sum to 0, so without its diagonal k they
     # sum to -k, and every term of the estimate is one of k and l.
     count = len(x)
-    k, l = (jnp.sum(jnp.square(each), axis=1) for each in (x, y))  # noqa: E741
+    k, l = (jnp.sum(jnp.square(vectors), axis=1) for vectors in (x, y))  # noqa: E741
     diagonal = jnp.mean(k * l) / count
     means = jnp.mean(k) * jnp.mean(l) / ((count - 1) * (count - 2))
     return total - diagonal * (1 + 2 / (count - 2)) + means

@@ -105,7 +105,7 @@ def draw_episodes(
     Returns:
       E episodes; the order of an episode's classes is random.
     """
-    images, counts = (jnp.asarray(each) for each in members)
+    images, counts = (jnp.asarray(array) for array in members)
     classes, most = images.shape
 
     def draw(number: jax.Array) -> Episodes:

@@ -26,9 +26,9 @@ _HEADS: Rules = (
 
 @mapping.namings.register
 def _deeplab(module: DeepLabV3) -> dict[str, Naming]:
-    def naming(own: Naming, path: str) -> str:
+    def naming(backbone_naming: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
-        return f"backbone.{own(rest)}" if owner == "backbone" else rename(_HEADS, path)
+        return f"backbone.{backbone_naming(rest)}" if owner == "backbone" else rename(_HEADS, path)
 
-    own = mapping.namings(module.network)
-    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
+    dialects = mapping.namings(module.network)
+    return {name: functools.partial(naming, backbone) for name, backbone in dialects.items()}

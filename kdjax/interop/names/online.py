@@ -28,13 +28,17 @@ def _peers(cohort: PeerAttentionCohort) -> dict[str, Naming]:
 def _tree(cohort: TreeCohort) -> dict[str, Naming]:
     rules = mapping.shared_rules(cohort)
 
-    def naming(own: Naming, path: str) -> str:
+    def naming(trunk_naming: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         # Pairs are counted as networks are: 'layer2_0' is that of the first two.
-        return own(rest) if owner == "trunk" else rename(rules, path.replace("pair", "network"))
+        return (
+            trunk_naming(rest)
+            if owner == "trunk"
+            else rename(rules, path.replace("pair", "network"))
+        )
 
-    own = mapping.namings(cohort.networks[0])
-    return {dialect: functools.partial(naming, each) for dialect, each in own.items()}
+    dialects = mapping.namings(cohort.networks[0])
+    return {name: functools.partial(naming, trunk) for name, trunk in dialects.items()}
 
 
 @mapping.unread.register

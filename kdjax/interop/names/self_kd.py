@@ -57,13 +57,13 @@ _PYRAMID: Rules = (
 
 @mapping.namings.register
 def _pyramid(module: Pyramid) -> dict[str, Naming]:
-    def naming(own: Naming, path: str) -> str:
+    def naming(backbone_naming: Naming, path: str) -> str:
         owner, _, rest = path.partition("/")
         if owner == "backbone":
-            return f"backbone.{own(rest)}"
+            return f"backbone.{backbone_naming(rest)}"
         return f"bifpn.{rename(_PYRAMID, rest)}"
 
     return {
-        dialect: functools.partial(naming, own)
-        for dialect, own in mapping.namings(module.network).items()
+        dialect: functools.partial(naming, backbone_naming)
+        for dialect, backbone_naming in mapping.namings(module.network).items()
     }

@@ -67,7 +67,7 @@ def _transpose(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Val
 
 
 def _concatenate(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
-    names, order = alike(graph, equation, [value_of(equation, each) for each in operands])
+    names, order = alike(graph, equation, [value_of(equation, operand) for operand in operands])
     axis = order.index(equation.params["dimension"])
     return Value(graph.node("Concat", *names, axis=axis), shape_of(equation), order)
 
@@ -87,11 +87,11 @@ def _pick(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
     The operation itself, done to the numbers of all places, tells which places it takes.
     """
     value = value_of(equation, operands[0])
-    where = [constant_of(equation, each) for each in operands[1:]]
+    where = [constant_of(equation, operand) for operand in operands[1:]]
     refuse(equation, _free(value.shape) != _free(shape_of(equation)))
     shape = tuple(1 if is_free(size) else size for size in value.shape)
     places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-    params = {name: _without_free(each) for name, each in equation.params.items()}
+    params = {name: _without_free(parameter) for name, parameter in equation.params.items()}
     taken = np.asarray(equation.primitive.bind(places, *where, **params))
     refuse(equation, taken.ndim != places.ndim, taken.size == 0)
     rows = []
@@ -112,7 +112,7 @@ def _free(shape: Shape) -> list[tuple[int, Any]]:
 
 def _without_free(parameter: Any) -> Any:
     if type(parameter) is tuple:
-        return tuple(1 if is_free(each) else each for each in parameter)
+        return tuple(1 if is_free(size) else size for size in parameter)
     return parameter
 
 
@@ -122,7 +122,7 @@ def _rows(graph: Graph, name: str, axis: int, rows: np.ndarray) -> str:
     if step > 0 and (np.diff(rows) == step).all():
         bounds = (rows[0], rows[-1] + 1, axis, step)
         return graph.node(
-            "Slice", name, *(graph.constant(np.asarray([each], np.int64)) for each in bounds)
+            "Slice", name, *(graph.constant(np.asarray([bound], np.int64)) for bound in bounds)
         )
     return graph.node("Gather", name, graph.constant(rows.astype(np.int64)), axis=axis)
 

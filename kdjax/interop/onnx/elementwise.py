@@ -30,13 +30,13 @@ def alike(
     """Names of arrays stored in one order, and the order: that of the largest of them."""
 
     def size(value: Value) -> int:
-        return math.prod(each for each in value.shape if not is_free(each))
+        return math.prod(length for length in value.shape if not is_free(length))
 
-    values = [each for each in operands if isinstance(each, Value)]
+    values = [operand for operand in operands if isinstance(operand, Value)]
     refuse(equation, not values)
     order = max(values, key=size).order
     # A scalar goes with every shape.
-    return [graph.stored(each, order if each.shape else ()) for each in operands], order
+    return [graph.stored(operand, order if operand.shape else ()) for operand in operands], order
 
 
 def _elementwise(counterpart: str) -> Callable[[Graph, JaxprEqn, list[Operand]], Value]:
@@ -48,9 +48,9 @@ def _elementwise(counterpart: str) -> Callable[[Graph, JaxprEqn, list[Operand]],
 
 
 def _max(graph: Graph, equation: JaxprEqn, operands: list[Operand]) -> Value:
-    constants = [each for each in operands if isinstance(each, np.ndarray)]
+    constants = [operand for operand in operands if isinstance(operand, np.ndarray)]
     if constants and not constants[0].any():  # engines fuse this one with a convolution
-        operands = [each for each in operands if isinstance(each, Value)]
+        operands = [operand for operand in operands if isinstance(operand, Value)]
         return _elementwise("Relu")(graph, equation, operands)
     return _elementwise("Max")(graph, equation, operands)
 

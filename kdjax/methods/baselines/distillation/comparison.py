@@ -123,18 +123,21 @@ def layers_of(student: Outputs, teacher: Outputs, names: Sequence[str]) -> list[
     Raises:
       UserError: a layer that one of the networks does not have, one named twice, or none.
     """
-    ours, theirs = _named(student, names, "the student"), _named(teacher, names, "the teacher")
-    if len(ours) != len(theirs):
+    student_names, teacher_names = (
+        _named(student, names, "the student"),
+        _named(teacher, names, "the teacher"),
+    )
+    if len(student_names) != len(teacher_names):
         raise UserError(
             f"student and teacher have {_count_stages(student)} and {_count_stages(teacher)} "
             f"stages, so layers={tuple(names)} does not pair them; name those to compare, such as "
             "('stage1', 'stage2', 'last')"
         )
-    if not ours or len(set(ours)) < len(ours):
+    if not student_names or len(set(student_names)) < len(student_names):
         raise UserError(f"layers={tuple(names)} names no layer, or one twice")
     return [
         Layer(name, student.features[name], teacher.features[other])
-        for name, other in zip(ours, theirs, strict=True)
+        for name, other in zip(student_names, teacher_names, strict=True)
     ]
 
 

@@ -122,13 +122,13 @@ class CRD(Baseline, kw_only=True):
             self._bank("teacher", images),
             self.variable("memory", "normalizers", jnp.zeros, 2),
         )
-        ours, theirs = _embedded(student, teacher, self.features)
+        student_vectors, teacher_vectors = _embedded(student, teacher, self.features)
         values, updated = losses.crd(
-            unit(ours),
-            unit(theirs),
+            unit(student_vectors),
+            unit(teacher_vectors),
             batch["index"],
             draw(key, batch["label"], batch["index"], others, count=self.negatives),
-            losses.CrdMemory(*(each.value for each in memory)),
+            losses.CrdMemory(*(stored.value for stored in memory)),
             temperature=self.temperature,
             momentum=self.momentum,
             axis_name=self.axis_name,

@@ -47,14 +47,14 @@ def two_phases(
             floating = jnp.issubdtype(jnp.result_type(old), jnp.floating)
             return jnp.where(restart, fresh, old) if floating else old
 
-        own = jax.tree.map(restarted, inner.init(params), state.inner)
-        updates, own = inner.update(updates, own, params)
+        inner_state = jax.tree.map(restarted, inner.init(params), state.inner)
+        updates, inner_state = inner.update(updates, inner_state, params)
 
         def scaled(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
             first, second = rates(tuple(key.key for key in path))
             return leaf * jnp.where(state.count < first_steps, first, second).astype(leaf.dtype)
 
         updates = jax.tree_util.tree_map_with_path(scaled, updates)
-        return updates, TwoPhasesState(optax.safe_increment(state.count), own)
+        return updates, TwoPhasesState(optax.safe_increment(state.count), inner_state)
 
     return optax.GradientTransformation(init, update)

@@ -48,9 +48,9 @@ def register_baseline(
     entry = {"reads": reads, "source": source, "paper": paper, "family": family}
 
     def decorate(kind: type[Baseline]) -> type[Baseline]:
-        own = [field for field in dataclasses.fields(kind) if is_setting(field)]
-        settings = _settings_of(kind.__name__, own, *weights)
-        names = {field.name for field in own}
+        declared = [field for field in dataclasses.fields(kind) if is_setting(field)]
+        settings = _settings_of(kind.__name__, declared, *weights)
+        names = {field.name for field in declared}
         wanted = {field.name for field in dataclasses.fields(kind)} - names
 
         def make(values: Any, context: dict[str, Any]) -> Baseline:
@@ -106,7 +106,7 @@ def register_teacher_loss(
 
 
 def _settings_of(
-    name: str, own: list[dataclasses.Field[Any]], weight: float, label_weight: float
+    name: str, declared: list[dataclasses.Field[Any]], weight: float, label_weight: float
 ) -> type:
     """The dataclass of a baseline's settings: the weights of `distill`, then its own."""
     fields = [
@@ -115,8 +115,8 @@ def _settings_of(
         ("teacher_weight", float, setting(0.0, "of KD in addition", at_least=0)),
         ("teacher_temperature", float, setting(4.0, "T of that KD", above=0)),
     ]
-    types = _types(own)
-    fields += [(field.name, types[field.name], _copy(field)) for field in own]
+    types = _types(declared)
+    fields += [(field.name, types[field.name], _copy(field)) for field in declared]
     return dataclasses.make_dataclass(f"{name}Settings", fields, frozen=True)
 
 

@@ -94,13 +94,14 @@ class FT(TwoPhases, kw_only=True):
         compared = layers_of(student, teacher, self.layers)
         if len(compared) > 1:
             raise ValueError(f"factors are those of one layer, not of layers={tuple(self.layers)}")
-        _, ours, theirs = compared[0]
-        channels = int(self.factor * theirs.shape[-1])
-        paraphrased = Encoder(channels, normalize=False, name="paraphraser")(theirs)
-        restored = Decoder(theirs.shape[-1], name="restorer")(paraphrased)
-        translated = Encoder(channels, True, self.norm_axis_name, name="translator")(ours)
+        _, student_map, teacher_map = compared[0]
+        channels = int(self.factor * teacher_map.shape[-1])
+        paraphrased = Encoder(channels, normalize=False, name="paraphraser")(teacher_map)
+        restored = Decoder(teacher_map.shape[-1], name="restorer")(paraphrased)
+        translated = Encoder(channels, True, self.norm_axis_name, name="translator")(student_map)
         return Terms(
-            losses.factor_transfer(translated, paraphrased), first=losses.hint(restored, theirs)
+            losses.factor_transfer(translated, paraphrased),
+            first=losses.hint(restored, teacher_map),
         )
 
     @property

@@ -74,7 +74,7 @@ def cl_ilr(cohort: Cohort, settings: ClIlr) -> base.Method:
         del key
         outputs, model_state = base.train_outputs(tree, params, model_state, batch["image"])
         cross_entropy, metrics = base.classification(outputs, batch["label"])
-        logits = [each.logits for each in outputs]
+        logits = [output.logits for output in outputs]
         distillation = jnp.mean(losses.cl_ilr(logits, temperature=settings.temperature))
         total = (1 - settings.weight) * cross_entropy + settings.weight * distillation
         return total, (model_state, metrics | {"distillation": distillation})

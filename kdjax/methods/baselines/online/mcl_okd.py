@@ -92,9 +92,9 @@ def mcl_okd(
         run = functools.partial(base.train_outputs, unsynchronized(cohort))
         outputs, _ = jax.eval_shape(run, params, model_state, images)
         embeddings, banks = {}, {}
-        for index, (name, each) in enumerate(zip(names, outputs, strict=True)):
+        for index, (name, output) in enumerate(zip(names, outputs, strict=True)):
             embedding_key, bank_key = jax.random.split(jax.random.fold_in(key, index))
-            x = jnp.zeros(each.embedding.shape, jnp.float32)
+            x = jnp.zeros(output.embedding.shape, jnp.float32)
             embeddings[name] = embedding.init(embedding_key, x)["params"]
             banks[name] = random_bank(bank_key, len(train_labels), settings.features)
         constants = {base.CONSTANTS: {"others": others}, base.MEMORY: banks}
@@ -106,7 +106,7 @@ def mcl_okd(
         labels, index = batch["label"], batch["index"]
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         cross_entropy, metrics = base.classification(outputs, labels)
-        logits = [each.logits for each in outputs]
+        logits = [output.logits for output in outputs]
         metrics["distillation"] = jnp.mean(
             losses.distill_from_mean(
                 logits, temperature=settings.kd_temperature, students=[len(logits) - 1]
@@ -114,8 +114,8 @@ def mcl_okd(
         )
         values, banks = losses.mutual_nce(
             [
-                outputs_of(embedding, {"params": params["embeddings"][name]}, each.embedding)
-                for name, each in zip(names, outputs, strict=True)
+                outputs_of(embedding, {"params": params["embeddings"][name]}, output.embedding)
+                for name, output in zip(names, outputs, strict=True)
             ],
             index,
             draw(

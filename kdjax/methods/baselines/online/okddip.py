@@ -52,7 +52,7 @@ def okddip(cohort: Cohort, settings: Okddip, *, clock: Clock) -> base.Method:
         del key
         outputs, model_state = base.train_outputs(peers, params, model_state, batch["image"])
         total, metrics = base.classification(outputs.networks, batch["label"])
-        *logits, leader = [each.logits for each in outputs.networks]
+        *logits, leader = [output.logits for output in outputs.networks]
         targets = list(jnp.swapaxes(outputs.targets, 0, 1))
         terms = losses.okddip(logits, targets, leader, temperature=settings.temperature)
         weight = losses.consistency_weight(
@@ -72,5 +72,5 @@ def _predict(
     images: jax.Array,
 ) -> dict[str, jax.Array]:
     outputs = base.evaluation_outputs(cohort, params, model_state, images).networks
-    found = {f"network_{i}": each.logits for i, each in enumerate(outputs)}
-    return found | {"ensemble": base.mean_logits(outputs)}
+    logits = {f"network_{i}": output.logits for i, output in enumerate(outputs)}
+    return logits | {"ensemble": base.mean_logits(outputs)}

@@ -57,7 +57,7 @@ def one(cohort: Cohort, settings: One) -> base.Method:
         total, metrics = base.classification(outputs.networks, labels)
         metrics["ensemble/cross_entropy"] = jnp.mean(losses.cross_entropy(outputs.ensemble, labels))
         metrics["ensemble/accuracy"] = jnp.mean(outputs.ensemble.argmax(-1) == labels)
-        logits = [each.logits for each in outputs.networks]
+        logits = [output.logits for output in outputs.networks]
         metrics["distillation"] = jnp.mean(
             losses.one(logits, outputs.ensemble, temperature=settings.temperature)
         )
@@ -71,5 +71,5 @@ def _predict(
     cohort: GatedCohort, params: base.Params, model_state: base.ModelState, images: jax.Array
 ) -> dict[str, jax.Array]:
     outputs = base.evaluation_outputs(cohort, params, model_state, images)
-    found = {f"network_{i}": each.logits for i, each in enumerate(outputs.networks)}
-    return found | {"ensemble": outputs.ensemble}
+    logits = {f"network_{i}": output.logits for i, output in enumerate(outputs.networks)}
+    return logits | {"ensemble": outputs.ensemble}

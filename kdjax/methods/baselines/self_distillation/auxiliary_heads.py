@@ -63,7 +63,9 @@ def method_with_heads(
         outputs = base.evaluation_outputs(headed, params, model_state, images)
         logits = named_logits(outputs)
         if len(outputs) > 1:
-            logits["ensemble"] = base.mean_logits([each.backbone for each in outputs])
+            logits["ensemble"] = base.mean_logits(
+                [network_outputs.backbone for network_outputs in outputs]
+            )
         return logits
 
     return base.cohort_method(headed, loss, predict=predict, **fields)

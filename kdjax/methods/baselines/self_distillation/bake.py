@@ -51,8 +51,8 @@ def bake(cohort: Cohort, settings: Bake, *, axis_name: str | None = None) -> bas
         outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
         total, metrics = base.classification(outputs, batch["label"])
         distillation = numerics.total(
-            jnp.mean(losses.bake(each.logits, each.embedding, axis_name=axis_name, **options))
-            for each in outputs
+            jnp.mean(losses.bake(output.logits, output.embedding, axis_name=axis_name, **options))
+            for output in outputs
         )
         return total + distillation, (model_state, metrics | {"distillation": distillation})
 

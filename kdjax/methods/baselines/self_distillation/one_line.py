@@ -60,7 +60,7 @@ def register_loss(
             labels = batch["label"]
             outputs, model_state = base.train_outputs(cohort, params, model_state, batch["image"])
             cross_entropy, metrics = base.classification(outputs, labels)
-            value = numerics.total(jnp.mean(loss(each, labels, settings)) for each in outputs)
+            value = numerics.total(jnp.mean(loss(output, labels, settings)) for output in outputs)
             if not metric:
                 return value, (model_state, metrics)
             total = label_weight(settings) * cross_entropy + weight(settings) * value

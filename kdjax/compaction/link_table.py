@@ -119,9 +119,7 @@ class Links:
         return [self._group(link) for link in chosen]
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("layer", "filters", "tied with", "through", "consumers", "must stay")
-        ]
+        rows = [["layer", "filters", "tied with", "through", "consumers", "must stay"]]
         for link in self.table:
             first, *others = map(layer_of, link.kernels)
             reason = link.reason
@@ -131,7 +129,7 @@ class Links:
             within = {path.rpartition("/")[0] for path in link.kernels}
             through = [layer for layer in dict.fromkeys(layers) if layer not in within]
             columns = (others, through, map(layer_of, link.consumers))
-            rows.append((first, str(link.filters), *map(", ".join, columns), reason))
+            rows.append([first, str(link.filters), *map(", ".join, columns), reason])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
         return "\n".join(lines)

@@ -1,7 +1,20 @@
 """kdjax: small vision networks, better than their size, in JAX and Flax."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdjax import compaction as compaction
+    from kdjax import config as config
+    from kdjax import data as data
+    from kdjax import losses as losses
+    from kdjax import methods as methods
+    from kdjax import models as models
+    from kdjax import networks as networks
+    from kdjax import pruning as pruning
+    from kdjax.training.api import train as train
+    from kdjax.training.evaluation import evaluate as evaluate
+    from kdjax.training.evaluation import load_run as load_run
 
 __version__ = "0.1.0"
 

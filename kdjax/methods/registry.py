@@ -187,7 +187,7 @@ METHODS: Registry[MethodEntry] = Registry("method", "config.method")
 
 def register(
     name: str, *, settings: type = NoSettings, **fields: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Registers a method: a decorator of `(cohort, settings, **context) -> Method`.
 
     What it decorates may have keyword parameters named as the fields of `Context`. What comes out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -38,7 +38,13 @@ class History(Sequence[dict[str, float]]):
     def __iter__(self) -> Iterator[dict[str, float]]:
         return iter(self._rows)
 
-    def __getitem__(self, key: Any) -> Any:
+    @overload
+    def __getitem__(self, key: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, float]: ...
+    @overload
+    def __getitem__(self, key: slice) -> History: ...
+    def __getitem__(self, key: str | int | slice) -> np.ndarray | dict[str, float] | History:
         """A column by its name, a row by its number, or the history of a slice of the epochs.
 
         Raises:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import coo_matrix, csgraph
 
 # No channel: a position that cannot be removed, such as one that was padded.
 FIXED = -1
@@ -190,6 +189,8 @@ class Flow:
             np.concatenate([t[i] for t in self._ties] or [np.zeros(0, np.int64)]) for i in (0, 1)
         )
         size = max(self._count, 1)
+        from scipy.sparse import coo_matrix, csgraph  # late: it takes a third of a second
+
         graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
         return csgraph.connected_components(graph, directed=False)[1]
 

@@ -98,9 +98,7 @@ def networks(
                 "train; name the network without its suffix"
             )
         compaction = (compactions or {}).get(f"network_{index}")
-        if config.remat or compaction is not None:
-            network = network.clone(compaction=compaction, remat=config.remat)
-        cohort.append(network)
+        cohort.append(network.clone(compaction=compaction, remat=config.remat, trace_once=True))
     return tuple(cohort)
 
 

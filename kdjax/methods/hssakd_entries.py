@@ -125,7 +125,8 @@ def _same_network(network: nn.Module, expected: models.StagedNetwork) -> bool:
     """Whether two networks have one architecture, whatever their compute dtypes."""
     if type(network) is not type(expected):
         return False
-    network = network.clone(dtype=expected.dtype, axis_name=expected.axis_name)
+    kept = {name: getattr(expected, name) for name in ("dtype", "axis_name", "trace_once")}
+    network = network.clone(**kept)
     return one_architecture((network, expected))
 
 

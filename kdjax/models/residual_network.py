@@ -77,8 +77,9 @@ class ResidualNetwork(StagedNetwork):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
+        block = self.block_of(_BLOCKS[self.block])
         for place in self._places()[number]:
-            x = _BLOCKS[self.block](
+            x = block(
                 width=self.widths[min(number, self.num_stages) - 1],
                 stride=place.stride,
                 shortcut=self.shortcut,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,11 @@ from kdjax.numerics import accumulation_dtype
 
 # What becomes of `(stage number, feature map)`; 0 is the stem.
 Hidden = Callable[[int, jax.Array], jax.Array]
+
+
+@functools.cache
+def _traced_once(kind: type[nn.Module]) -> type[nn.Module]:
+    return nn.jit(kind, static_argnums=(2,))
 
 
 class StagedNetwork(nn.Module):
@@ -39,6 +45,9 @@ class StagedNetwork(nn.Module):
         left.
       remat: whether the activations within a stage are computed again for its gradients, by
         `jax.checkpoint`, in place of being kept.
+      trace_once: whether equal blocks, also those of other networks, are traced and lowered as one,
+        which takes half of the time. Functions that intercept the calls of modules (`flax.linen`'s
+        `intercept_methods`) see only the block that is traced. The numbers are the same.
     """
 
     num_classes: int
@@ -47,6 +56,7 @@ class StagedNetwork(nn.Module):
     extra_stages: int = 0
     compaction: Compaction | None = None
     remat: bool = False
+    trace_once: bool = False
 
     @property
     def num_stages(self) -> int:
@@ -160,6 +170,13 @@ class StagedNetwork(nn.Module):
             name="classifier",
         )(embedding)
         return Outputs(logits, features, embedding)
+
+    @nn.nowrap
+    def block_of(self, kind: type[nn.Module]) -> type[nn.Module]:
+        """`kind`, a class of `(x, train) -> x`, as the network's stages are to use it."""
+        # flax.linen draws other initial weights inside of its jit.
+        plain = self.is_initializing() or self.compaction is not None
+        return _traced_once(kind) if self.trace_once and not plain else kind
 
     @nn.nowrap
     def _stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:

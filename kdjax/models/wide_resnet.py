@@ -60,9 +60,9 @@ class WideResNet(StagedNetwork):
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:
-        kind = min(number, self.num_stages) - 1
+        kind, block = min(number, self.num_stages) - 1, self.block_of(PreActivationBlock)
         for place in self._places()[number]:
-            x = PreActivationBlock(
+            x = block(
                 width=_STEM_WIDTH * self.widen_factor * 2**kind,
                 stride=place.stride,
                 widens=place.widens,

@@ -114,7 +114,7 @@ class Program:
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""
-        return fetch(jax.jit(self._init)(jax.random.key(self.config.seed)))
+        return fetch(self._traced_init.lower().compile()(jax.random.key(self.config.seed)))
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the state."""
@@ -122,7 +122,12 @@ class Program:
 
     @functools.cached_property
     def _abstract_state(self) -> TrainState:
-        return jax.eval_shape(self._init, jax.random.key(self.config.seed))
+        shapes = self._traced_init.out_info
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+
+    @functools.cached_property
+    def _traced_init(self) -> jax.stages.Traced:
+        return jax.jit(self._init).trace(jax.random.key(self.config.seed))
 
     def _init(self, key: jax.Array) -> TrainState:
         return init_state(self.method, self.tx, key, self.image_shape)

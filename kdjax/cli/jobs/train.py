@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from absl.flags import FlagValues
@@ -30,6 +31,7 @@ def train(values: FlagValues) -> None:
     from kdjax.report import page
     from kdjax.training import stages
 
+    gc.freeze()  # what is imported stays: collections while functions are traced need not visit it
     workdir = Path(values.workdir)
     steps = values.profile_steps if values.profile else 0
     show_accuracies(stages.train(values.config, workdir, profile_steps=steps))

@@ -69,7 +69,7 @@ def test_archives_come_back_in_parts_and_go_on(tmp_path, monkeypatch):
         (scratch / name / "state").write_bytes(values + name.encode())
     about = {"images": {"train": 8, "test": 4}, "dtype": "bfloat16", "epochs": 3}
     folders = [scratch / name for name in training.RUNS]
-    files = [file.name for file in archives.pack(folders, output, "training", about)]
+    files = [file.name for file in archives.pack(folders, output, "training", about, root=scratch)]
     assert "training.tar.gz.4" in files and files[-1] == "training.json"
     archives.unpack(output, "training", other, about)
     for name in training.RUNS:
@@ -100,19 +100,22 @@ RUNS = {
 def test_a_sweep_of_several_processes(tmp_path, monkeypatch):
     """Students wait for the teacher that another process trains; rows and teacher come back."""
     (tmp_path / "two_runs.py").write_text(EXPERIMENT)
+    (tmp_path / "again.py").write_text(f'{EXPERIMENT}\nSEEDS = (0,)\ndel RUNS["student"]\n')
     monkeypatch.setitem(sweeping.ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     write_pair(tmp_path)
     pieces.main([str(tmp_path / "set_train.npz"), "--output", str(tmp_path / "pieces")])
-    flags = ["--parts=sweep", "--experiment=two_runs", "--jobs=2"]
+    flags = ["--parts=sweep", "--experiment=two_runs,again", "--jobs=2"]
     flags += [f"--data={tmp_path / 'pieces'}", f"--output={tmp_path}"]
     options = gpu.parse([*flags, f"--scratch={tmp_path / 'scratch'}"])
     found, lines = gpu.sweep_part(options, time.monotonic() + 600)
-    assert found["done"] == ["student_seed0", "student_seed1", "teacher_seed0"], lines
-    assert found["statuses"] == [0, 0]
+    names = ["student_seed0", "student_seed1", "teacher_seed0"]
+    assert found["done"] == {"two_runs": names, "again": ["teacher_seed0"]}, lines
+    assert found["statuses"] == [[0, 0], [0, 0]]
     assert (tmp_path / "two_runs_rows.csv").read_text().count("\n") == 4
     archives.unpack(tmp_path, "sweep", tmp_path / "back", found["about"])
-    assert [path.name for path in (tmp_path / "back").iterdir()] == ["teacher_seed0"]
+    kept = [str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").glob("*/*")]
+    assert kept == ["two_runs/teacher_seed0"]
 
 
 def test_numbers_over_their_tolerance_are_named(tmp_path):

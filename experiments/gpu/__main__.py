@@ -3,15 +3,15 @@
     python -m experiments.gpu --minutes 8 --wheels WHEELS --golden GOLDEN --data PIECES --output OUT
     python -m experiments.gpu --minutes 8 --parts training --data PIECES --resume OUT --output OUT2
 
-    python -m experiments.gpu --minutes 8 --parts sweep --experiment experiments.mcl_full --jobs 6 \
-        --data PIECES --output OUT
+    python -m experiments.gpu --minutes 8 --parts sweep --data PIECES --output OUT \
+        --experiment experiments.mcl_full,experiments.few_shot --jobs 6
 
 Four parts, in this order; without --parts the first three:
 
     numbers     the golden losses and six networks (`numbers.py`)
     benchmark   steps of kdjax and PyTorch (`benchmark.py`)
     training    CIFAR-100, ResNet-32, MCL beside cross entropy (`training.py`)
-    sweep       an experiment of `experiments.sweep`, several runs at a time (`sweeping.py`)
+    sweep       experiments of `experiments.sweep`, several runs at a time (`sweeping.py`)
 
 The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax, chex and pytest;
 PyTorch for the benchmark's other sides. What else kdjax imports (ml-collections) may come as wheels
@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=300, help="of the schedule, in training")
     parser.add_argument("--rounds", type=int, default=8, help="of the benchmark")
     parser.add_argument("--sides", help="of PyTorch in the benchmark, with commas")
-    parser.add_argument("--experiment", help="module, for the sweep")
+    parser.add_argument("--experiment", help="modules of the sweep, with commas")
     parser.add_argument("--only", help="labels of the sweep, with commas")
     parser.add_argument("--keep", default="", help="labels whose finished runs come back too")
     parser.add_argument("--jobs", type=int, default=6, help="runs of the sweep at a time")
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if part in options.parts and (folder is None or not folder.is_dir()):
             parser.error(f"the part {part} needs --{flag}: a folder")
     if "sweep" in options.parts and not options.experiment:
-        parser.error("the part sweep needs --experiment: a module")
+        parser.error("the part sweep needs --experiment: a module, or several with commas")
     return options
 
 
@@ -126,7 +126,7 @@ def training_part(options, deadline: float) -> tuple[dict, list[str]]:
     )
     folders = [options.scratch / name for name in training.RUNS]
     folders = [folder for folder in folders if folder.is_dir()]
-    files = archives.pack(folders, options.output, "training", about)
+    files = archives.pack(folders, options.output, "training", about, root=options.scratch)
     lines = training.table(found, about)
     return {"about": about, "runs": found, "files": [file.name for file in files]}, lines
 
@@ -137,10 +137,12 @@ def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
     counts = pieces.join(options.data, sweeping.data_of(options.scratch), sweeping.DATA)
     pieces.copy_others(options.data, sweeping.data_of(options.scratch))
     about = {"images": counts, "experiment": options.experiment, "extra": options.extra}
+    runs = sweeping.runs_of(options.scratch)
     if options.resume:
-        archives.unpack(options.resume, "sweep", sweeping.runs_of(options.scratch), about)
+        archives.unpack(options.resume, "sweep", runs, about)
+    experiments = options.experiment.split(",")
     found = sweeping.run(
-        options.experiment,
+        experiments,
         options.scratch,
         options.output,
         deadline,
@@ -148,9 +150,11 @@ def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
         jobs=options.jobs,
         extra=options.extra,
     )
-    labels = options.keep.split(",")
-    kept = sweeping.to_keep(options.experiment, options.scratch, found["done"], labels)
-    files = archives.pack(kept, options.output, "sweep", about)
+    kept = []
+    for name in experiments:
+        done = found["done"][sweeping.name_of(name)]
+        kept += sweeping.to_keep(name, options.scratch, done, options.keep.split(","))
+    files = archives.pack(kept, options.output, "sweep", about, root=runs)
     found |= {"about": about, "files": [file.name for file in files]}
     return found, sweeping.table(found)
 

@@ -11,12 +11,17 @@ from pathlib import Path
 PART_BYTES = 15 * 2**20
 
 
-def pack(folders: Sequence[Path], output: Path, name: str, about: dict) -> list[Path]:
-    """Writes an archive of folders in parts, and NAME.json, with which a resumption agrees."""
+def pack(
+    folders: Sequence[Path], output: Path, name: str, about: dict, *, root: Path
+) -> list[Path]:
+    """Writes an archive of folders in parts, and NAME.json, with which a resumption agrees.
+
+    In the archive they are named as seen from `root`, the folder that `unpack` puts them into.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for folder in folders:
-            archive.add(folder, folder.name)
+            archive.add(folder, folder.relative_to(root))
     data, files = buffer.getvalue(), []
     for number, first in enumerate(range(0, len(data), PART_BYTES)):
         files.append(output / f"{name}.tar.gz.{number}")

@@ -10,7 +10,6 @@ import jax
 
 from kdjax.errors import UserError
 from kdjax.models import BatchNorm
-from kdjax.models.narrowing import changed
 
 
 def recalibrate_batch_norm(
@@ -36,8 +35,9 @@ def recalibrate_batch_norm(
     def without_momentum(call, args, kwargs, context):
         if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
             return call(*args, **kwargs)
-        with changed(context.module, momentum=0.0):
-            return call(*args, **kwargs)
+        # The module is a copy that `apply` has made; linen freezes its fields nevertheless.
+        object.__setattr__(context.module, "momentum", 0.0)
+        return call(*args, **kwargs)
 
     @jax.jit
     def statistics(images):

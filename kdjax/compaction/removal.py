@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from kdjax.compaction.cutting import Arrays, Cuts, cuts_between, folded_constants, narrow
 from kdjax.compaction.kept_filters import dense_masks, kept_filters, narrow_sums, shifts
+from kdjax.compaction.layer_check import check_layers
 from kdjax.compaction.zero_filters import pruned_filters, zero_filters
 from kdjax.errors import UserError
 from kdjax.models import Compaction, StagedNetwork
@@ -72,7 +73,7 @@ def remove_filters(
     Raises:
       UserError: masks or variables of another network, a filter that is pruned by its mask but not
         zero, a convolution that would have no filter, a compact network that would need constants,
-        or `multiple` below 1.
+        a layer that does not take its width from the network, or `multiple` below 1.
     """
     if multiple < 1:
         raise UserError(f"multiple={multiple}: must be at least 1")
@@ -103,6 +104,8 @@ def remove_filters(
         sums = narrow_sums(network, masks_after, arrays, drop_norms, pruned_names)
     compaction = Compaction.of(masks_after, sums, needs_constants)
     result = network.clone(compaction=compaction)
+    if network.compaction is None:
+        check_layers(network, result, arrays)
     cuts = cuts_between(network, result, arrays)
     variables = {name: narrow(tree, cuts) for name, tree in variables.items()}
     if needs_constants:

@@ -43,7 +43,7 @@ class RegionProposalHead(nn.Module):
             jnp.concatenate(boxes, 1)
         )
 
-    def _conv(self, name: str, features: int, size: int) -> nn.Conv:
+    def _conv(self, name: str, features: int, size: int) -> layers.Conv:
         return layers.conv(
             features, size, use_bias=True, kernel_init=_SMALL, dtype=self.dtype, name=name
         )

@@ -53,7 +53,7 @@ class FeaturePyramid(nn.Module):
         ]
         return (*outputs, outputs[-1][:, ::2, ::2])
 
-    def _conv(self, name: str, size: int) -> nn.Conv:
+    def _conv(self, name: str, size: int) -> layers.Conv:
         return layers.conv(
             self.features,
             size,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    from kdjax.models.linear import Conv
 
 
 def select(x: jax.Array, mask: np.ndarray, cost: int) -> jax.Array:
@@ -36,7 +39,7 @@ def _multiply(x: jax.Array, places: np.ndarray) -> jax.Array:
     return jnp.dot(x, jnp.asarray(places).astype(x.dtype), precision="highest")
 
 
-def of_constant(conv: nn.Conv, kernel: jax.Array, size: Sequence[int]) -> jax.Array:
+def of_constant(conv: Conv, kernel: jax.Array, size: Sequence[int]) -> jax.Array:
     """The output `[H', W', C]` of a convolution for an image of ones of this size.
 
     That is one of few vectors for each pixel: the sum of the taps that are not on the padding.
@@ -59,7 +62,7 @@ def of_constant(conv: nn.Conv, kernel: jax.Array, size: Sequence[int]) -> jax.Ar
     return sums[row.ravel()][:, column.ravel()]
 
 
-def _taps(conv: nn.Conv, axis: int, size: int) -> np.ndarray:
+def _taps(conv: Conv, axis: int, size: int) -> np.ndarray:
     """`bool [pixels of the output, taps]`: whether a tap is on the image, along one axis."""
     before, after = conv.padding[axis]
     dilation, stride = conv.kernel_dilation[axis], conv.strides[axis]

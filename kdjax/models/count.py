@@ -11,16 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.models.linear import Conv, Dense
+
+_LAYERS = (Conv, Dense, nn.Conv, nn.Dense)
+
 
 def parameter_count(params: Any) -> int:
     """Number of scalars in a pytree of arrays (BatchNorm's scale and bias included)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def _output_pixels(module: nn.Conv | nn.Dense, output: jax.Array) -> int:
+def _output_pixels(module: nn.Module, output: jax.Array) -> int:
     """Pixels of `output` `[B, H, W, C]`, as many as without dilation (at stride 1)."""
     sizes = output.shape[1:-1]
-    if isinstance(module, nn.Conv):
+    if isinstance(module, Conv | nn.Conv):
         # The kernel covers (k - 1) * dilation + 1 pixels instead of k.
         dilation = np.broadcast_to(module.kernel_dilation or 1, len(sizes))
         kernel_size = np.broadcast_to(module.kernel_size, len(sizes))
@@ -44,7 +48,7 @@ def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
     def count(next_function, args, kwargs, context):
         nonlocal total
         output = next_function(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
+        if isinstance(context.module, _LAYERS) and context.method_name == "__call__":
             # One kernel [..., in / groups, out] gives one output pixel of all channels.
             kernel = context.module.get_variable("params", "kernel")
             total += _output_pixels(context.module, output) * math.prod(kernel.shape)

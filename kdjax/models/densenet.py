@@ -28,7 +28,7 @@ from kdjax.models.staged import StagedNetwork
 _BOTTLENECK = 4
 
 
-def _conv(features: int, kernel_size: int, dtype: Any, name: str) -> nn.Conv:
+def _conv(features: int, kernel_size: int, dtype: Any, name: str) -> layers.Conv:
     start = layers.FAN_IN_INIT
     return layers.conv(features, kernel_size, kernel_init=start, dtype=dtype, name=name)
 

@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.models import convolution
+from kdjax.models import narrowing
 from kdjax.models.convolution import channel_sums
+from kdjax.models.linear import Conv, Dense
 from kdjax.numerics import accumulation_dtype
 
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
@@ -76,8 +77,10 @@ class BatchNorm(nn.Module):
         multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
         offset = bias - mean * multiplier
         if train and summed:
-            return channel_sums.scale_and_shift(x, multiplier, offset).astype(self.dtype)
-        return (x * multiplier + offset).astype(self.dtype)
+            y = channel_sums.scale_and_shift(x, multiplier, offset)
+        else:
+            y = x * multiplier + offset
+        return narrowing.widened(self, y.astype(self.dtype))
 
     def _update(self, running: nn.Variable, value: jax.Array) -> None:
         value = self.momentum * running.value + (1.0 - self.momentum) * value
@@ -125,7 +128,7 @@ def conv(
     kernel_init: nn.initializers.Initializer = KERNEL_INIT,
     dtype: Any = jnp.float32,
     name: str | None = None,
-) -> nn.Conv:
+) -> Conv:
     """A square convolution `[B, H, W, C] -> [B, H', W', features]`, without bias unless `use_bias`.
 
     Padding is `dilation * (kernel_size // 2)` on every side, as in the papers' code. ('SAME' would
@@ -133,7 +136,7 @@ def conv(
     as He's normal with fan-out unless `kernel_init` is given, a bias as zeros.
     """
     pad = dilation * (kernel_size // 2)
-    return nn.Conv(
+    return Conv(
         features,
         kernel_size=(kernel_size, kernel_size),
         strides=(stride, stride),
@@ -143,7 +146,6 @@ def conv(
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
-        conv_general_dilated=convolution.convolve,
         name=name,
     )
 
@@ -155,7 +157,7 @@ def dense(
     use_bias: bool = True,
     dtype: Any = jnp.float32,
     name: str | None = None,
-) -> nn.Dense:
+) -> Dense:
     """A fully connected layer `[B, in_features] -> [B, features]` with `torch.nn.Linear`'s start.
 
     Kernel and bias are uniform in +-1 / sqrt(in_features); the bias needs `in_features` to know.
@@ -165,7 +167,7 @@ def dense(
     def uniform(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return nn.Dense(
+    return Dense(
         features,
         use_bias=use_bias,
         kernel_init=uniform,

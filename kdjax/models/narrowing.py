@@ -1,20 +1,18 @@
-"""Compacted networks: the module of the dense network, run with narrower layers.
+"""Compact networks: the widths that a network's field `compaction` gives to its layers.
 
-A family defines its network once. The network builds its dense layers; `narrowed` intercepts the
-calls of those that its `compaction` names and runs them with fewer channels, under the same names.
+A family defines its network once, with the widths of the dense one. Every layer of
+`kdjax.models.layers` takes from the network that it is in what is left of its channels.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax.models import channels
@@ -25,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Compaction:
-    """The remaining filters of a compacted network.
+    """The remaining filters of a compact network.
 
     Attributes:
       kept: pairs (name of a `Link`, a string with '1' for every remaining and '0' for every removed
         filter of the dense network). Links without removed filters have no entry.
       sums: names of the residual sums (`ResidualGroup`) whose removed channels, the same in all
         summands, are removed from the sum as well. All other sums keep their width.
-      constants: whether removed channels are constants other than zero, see `narrowed`.
+      constants: whether removed channels are constants other than zero, see `narrow_layers`.
     """
 
     kept: tuple[tuple[str, str], ...]
@@ -88,7 +86,26 @@ class Narrow(NamedTuple):
 
 
 def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
-    """The layers of a compacted network that differ from the dense network's, by path."""
+    """The layers of a compact network that differ from the dense network's, by path.
+
+    A convolution and the BatchNorm after it have the remaining filters only. How removed channels
+    are treated depends on the layers that read them (`Link`):
+
+    - Consumers have no weights for them.
+    - Before a sum, a concatenation, a gate or another BatchNorm the output is widened to its full
+      number of channels, so that all other layers stay dense. Sums named by the `Compaction` are
+      narrow.
+    - A grouped convolution keeps equally many filters in every group; groups without filters are
+      removed together with their inputs.
+
+    With `constants`, removed channels are constants: the filter's output is zero, which BatchNorm
+    maps to a constant. Where the output is widened, BatchNorm still runs at full width. Where
+    consumers have no weights for the channels, their contribution to a convolution's output is
+    computed from the parameter 'folded' `[k, k, 1, C]`, the sum of the removed weights times their
+    constants; the padding contributes nothing. In a dense layer the contribution is part of the
+    bias. The constants are those of evaluation; in training, BatchNorm would map a zero filter to
+    others. When such a network is trained further, 'folded' is trained as any other parameter.
+    """
     if network.compaction is None:
         return {}
     masks, constants = network.compaction.masks, network.compaction.constants
@@ -122,87 +139,33 @@ def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
     return plan
 
 
-@contextlib.contextmanager
-def narrowed(network: StagedNetwork) -> Iterator[None]:
-    """Runs `network` with the layers of its `compaction`, while the block runs.
+def network_of(layer: nn.Module) -> StagedNetwork | None:
+    """The network that a bound layer is in, at any depth, or None."""
+    module = layer.parent
+    while isinstance(module, nn.Module) and not hasattr(module, "compaction"):
+        module = module.parent
+    return module if isinstance(module, nn.Module) else None
 
-    A convolution and the BatchNorm after it have the remaining filters only. How removed channels
-    are treated depends on the layers that read them (`Link`):
 
-    - Consumers have no weights for them.
-    - Before a sum, a concatenation, a gate or another BatchNorm the output is widened to its full
-      number of channels, so that all other layers stay dense. Sums named by the `Compaction` are
-      narrow.
-    - A grouped convolution keeps equally many filters in every group; groups without filters are
-      removed together with their inputs.
+def of_layer(layer: nn.Module) -> Narrow:
+    """The difference of a bound layer from the dense network's."""
+    network = network_of(layer)
+    if network is None or not network.narrow_layers:
+        return Narrow()
+    path = "/".join(layer.path[len(network.path) :])
+    return network.narrow_layers.get(path, Narrow())
 
-    With `constants`, removed channels are constants: the filter's output is zero, which BatchNorm
-    maps to a constant. Where the output is widened, BatchNorm still runs at full width. Where
-    consumers have no weights for the channels, their contribution to a convolution's output is
-    computed from the parameter 'folded' `[k, k, 1, C]`, the sum of the removed weights times their
-    constants; the padding contributes nothing. In a dense layer the contribution is part of the
-    bias. The constants are those of evaluation; in training, BatchNorm would map a zero filter to
-    others. When such a network is trained further, 'folded' is trained as any other parameter.
+
+def widened(layer: nn.Module, y: jax.Array) -> jax.Array:
+    """The output of a bound layer, `[..., channels left]`, with zeros for the removed channels.
+
+    Where no layer needs them, it is `y`.
     """
-    plan = narrow_layers(network)
-    if not plan:
-        yield
-        return
-    depth = len(network.path)
-    costs: dict[str, int] = {}
-
-    def run(call, args, kwargs, context):
-        path = "/".join(context.module.path[depth:])
-        narrow = plan.get(path)
-        if narrow is None or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        y = _run(narrow, context.module, call, *args, **kwargs)
-        if isinstance(context.module, nn.Conv):
-            costs[path] = math.prod(context.module.get_variable("params", "kernel").shape[:-1])
-        return channels.widen(y, narrow.filters, costs[narrow.conv]) if narrow.widen else y
-
-    with nn.intercept_methods(run):
-        yield
-
-
-def _run(narrow: Narrow, module: nn.Module, call, x: jax.Array, *args, **kwargs) -> jax.Array:
-    fields = {}
-    if narrow.select:
-        x = channels.select(x, narrow.reads, _outputs(module))
-    if isinstance(module, nn.Conv) and narrow.filters is not None:
-        fields["features"] = int(narrow.filters.sum())
-        if module.feature_group_count > 1:
-            alive = narrow.filters
-            if narrow.first:
-                alive = alive.reshape(module.feature_group_count, -1).any(1)
-                x = channels.select(x, np.repeat(alive, x.shape[-1] // len(alive)), 0)
-            fields["feature_group_count"] = int(alive.sum())
-    with changed(module, **fields):
-        y = call(x, *args, **kwargs)
-    if narrow.folded and isinstance(module, nn.Conv):
-        shape = (*module.kernel_size, 1, y.shape[-1])
-        folded = module.param("folded", nn.initializers.zeros_init(), shape, jnp.float32)
-        y = y + channels.of_constant(module, folded, x.shape[1:3]).astype(y.dtype)
-    return y
-
-
-@contextlib.contextmanager
-def changed(module: nn.Module, **fields: Any) -> Iterator[None]:
-    """Replaces fields of a module, while the block runs.
-
-    Linen modules are frozen, and a modified copy would be counted as a second layer by
-    `multiply_adds`.
-    """
-    before = {name: getattr(module, name) for name in fields}
-    try:
-        for name, value in fields.items():
-            object.__setattr__(module, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            object.__setattr__(module, name, value)
-
-
-def _outputs(layer: nn.Module) -> int:
-    """The number of a layer's weights per input channel."""
-    return math.prod(layer.kernel_size) * layer.features if isinstance(layer, nn.Conv) else 0
+    narrow = of_layer(layer)
+    if not narrow.widen:
+        return y
+    first, *others = narrow.conv.split("/")
+    variables = network_of(layer).get_variable("params", first)
+    for key in others:
+        variables = variables[key]
+    return channels.widen(y, narrow.filters, math.prod(variables["kernel"].shape[:-1]))

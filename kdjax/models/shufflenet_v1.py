@@ -52,7 +52,7 @@ class GroupedShuffleUnit(nn.Module):
 
         def conv(
             features: int, kernel_size: int, groups: int, name: str, stride: int = 1
-        ) -> nn.Conv:
+        ) -> layers.Conv:
             return layers.conv(
                 features, kernel_size, stride, groups=groups, dtype=self.dtype, name=name
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from kdjax.errors import UserError
 from kdjax.models import layers
 from kdjax.models.filters import Link, ResidualGroup
-from kdjax.models.narrowing import Compaction, narrowed
+from kdjax.models.narrowing import Compaction, Narrow, narrow_layers
 from kdjax.models.outputs import Outputs
 from kdjax.numerics import accumulation_dtype
 
@@ -41,8 +41,8 @@ class StagedNetwork(nn.Module):
       extra_stages: how many more stages follow the last one, each with its width and at its
         resolution: what HSAKD's branch after the last stage consists of.
       compaction: which filters are left of a network that was made smaller
-        (`kdjax.compaction.remove_filters`), or None. Its feature maps have the channels that are
-        left.
+        (`kdjax.compaction.remove_filters`), or None: the layers' widths. Its feature maps have the
+        channels that are left.
       remat: whether the activations within a stage are computed again for its gradients, by
         `jax.checkpoint`, in place of being kept.
       trace_once: whether equal blocks, also those of other networks, are traced and lowered as one,
@@ -86,7 +86,8 @@ class StagedNetwork(nn.Module):
     def filter_links(self) -> tuple[Link, ...]:
         """The convolutions that may be pruned, one link each, with the consumers of their channels.
 
-        None by default: a network without links cannot be made smaller.
+        None by default: a network without links cannot be made smaller. The layers that links name
+        are those of `kdjax.models.layers`, which take their widths from `compaction`.
         """
         return ()
 
@@ -94,6 +95,11 @@ class StagedNetwork(nn.Module):
     def residual_groups(self) -> tuple[ResidualGroup, ...]:
         """The residual sums of several convolutions. By default there are none."""
         return ()
+
+    @functools.cached_property
+    def narrow_layers(self) -> Mapping[str, Narrow]:
+        """The layers that `compaction` makes narrower, by path."""
+        return narrow_layers(self)
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
@@ -141,13 +147,6 @@ class StagedNetwork(nn.Module):
           UserError: images smaller than the network's stride, or stages that do not exist.
         """
         self._check(x, start, stop)
-        with narrowed(self):
-            return self._run(x, train, start, stop, hidden)
-
-    @nn.nowrap
-    def _run(
-        self, x: jax.Array, train: bool, start: int, stop: int | None, hidden: Hidden | None
-    ) -> Outputs:
         x = x.astype(self.dtype)
         if start == 0:
             x = self.stem(x, train)

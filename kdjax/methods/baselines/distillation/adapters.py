@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         return x
 
 
-def _conv(features: int, dtype: Any, name: str, *, use_bias: bool) -> nn.Conv:
+def _conv(features: int, dtype: Any, name: str, *, use_bias: bool) -> layers.Conv:
     return layers.conv(
         features, use_bias=use_bias, kernel_init=layers.UNIFORM_INIT, dtype=dtype, name=name
     )

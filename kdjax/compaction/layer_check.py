@@ -11,7 +11,8 @@ import numpy as np
 from kdjax.compaction.cutting import Arrays
 from kdjax.errors import UserError
 from kdjax.models import StagedNetwork
-from kdjax.models.layers import BatchNorm, Conv, Dense
+from kdjax.models.layers import BatchNorm
+from kdjax.models.linear import Conv, Dense
 from kdjax.models.narrowing import narrow_layers, network_of
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -32,7 +32,7 @@ def recalibrate_batch_norm(
       UserError: `batches` is empty.
     """
 
-    def without_momentum(call, args, kwargs, context):
+    def without_momentum(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
             return call(*args, **kwargs)
         # The module is a copy that `apply` has made; linen freezes its fields nevertheless.
@@ -40,7 +40,7 @@ def recalibrate_batch_norm(
         return call(*args, **kwargs)
 
     @jax.jit
-    def statistics(images):
+    def statistics(images: jax.Array) -> Any:
         with nn.intercept_methods(without_momentum):
             _, updated = network.apply(variables, images, train=True, mutable=["batch_stats"])
         return updated["batch_stats"]

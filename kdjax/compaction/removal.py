@@ -99,7 +99,7 @@ def remove_filters(
         )
     masks_after = dense_masks(network, links, kept)
     pruned_names = None if masks is None else set(masks)
-    sums = ()
+    sums: tuple[str, ...] = ()
     if not needs_constants:
         sums = narrow_sums(network, masks_after, arrays, drop_norms, pruned_names)
     compaction = Compaction.of(masks_after, sums, needs_constants)
@@ -140,7 +140,8 @@ def shrink(
       UserError: as `remove_filters`, or BatchNorm's scale or bias of a removed filter is not zero.
     """
     result = remove_filters(network, variables, masks, multiple=multiple)
-    if result.network.compaction.constants:
+    compaction = result.network.compaction
+    if compaction is not None and compaction.constants:
         raise UserError(
             "a network can only shrink in training where BatchNorm's scale and bias are pruned "
             "with the filter: use filter groups with norms"

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.linear import Conv
 from kdjax.numerics import at_least_float32
 
 _SMALL = nn.initializers.normal(0.01)
@@ -43,7 +44,7 @@ class RegionProposalHead(nn.Module):
             jnp.concatenate(boxes, 1)
         )
 
-    def _conv(self, name: str, features: int, size: int) -> layers.Conv:
+    def _conv(self, name: str, features: int, size: int) -> Conv:
         return layers.conv(
             features, size, use_bias=True, kernel_init=_SMALL, dtype=self.dtype, name=name
         )

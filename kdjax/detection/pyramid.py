@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.models import layers
+from kdjax.models.linear import Conv
 
 # Uniform in +-sqrt(3 / fan_in): torch.nn.init.kaiming_uniform_(a=1).
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -53,7 +54,7 @@ class FeaturePyramid(nn.Module):
         ]
         return (*outputs, outputs[-1][:, ::2, ::2])
 
-    def _conv(self, name: str, size: int) -> layers.Conv:
+    def _conv(self, name: str, size: int) -> Conv:
         return layers.conv(
             self.features,
             size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -45,12 +45,12 @@ def multiply_adds(module: nn.Module, image_shape: Sequence[int]) -> int:
     """
     total = 0
 
-    def count(next_function, args, kwargs, context):
+    def count(next_function: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         nonlocal total
         output = next_function(*args, **kwargs)
         if isinstance(context.module, _LAYERS) and context.method_name == "__call__":
             # One kernel [..., in / groups, out] gives one output pixel of all channels.
-            kernel = context.module.get_variable("params", "kernel")
+            kernel: jax.Array = context.module.get_variable("params", "kernel")
             total += _output_pixels(context.module, output) * math.prod(kernel.shape)
         return output
 

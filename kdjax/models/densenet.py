@@ -22,13 +22,14 @@ import jax.numpy as jnp
 
 from kdjax.models import layers
 from kdjax.models.filters import Link
+from kdjax.models.linear import Conv
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
 _BOTTLENECK = 4
 
 
-def _conv(features: int, kernel_size: int, dtype: Any, name: str) -> layers.Conv:
+def _conv(features: int, kernel_size: int, dtype: Any, name: str) -> Conv:
     start = layers.FAN_IN_INIT
     return layers.conv(features, kernel_size, kernel_init=start, dtype=dtype, name=name)
 
@@ -45,7 +46,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def norm(name):
+        def norm(name: str) -> layers.BatchNorm:
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
         y = nn.relu(norm("bn1")(x, train))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -82,7 +83,7 @@ class BatchNorm(nn.Module):
             y = x * multiplier + offset
         return narrowing.widened(self, y.astype(self.dtype))
 
-    def _update(self, running: nn.Variable, value: jax.Array) -> None:
+    def _update(self, running: nn.Variable[jax.Array], value: jax.Array) -> None:
         value = self.momentum * running.value + (1.0 - self.momentum) * value
         # The dtype is kept, so that a scan over steps can carry the statistics.
         running.value = jax.lax.stop_gradient(value.astype(running.value.dtype))
@@ -164,7 +165,7 @@ def dense(
     """
     bound = in_features**-0.5
 
-    def uniform(key, shape, dtype=jnp.float32):
+    def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return Dense(

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.models import channels, convolution, narrowing
-from kdjax.models.narrowing import Narrow
 
 _ZEROS = nn.initializers.zeros_init()
 
@@ -49,12 +48,11 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         narrow = narrowing.of_layer(self)
         features, groups = self.features, self.feature_group_count
-        if narrow.select:
-            x = channels.select(x, narrow.reads, math.prod(self.kernel_size) * features)
+        x = narrow.input_of(x, math.prod(self.kernel_size) * features)
         if narrow.filters is not None:
             features = int(narrow.filters.sum())
             if groups > 1:
-                x, groups = self._groups_left(x, narrow)
+                x, groups = self._groups_left(x, narrow.filters, narrow.first)
         y = self._convolve(x, features, groups)
         if narrow.folded:
             folded = self.param("folded", _ZEROS, (*self.kernel_size, 1, features), jnp.float32)
@@ -62,13 +60,19 @@ class Conv(nn.Module):
         return narrowing.widened(self, y)
 
     @nn.nowrap
-    def _groups_left(self, x: jax.Array, narrow: Narrow) -> tuple[jax.Array, int]:
-        """The channels of `x` whose groups have filters, and the number of these groups."""
-        alive = narrow.filters
-        if narrow.first:
-            alive = alive.reshape(self.feature_group_count, -1).any(1)
-            x = channels.select(x, np.repeat(alive, x.shape[-1] // len(alive)), 0)
-        return x, int(alive.sum())
+    def _groups_left(self, x: jax.Array, filters: np.ndarray, whole: bool) -> tuple[jax.Array, int]:
+        """The channels of `x` `[B, H, W, C]` whose groups have filters, and how many groups do.
+
+        Args:
+          x: the input, of all groups if `whole`.
+          filters: `bool [features]`, those that are left.
+          whole: whether `x` has channels of groups without filters.
+        """
+        if not whole:
+            return x, int(filters.sum())
+        groups = np.any(filters.reshape(self.feature_group_count, -1), axis=1)
+        x = channels.select(x, np.repeat(groups, x.shape[-1] // len(groups)), 0)
+        return x, int(groups.sum())
 
     @nn.nowrap
     def _convolve(self, x: jax.Array, features: int, groups: int) -> jax.Array:
@@ -110,9 +114,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        narrow = narrowing.of_layer(self)
-        if narrow.select:
-            x = channels.select(x, narrow.reads, 0)
+        x = narrowing.of_layer(self).input_of(x, weights=0)
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         bias = None
         if self.use_bias:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -84,6 +84,12 @@ class Narrow(NamedTuple):
     conv: str = ""
     folded: bool = False
 
+    def input_of(self, x: jax.Array, weights: int) -> jax.Array:
+        """The channels of `x` `[..., C]` that the layer reads, with `weights` for each."""
+        if self.reads is None or not self.select:
+            return x
+        return channels.select(x, self.reads, weights)
+
 
 def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
     """The layers of a compact network that differ from the dense network's, by path.
@@ -142,9 +148,11 @@ def narrow_layers(network: StagedNetwork) -> dict[str, Narrow]:
 def network_of(layer: nn.Module) -> StagedNetwork | None:
     """The network that a bound layer is in, at any depth, or None."""
     module = layer.parent
-    while isinstance(module, nn.Module) and not hasattr(module, "compaction"):
+    while isinstance(module, nn.Module):
+        if hasattr(module, "compaction"):
+            return cast("StagedNetwork", module)
         module = module.parent
-    return module if isinstance(module, nn.Module) else None
+    return None
 
 
 def of_layer(layer: nn.Module) -> Narrow:
@@ -161,11 +169,11 @@ def widened(layer: nn.Module, y: jax.Array) -> jax.Array:
 
     Where no layer needs them, it is `y`.
     """
-    narrow = of_layer(layer)
-    if not narrow.widen:
+    network, narrow = network_of(layer), of_layer(layer)
+    if network is None or narrow.filters is None or not narrow.widen:
         return y
     first, *others = narrow.conv.split("/")
-    variables = network_of(layer).get_variable("params", first)
+    variables: Any = network.get_variable("params", first)
     for key in others:
         variables = variables[key]
     return channels.widen(y, narrow.filters, math.prod(variables["kernel"].shape[:-1]))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from kdjax.models import layers
 from kdjax.models.filters import Link
+from kdjax.models.linear import Conv
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 
@@ -50,9 +51,7 @@ class GroupedShuffleUnit(nn.Module):
         def norm(name: str) -> layers.BatchNorm:
             return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
-        def conv(
-            features: int, kernel_size: int, groups: int, name: str, stride: int = 1
-        ) -> layers.Conv:
+        def conv(features: int, kernel_size: int, groups: int, name: str, stride: int = 1) -> Conv:
             return layers.conv(
                 features, kernel_size, stride, groups=groups, dtype=self.dtype, name=name
             )

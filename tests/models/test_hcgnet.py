@@ -12,8 +12,8 @@ from kdjax import models
 from kdjax.errors import UserError
 from kdjax.interop import mapping, state_dict_entries
 from kdjax.interop import torch as interop
-from kdjax.models import layers
 from kdjax.models.hcgnet import Gates
+from kdjax.models.linear import Conv
 from tests.models.helpers import random_variables
 
 
@@ -100,7 +100,7 @@ def test_dtype_and_axis_name_reach_every_layer():
         if isinstance(context.module, models.BatchNorm):
             norms.append(context.module.axis_name)
         result = next_function(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | layers.Conv):
+        if isinstance(context.module, nn.Conv | Conv):
             assert result.dtype == jnp.bfloat16
         return result
 

@@ -12,6 +12,7 @@ import jax
 from kdjax.errors import UserError
 from kdjax.methods.baselines.distillation.comparison import Layer
 from kdjax.models import layers
+from kdjax.models.linear import Conv
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.1)
 
@@ -141,7 +142,7 @@ class Decoder(nn.Module):
         return x
 
 
-def _conv(features: int, dtype: Any, name: str, *, use_bias: bool) -> layers.Conv:
+def _conv(features: int, dtype: Any, name: str, *, use_bias: bool) -> Conv:
     return layers.conv(
         features, use_bias=use_bias, kernel_init=layers.UNIFORM_INIT, dtype=dtype, name=name
     )

@@ -56,7 +56,7 @@ def opened(workdir: Path, config: ConfigDict | None, checkpoint: str) -> Frozen:
       UserError: networks or data cannot be read, there is neither a run nor a config, or the data
         have masks in place of classes.
     """
-    networks = networks_of(workdir, checkpoint)
+    trained = networks_of(workdir, checkpoint)
     if config is None and not store.is_run(workdir):
         raise UserError(
             f"{workdir} holds a network and no data: add --config, for instance "
@@ -71,7 +71,7 @@ def opened(workdir: Path, config: ConfigDict | None, checkpoint: str) -> Frozen:
             f"config.data.source={config.data.source}: its images have {targets} and no classes; "
             "name data with a class for every image"
         )
-    return Frozen(networks, config, dataset)
+    return Frozen(trained, config, dataset)
 
 
 def extract(

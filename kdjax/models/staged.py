@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -175,7 +175,9 @@ class StagedNetwork(nn.Module):
         """`kind`, a class of `(x, train) -> x`, as the network's stages are to use it."""
         # flax.linen draws other initial weights inside of its jit.
         plain = self.is_initializing() or self.compaction is not None
-        return _traced_once(kind) if self.trace_once and not plain else kind
+        if plain or not self.trace_once:
+            return kind
+        return _traced_once(cast(Hashable, kind))  # type checkers take the instances' hash for it
 
     @nn.nowrap
     def _stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:

@@ -102,7 +102,7 @@ class KdjaxSide:
     def close(self) -> None:
         """Nothing to end."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, config=None):
         import jax
 
         from kdjax import methods
@@ -111,14 +111,16 @@ class KdjaxSide:
         from kdjax.training import optimizers
         from kdjax.training import step as training
 
-        config = make_config(settings)
+        config = config or make_config(settings)
         self.rows = make_rows(settings)
         self.steps_per_dispatch = 1 if jax.default_backend() == "cpu" else settings.steps
         split = ArraySplit(*make_data())
         names = tuple(str(number) for number in range(NUM_CLASSES))
         dataset = Dataset("random", split, split, names, (32, 32, 3), MEAN, STD)
-        method = methods.create(config, num_classes=NUM_CLASSES, axis_name=AXIS)
-        tx = optimizers.create(config, steps_per_epoch=1)
+        method = methods.create(
+            config, num_classes=NUM_CLASSES, axis_name=AXIS, train_labels=split.labels
+        )
+        tx = method.optimizer(optimizers.create(config, steps_per_epoch=1))
         self.parallel = Parallel(config.parallel, config.dtype)
         self.prepare = prepare = preprocessing.train_input(dataset, "none")
         self.train_steps = self.parallel.map(
@@ -126,7 +128,9 @@ class KdjaxSide:
         )
         key, shape = jax.random.key(0), dataset.image_shape
         state = jax.eval_shape(lambda key: training.init_state(method, tx, key, shape), key)
-        self.state = self.parallel.replicate(jax.tree_util.tree_map_with_path(_start, state))
+        state = jax.tree_util.tree_map_with_path(_start, state._replace(opt_state=()))
+        state = state._replace(opt_state=tx.init(state.params))
+        self.state = self.parallel.replicate(state)
         self.constants = self.parallel.replicate({"image": split.images, "label": split.labels})
 
     def round(self, steps: int) -> tuple[float, list[float]]:
@@ -148,7 +152,7 @@ def _start(path, leaf) -> np.ndarray:
     names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
     if "params" in names and names[-1] in ("kernel", "bias") and not _is_norm(names):
         return fill("/".join(names[2:]), leaf.shape)
-    value = 1 if names[-1] in ("scale", "var") and "opt_state" not in names else 0
+    value = 1 if names[-1] in ("scale", "var") else 0
     return np.full(leaf.shape, value, leaf.dtype)
 
 
@@ -234,10 +238,11 @@ def make_side(name: str, settings: Settings):
 class Worker:
     """A side in a process of its own, asleep between rounds."""
 
-    def __init__(self, name: str, settings: Settings):
+    def __init__(self, name: str, settings, make=make_side):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, name, settings), daemon=True)
+        arguments = theirs, make, name, settings
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
@@ -250,15 +255,23 @@ class Worker:
         self.process.join()
 
 
-def _serve(connection, name: str, settings: Settings) -> None:
-    side = make_side(name, settings)
+def _serve(connection, make, name: str, settings) -> None:
+    side = make(name, settings)
     while (steps := connection.recv()) is not None:
         connection.send(side.round(steps))
 
 
 def check_losses(sides: dict) -> list[float]:
     """Two steps from the same weights must give the same losses on all sides."""
-    losses = {name: side.round(2)[1] for name, side in sides.items()}
+    return same_losses({name: side.round(2)[1] for name, side in sides.items()})
+
+
+def same_losses(losses: dict[str, list[float]]) -> list[float]:
+    """The losses of kdjax, if those of all sides are the same.
+
+    Raises:
+      SystemExit: they are not.
+    """
     for name, values in losses.items():
         # The second step's loss has gone through one update, and its rounding errors.
         for value, expected, tolerance in zip(values, losses["kdjax"], (1e-4, 1e-3), strict=True):

@@ -1,0 +1,147 @@
+"""Steps of HSSAKD and of GHFP beside PyTorch: float32 with the library and without, and bfloat16.
+
+    python -m experiments.benchmark.rows hssakd --batch_size 16
+    python -m experiments.benchmark.rows ghfp
+
+hssakd: WRN-40-2 -> WRN-16-2, four rotations of every image, as `hssakd_step` has it. ghfp:
+ResNet-56 with cross entropy and the pruning of configs/ghfp.py, before its first filters go; the
+PyTorch side multiplies kernels by masks after every update.
+
+Every side is a process of its own, asleep while others work, and rounds alternate between the
+sides. Before any timing, all sides in float32 must report the same losses of two steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from experiments.benchmark import hssakd_step, mcl_step, report
+
+SIDES = (
+    "kdjax",
+    "kdjax with library",
+    "kdjax bfloat16",
+    "kdjax bfloat16 with library",
+    "torch channels_last",
+    "torch channels_last bfloat16",
+)
+USUAL = SIDES[:2] + SIDES[4:5]
+# With 0.1 so deep a network from He's initial weights makes 1e-3 of the rounding of one step.
+GHFP_LEARNING_RATE = 0.01
+NETWORKS = {"hssakd": ("wrn_40_2", "wrn_16_2"), "ghfp": ("resnet56",)}
+
+
+def make_side(name: str, options: argparse.Namespace):
+    """One side, in a process of its own."""
+    if "library" in name:
+        os.environ["KDJAX_CPU_KERNELS"] = "1"
+    dtype = "bfloat16" if "bfloat16" in name else "float32"
+    make = {"hssakd": hssakd_side, "ghfp": ghfp_side}[options.row]
+    return make(name.startswith("torch"), dtype, options)
+
+
+class Rounds:
+    """What `hssakd_step` measures, whose rounds have the steps of its settings."""
+
+    def __init__(self, side):
+        self.side = side
+
+    def round(self, steps: int) -> tuple[float, list[float]]:
+        """Seconds and losses of a round, whose number of steps is known."""
+        del steps
+        return self.side.round()
+
+
+def hssakd_side(torch: bool, dtype: str, options: argparse.Namespace) -> Rounds:
+    settings = hssakd_step.Settings(
+        *options.networks, options.batch_size, 32, options.steps, dtype=dtype
+    )
+    config = hssakd_step.make_config(settings)
+    if torch:
+        shared = hssakd_step.torch_arguments(settings, config)
+        return Rounds(hssakd_step.TorchSide(*shared, {"channels_last": True}))
+    from experiments.benchmark import kdjax_hssakd
+
+    data, rows = hssakd_step.make_data(settings), hssakd_step.make_rows(settings)
+    sides = kdjax_hssakd.Sides(config, data, rows, mcl_step.NUM_CLASSES, hssakd_step.fill)
+    return Rounds(sides.step())
+
+
+def ghfp_side(torch: bool, dtype: str, options: argparse.Namespace):
+    settings = mcl_step.Settings(*options.networks, 1, options.batch_size, options.steps, dtype)
+    if torch:
+        return TorchGhfp(settings)
+    config = mcl_step.make_config(settings)
+    config.method, config.pruning.method = "cross_entropy", "ghfp"
+    config.optimizer.learning_rate = GHFP_LEARNING_RATE
+    return mcl_step.KdjaxSide(settings, config)
+
+
+class TorchGhfp(mcl_step.TorchSide):
+    """`torch_ghfp.Trainer`, eager, in channels_last."""
+
+    def __init__(self, settings: mcl_step.Settings):
+        import torch
+
+        from experiments.benchmark import torch_ghfp
+        from experiments.benchmark.torch_mcl import Architecture
+
+        torch.set_num_threads(report.cores())
+        sgd = dict(mcl_step.SGD)
+        sgd["lr"] = GHFP_LEARNING_RATE
+        del sgd["learning_rate"]
+        self.rows = mcl_step.make_rows(settings)
+        self.trainer = torch_ghfp.Trainer(
+            Architecture(*mcl_step.architecture(settings.network)),
+            sgd,
+            (*mcl_step.make_data(), mcl_step.MEAN, mcl_step.STD),
+            mcl_step.fill,
+            channels_last=True,
+            dtype=settings.dtype,
+        )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("row", choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", help="teacher and student, or the network")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="per round and side, at least 2")
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=USUAL)
+    parser.add_argument("--output", default="experiments/results/benchmark/rows.txt")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    options.networks = options.networks or NETWORKS[options.row]
+    names = dict.fromkeys(("kdjax", *options.sides))
+    sides = {name: mcl_step.Worker(name, options, make_side) for name in names}
+    losses = {name: side.round(2)[1][:2] for name, side in sides.items()}
+    print(f"losses of the first two steps: {losses}", flush=True)
+    exact = {name: values for name, values in losses.items() if "bfloat16" not in name}
+    mcl_step.same_losses(exact)
+    times = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            times[name].append(side.round(options.steps)[0] / options.steps)
+    for side in sides.values():
+        side.close()
+    settings = mcl_step.Settings("", 0, options.batch_size, options.steps)
+    lines = [
+        report.command("rows"),
+        f"{options.row}: {' -> '.join(options.networks)}, batch {options.batch_size}",
+        report.machine("cpu", ("jax", "flax", "torch")),
+        f"{options.rounds} rounds of {options.steps} steps per side, alternating, each side in a "
+        "process of its own",
+        "",
+        *mcl_step.table(times, settings),
+    ]
+    print("\n".join(lines))
+    report.write(lines, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -118,6 +118,14 @@ def test_a_sweep_of_several_processes(tmp_path, monkeypatch):
     assert kept == ["two_runs/teacher_seed0"]
 
 
+def test_labels_are_of_one_experiment(tmp_path, capsys):
+    flags = ["--parts=sweep", f"--data={tmp_path}", f"--output={tmp_path}", "--only=mcl"]
+    assert gpu.parse([*flags, "--experiment=a"]).only == "mcl"
+    with pytest.raises(SystemExit):
+        gpu.parse([*flags, "--experiment=a,b"])
+    assert "--only is of one --experiment" in capsys.readouterr().err
+
+
 def test_numbers_over_their_tolerance_are_named(tmp_path):
     lines = [("kd", "kd_0", 1e-7), ("kd", "kd_1", 2e-5), ("sp", "sp_0", 1e-6), ("sp", "sp_0", 0)]
     text = "".join(json.dumps({"family": f, "case": c, "error": e}) + "\n" for f, c, e in lines)

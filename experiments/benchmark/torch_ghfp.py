@@ -17,6 +17,7 @@ from torch import nn
 from experiments.benchmark.torch_mcl import (
     Architecture,
     ResNet,
+    data_on,
     device_for_steps,
     fill_weights,
     half,
@@ -54,13 +55,7 @@ class Trainer:
         self.optimizer = torch.optim.SGD(self.network.parameters(), **sgd)
         convolutions = (m for m in self.network.modules() if isinstance(m, nn.Conv2d))
         self.masked = [(m.weight, torch.ones_like(m.weight[:, :1, :1, :1])) for m in convolutions]
-        images, labels, mean, std = data
-        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(self.device)
-        self.labels = torch.tensor(labels, dtype=torch.long, device=self.device)
-        self.mean, self.std = (
-            torch.tensor(each, dtype=torch.float32, device=self.device).view(3, 1, 1)
-            for each in (mean, std)
-        )
+        self.images, self.labels, self.mean, self.std = data_on(self.device, data)
 
     def step(self, indices: np.ndarray) -> torch.Tensor:
         """One optimization step with the images `[B]` of these numbers; returns the loss."""

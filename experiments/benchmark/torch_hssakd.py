@@ -18,6 +18,7 @@ from experiments.benchmark.torch_mcl import (
     Architecture,
     ResNet,
     Stages,
+    data_on,
     device_for_steps,
     distillation,
     fill_weights,
@@ -112,13 +113,7 @@ class Trainer:
         self.run = torch.compile(self.loss) if compile else self.loss
         self.temperature = temperature
         self.optimizer = torch.optim.SGD(self.student.parameters(), **sgd)
-        images, labels, mean, std = data
-        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(self.device)
-        self.labels = torch.tensor(labels, dtype=torch.long, device=self.device)
-        self.mean, self.std = (
-            torch.tensor(each, dtype=torch.float32, device=self.device).view(3, 1, 1)
-            for each in (mean, std)
-        )
+        self.images, self.labels, self.mean, self.std = data_on(self.device, data)
 
     def views(self, indices: torch.Tensor) -> torch.Tensor:
         """Normalized images `[4 B, 3, H, H]`, the rotations of an image next to each other."""

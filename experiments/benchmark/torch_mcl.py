@@ -219,6 +219,17 @@ def device_for_steps() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def data_on(device: torch.device, data) -> tuple[torch.Tensor, ...]:
+    """Images `[N, 3, H, H]`, labels `[N]`, mean and std `[3, 1, 1]`, of `Trainer`'s data."""
+    images, labels, mean, std = data
+    statistics = (torch.tensor(x, dtype=torch.float32, device=device) for x in (mean, std))
+    return (
+        torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(device),
+        torch.tensor(labels, dtype=torch.long, device=device),
+        *(x.view(3, 1, 1) for x in statistics),
+    )
+
+
 class Trainer:
     """The step: gather and normalize a batch, loss, gradients, SGD.
 
@@ -254,13 +265,7 @@ class Trainer:
         cohort = cohort.to(self.device, memory_format=self.format).train()
         self.optimizer = torch.optim.SGD(cohort.parameters(), **sgd)
         self.cohort = torch.compile(cohort) if compile else cohort
-        images, labels, mean, std = data
-        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(self.device)
-        self.labels = torch.tensor(labels, dtype=torch.long, device=self.device)
-        self.mean, self.std = (
-            torch.tensor(each, dtype=torch.float32, device=self.device).view(3, 1, 1)
-            for each in (mean, std)
-        )
+        self.images, self.labels, self.mean, self.std = data_on(self.device, data)
 
     def step(self, indices: np.ndarray) -> torch.Tensor:
         """One optimization step with the images `[B]` of these numbers; returns the loss."""

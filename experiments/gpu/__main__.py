@@ -66,6 +66,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             parser.error(f"the part {part} needs --{flag}: a folder")
     if "sweep" in options.parts and not options.experiment:
         parser.error("the part sweep needs --experiment: a module, or several with commas")
+    if options.only and options.experiment and "," in options.experiment:
+        parser.error("--only is of one --experiment: its labels are not those of the others")
     return options
 
 

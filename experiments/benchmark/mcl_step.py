@@ -216,10 +216,12 @@ def architecture(name: str) -> tuple:
         blocks=getattr(network, "blocks", ()),
         widths=getattr(network, "widths", ()),
         stem_width=getattr(network, "stem_width", 0),
+        stem_relu=getattr(network, "stem_relu", True),
     )
     if network != same:
         raise SystemExit(f"{name}: the PyTorch side has ResNets of basic blocks and Wide ResNets")
-    return tuple(network.blocks), tuple(network.widths), network.stem_width, NUM_CLASSES
+    shape = tuple(network.blocks), tuple(network.widths), network.stem_width, NUM_CLASSES
+    return *shape, False, network.stem_relu
 
 
 def make_side(name: str, settings: Settings):

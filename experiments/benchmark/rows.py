@@ -1,11 +1,17 @@
-"""Steps of HSSAKD and of GHFP beside PyTorch: float32 with the library and without, and bfloat16.
+"""Steps of HSSAKD, GHFP and MixSKD beside PyTorch: float32 with the library and without, bfloat16.
 
     python -m experiments.benchmark.rows hssakd --batch_size 16
     python -m experiments.benchmark.rows ghfp
+    python -m experiments.benchmark.rows mixskd
 
 hssakd: WRN-40-2 -> WRN-16-2, four rotations of every image, as `hssakd_step` has it. ghfp:
 ResNet-56 with cross entropy and the pruning of configs/ghfp.py, before its first filters go; the
-PyTorch side multiplies kernels by masks after every update.
+PyTorch side multiplies kernels by masks after every update. mixskd: the paper's ResNet-18 for
+CIFAR. The images of a batch and as many mixtures go through the network, the three branches that
+are copies of its remaining stages and the self-teacher in one pass; the loss has all five terms of
+`losses.mixskd`, the discriminators' too. kdjax also computes the accuracies of all five heads. The
+first two steps of PyTorch's side mix what kdjax's mix, so that losses can be compared; the others
+draw lambda and partners themselves.
 
 Every side is a process of its own, asleep while others work, and rounds alternate between the
 sides. Before any timing, all sides in float32 must report the same losses of two steps.
@@ -15,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import os
+
+import numpy as np
 
 from experiments.benchmark import hssakd_step, mcl_step, report
 
@@ -27,9 +35,13 @@ SIDES = (
     "torch channels_last bfloat16",
 )
 USUAL = SIDES[:2] + SIDES[4:5]
-# With 0.1 so deep a network from He's initial weights makes 1e-3 of the rounding of one step.
-GHFP_LEARNING_RATE = 0.01
-NETWORKS = {"hssakd": ("wrn_40_2", "wrn_16_2"), "ghfp": ("resnet56",)}
+# With 0.1 networks from He's initial weights make 1e-3 of the rounding of one step.
+LEARNING_RATE = 0.01
+NETWORKS = {
+    "hssakd": ("wrn_40_2", "wrn_16_2"),
+    "ghfp": ("resnet56",),
+    "mixskd": ("mixskd_resnet18",),
+}
 
 
 def make_side(name: str, options: argparse.Namespace):
@@ -37,7 +49,7 @@ def make_side(name: str, options: argparse.Namespace):
     if "library" in name:
         os.environ["KDJAX_CPU_KERNELS"] = "1"
     dtype = "bfloat16" if "bfloat16" in name else "float32"
-    make = {"hssakd": hssakd_side, "ghfp": ghfp_side}[options.row]
+    make = {"hssakd": hssakd_side, "ghfp": ghfp_side, "mixskd": mixskd_side}[options.row]
     return make(name.startswith("torch"), dtype, options)
 
 
@@ -72,34 +84,83 @@ def ghfp_side(torch: bool, dtype: str, options: argparse.Namespace):
     settings = mcl_step.Settings(*options.networks, 1, options.batch_size, options.steps, dtype)
     if torch:
         return TorchGhfp(settings)
-    config = mcl_step.make_config(settings)
-    config.method, config.pruning.method = "cross_entropy", "ghfp"
-    config.optimizer.learning_rate = GHFP_LEARNING_RATE
+    config = make_config("cross_entropy", settings)
+    config.pruning.method = "ghfp"
     return mcl_step.KdjaxSide(settings, config)
+
+
+def mixskd_side(torch: bool, dtype: str, options: argparse.Namespace):
+    settings = mcl_step.Settings(*options.networks, 1, options.batch_size, options.steps, dtype)
+    config = make_config("mixskd", settings)
+    return TorchMixskd(settings, config) if torch else mcl_step.KdjaxSide(settings, config)
+
+
+def make_config(method: str, settings: mcl_step.Settings):
+    """One network, trained by `method`, with the optimizer of both sides."""
+    config = mcl_step.make_config(settings)
+    config.method, config.optimizer.learning_rate = method, LEARNING_RATE
+    return config
 
 
 class TorchGhfp(mcl_step.TorchSide):
     """`torch_ghfp.Trainer`, eager, in channels_last."""
 
     def __init__(self, settings: mcl_step.Settings):
-        import torch
-
         from experiments.benchmark import torch_ghfp
-        from experiments.benchmark.torch_mcl import Architecture
 
-        torch.set_num_threads(report.cores())
-        sgd = dict(mcl_step.SGD)
-        sgd["lr"] = GHFP_LEARNING_RATE
-        del sgd["learning_rate"]
         self.rows = mcl_step.make_rows(settings)
         self.trainer = torch_ghfp.Trainer(
-            Architecture(*mcl_step.architecture(settings.network)),
-            sgd,
-            (*mcl_step.make_data(), mcl_step.MEAN, mcl_step.STD),
-            mcl_step.fill,
+            *one_network(settings), channels_last=True, dtype=settings.dtype
+        )
+
+
+class TorchMixskd(mcl_step.TorchSide):
+    """`torch_mixskd.Trainer`, eager, in channels_last."""
+
+    def __init__(self, settings: mcl_step.Settings, config):
+        from experiments.benchmark import torch_mixskd
+
+        self.rows = mcl_step.make_rows(settings)
+        architecture, *others = one_network(settings)
+        temperature, alpha = config.mixskd.temperature, config.mixskd.alpha
+        self.trainer = torch_mixskd.Trainer(
+            architecture,
+            temperature,
+            alpha,
+            *others,
+            mixtures=[kdjax_mixture(config, step) for step in range(2)],
             channels_last=True,
             dtype=settings.dtype,
         )
+
+
+def kdjax_mixture(config, step: int) -> tuple[float, np.ndarray]:
+    """Lambda, and the numbers of the partners, that kdjax draws at a step."""
+    import jax
+
+    from kdjax import losses
+    from kdjax.training import step as training
+
+    batch = {"index": np.arange(config.batch_size)}
+    batch_and_key = training.step_batch(lambda constants, batch, *_: batch, config.seed)
+    _, key = batch_and_key({}, batch, np.int32(step), 0)
+    mixture = losses.draw_mixture(key, config.batch_size, alpha=config.mixskd.alpha)
+    lam, order = jax.device_get(mixture)
+    return float(lam), order.astype(np.int64)
+
+
+def one_network(settings: mcl_step.Settings) -> tuple:
+    """What trainers of one network take: its architecture, the optimizer, data and weights."""
+    import torch
+
+    from experiments.benchmark.torch_mcl import Architecture
+
+    torch.set_num_threads(report.cores())
+    sgd = dict(mcl_step.SGD) | {"lr": LEARNING_RATE}
+    del sgd["learning_rate"]
+    architecture = Architecture(*mcl_step.architecture(settings.network))
+    data = (*mcl_step.make_data(), mcl_step.MEAN, mcl_step.STD)
+    return architecture, sgd, data, mcl_step.fill
 
 
 def parse() -> argparse.Namespace:

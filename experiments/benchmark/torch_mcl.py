@@ -24,6 +24,7 @@ class Architecture(NamedTuple):
     stem_width: int
     num_classes: int
     preactivation: bool = False
+    stem_relu: bool = True
 
 
 class BasicBlock(nn.Module):
@@ -118,12 +119,16 @@ class ResNet(Stages):
         width = architecture.stem_width
         super().__init__(architecture, width, stages, architecture.num_classes)
         self.stem_conv = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.stem_relu = architecture.stem_relu
         if not self.preactivation:
             self.stem_bn = nn.BatchNorm2d(width)
 
     def forward(self, x):
         x = self.stem_conv(x)
-        return self.run(x if self.preactivation else F.relu(self.stem_bn(x), inplace=True))
+        if not self.preactivation:
+            x = self.stem_bn(x)
+            x = F.relu(x, inplace=True) if self.stem_relu else x
+        return self.run(x)
 
 
 class ProjectionHead(nn.Module):

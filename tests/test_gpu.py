@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -105,25 +106,28 @@ def test_a_sweep_of_several_processes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     write_pair(tmp_path)
     pieces.main([str(tmp_path / "set_train.npz"), "--output", str(tmp_path / "pieces")])
-    flags = ["--parts=sweep", "--experiment=two_runs,again", "--jobs=2"]
+    flags = ["--parts=sweep", "--experiment=two_runs:teacher,again,two_runs", "--jobs=2"]
+    flags += ["--keep=again"]
     flags += [f"--data={tmp_path / 'pieces'}", f"--output={tmp_path}"]
     options = gpu.parse([*flags, f"--scratch={tmp_path / 'scratch'}"])
     found, lines = gpu.sweep_part(options, time.monotonic() + 600)
     names = ["student_seed0", "student_seed1", "teacher_seed0"]
     assert found["done"] == {"two_runs": names, "again": ["teacher_seed0"]}, lines
-    assert found["statuses"] == [[0, 0], [0, 0]]
-    assert (tmp_path / "two_runs_rows.csv").read_text().count("\n") == 4
+    assert found["statuses"] == [[0, 0, 0], [0, 0, 0]]
+    with tarfile.open(tmp_path / "results.tar.gz") as archive:
+        rows = archive.extractfile("results/two_runs/rows.csv").read()
+    assert rows.count(b"\n") == 4
     archives.unpack(tmp_path, "sweep", tmp_path / "back", found["about"])
     kept = [str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").glob("*/*")]
-    assert kept == ["two_runs/teacher_seed0"]
+    assert sorted(kept) == ["again/teacher_seed0", "two_runs/teacher_seed0"]
 
 
-def test_labels_are_of_one_experiment(tmp_path, capsys):
-    flags = ["--parts=sweep", f"--data={tmp_path}", f"--output={tmp_path}", "--only=mcl"]
-    assert gpu.parse([*flags, "--experiment=a"]).only == "mcl"
-    with pytest.raises(SystemExit):
-        gpu.parse([*flags, "--experiment=a,b"])
-    assert "--only is of one --experiment" in capsys.readouterr().err
+def test_labels_are_of_an_experiment():
+    first, second = sweeping.parts_of("experiments.mcl_full:mcl+dml,experiments.few_shot")
+    assert (first.name, first.labels) == ("mcl_full", ("mcl", "dml"))
+    assert (second.module, second.labels) == ("experiments.few_shot", ())
+    with pytest.raises(SystemExit, match=r"few_shot has no label \['dml'\]"):
+        sweeping.parts_of("experiments.few_shot:dml")
 
 
 def test_numbers_over_their_tolerance_are_named(tmp_path):

@@ -4,7 +4,7 @@
     python -m experiments.gpu --minutes 8 --parts training --data PIECES --resume OUT --output OUT2
 
     python -m experiments.gpu --minutes 8 --parts sweep --data PIECES --output OUT \
-        --experiment experiments.mcl_full,experiments.few_shot --jobs 6
+        --experiment experiments.mcl_full:cross_entropy+mcl,experiments.few_shot --jobs 6
 
 Four parts, in this order; without --parts the first three:
 
@@ -49,9 +49,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=300, help="of the schedule, in training")
     parser.add_argument("--rounds", type=int, default=8, help="of the benchmark")
     parser.add_argument("--sides", help="of PyTorch in the benchmark, with commas")
-    parser.add_argument("--experiment", help="modules of the sweep, with commas")
-    parser.add_argument("--only", help="labels of the sweep, with commas")
-    parser.add_argument("--keep", default="", help="labels whose finished runs come back too")
+    runs = "MODULE[:LABEL+LABEL...], with commas: "
+    parser.add_argument("--experiment", default="", help=f"{runs}the runs of the sweep, in order")
+    parser.add_argument("--keep", default="", help=f"{runs}finished runs that come back, too")
     parser.add_argument("--jobs", type=int, default=6, help="runs of the sweep at a time")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the command")
     options, options.extra = parser.parse_known_args(argv)
@@ -66,8 +66,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
             parser.error(f"the part {part} needs --{flag}: a folder")
     if "sweep" in options.parts and not options.experiment:
         parser.error("the part sweep needs --experiment: a module, or several with commas")
-    if options.only and options.experiment and "," in options.experiment:
-        parser.error("--only is of one --experiment: its labels are not those of the others")
     return options
 
 
@@ -136,26 +134,18 @@ def training_part(options, deadline: float) -> tuple[dict, list[str]]:
 def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
     from experiments.gpu import archives, pieces, sweeping
 
+    parts = sweeping.parts_of(options.experiment)
+    wanted = sweeping.parts_of(options.keep)
     counts = pieces.join(options.data, sweeping.data_of(options.scratch), sweeping.DATA)
     pieces.copy_others(options.data, sweeping.data_of(options.scratch))
-    about = {"images": counts, "experiment": options.experiment, "extra": options.extra}
+    about = {"images": counts, "extra": options.extra}
     runs = sweeping.runs_of(options.scratch)
     if options.resume:
         archives.unpack(options.resume, "sweep", runs, about)
-    experiments = options.experiment.split(",")
     found = sweeping.run(
-        experiments,
-        options.scratch,
-        options.output,
-        deadline,
-        only=options.only,
-        jobs=options.jobs,
-        extra=options.extra,
+        parts, options.scratch, options.output, deadline, jobs=options.jobs, extra=options.extra
     )
-    kept = []
-    for name in experiments:
-        done = found["done"][sweeping.name_of(name)]
-        kept += sweeping.to_keep(name, options.scratch, done, options.keep.split(","))
+    kept = sweeping.to_keep(parts, wanted, options.scratch, found["done"])
     files = archives.pack(kept, options.output, "sweep", about, root=runs)
     found |= {"about": about, "files": [file.name for file in files]}
     return found, sweeping.table(found)

@@ -3,8 +3,8 @@
 Small networks leave a card idle, so several processes share it. Each is `python -m
 experiments.sweep`, one experiment after the other; they agree on who runs what by the claims in the
 folder of the workdirs. At the end of the time SIGTERM makes every run save a checkpoint. Rows of
-what is finished come back as CSV files, for `experiments/results`; workdirs that a later command
-needs, as archives: unfinished runs, and those that others start from or learn from.
+what is finished come back as results.tar.gz, for `experiments/results`; workdirs that a later
+command needs, as archives: unfinished runs, and those that others start from or learn from.
 
 Every process compiles on the host for itself. Under fifteen of them a machine of 16 cores and 128
 GiB stopped answering, and nothing came back; why is not known.
@@ -13,13 +13,14 @@ GiB stopped answering, and nothing came back; why is not known.
 from __future__ import annotations
 
 import importlib
-import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments import sweep
 from experiments.gpu.training import ENVIRONMENT
@@ -28,26 +29,61 @@ from kdjax.sweep import rows
 DATA = "cifar100"  # the name of the files that the pieces are joined to, in the flags' {data}
 
 
-def command(experiment: str, only: str | None, scratch: Path, extra: list[str]) -> list[str]:
+class Part(NamedTuple):
+    """An experiment, or runs of it.
+
+    Attributes:
+      module: of the experiment.
+      labels: of the runs; all of them when empty.
+    """
+
+    module: str
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The last part of the module's name."""
+        return self.module.rpartition(".")[2]
+
+
+def parts_of(text: str) -> list[Part]:
+    """The parts of `MODULE[:LABEL+LABEL...],MODULE...`.
+
+    Raises:
+      SystemExit: a label that the experiment does not have.
+      ImportError: no such module.
+    """
+    parts = []
+    for entry in filter(None, text.split(",")):
+        module, _, labels = entry.partition(":")
+        part = Part(module, tuple(filter(None, labels.split("+"))))
+        runs = importlib.import_module(module).RUNS
+        if unknown := sorted(set(part.labels) - set(runs)):
+            raise SystemExit(f"{module} has no label {unknown}; it has {sorted(runs)}")
+        parts.append(part)
+    return parts
+
+
+def command(part: Part, scratch: Path, extra: list[str]) -> list[str]:
     """The command line of each of the processes."""
     return [
-        *(sys.executable, "-m", "experiments.sweep", experiment),
-        f"--runs={runs_of(scratch) / name_of(experiment)}",
-        f"--results={scratch / 'results'}",
-        *([f"--only={only}"] if only else []),
+        *(sys.executable, "-m", "experiments.sweep", part.module),
+        f"--runs={runs_of(scratch) / part.name}",
+        f"--results={results_of(scratch)}",
+        *([f"--only={','.join(part.labels)}"] if part.labels else []),
         f"--data={data_of(scratch)}",
         *extra,
     ]
 
 
-def name_of(experiment: str) -> str:
-    """The last part of a module's name."""
-    return experiment.rpartition(".")[2]
-
-
 def runs_of(scratch: Path) -> Path:
     """The folder of the experiments' folders of workdirs."""
     return scratch / "sweep"
+
+
+def results_of(scratch: Path) -> Path:
+    """The folder of the experiments' rows."""
+    return scratch / "results"
 
 
 def data_of(scratch: Path) -> Path:
@@ -90,12 +126,11 @@ class Slot(threading.Thread):
 
 
 def run(
-    experiments: Sequence[str],
+    parts: Sequence[Part],
     scratch: Path,
     output: Path,
     deadline: float,
     *,
-    only: str | None,
     jobs: int,
     extra: list[str],
 ) -> dict:
@@ -105,12 +140,12 @@ def run(
       The exit statuses, the labels and seeds that have rows, by experiment, and the ends of outputs
       of processes that failed.
     """
-    folders = {name_of(name): scratch / "results" / name_of(name) for name in experiments}
+    folders = {part.name: results_of(scratch) / part.name for part in parts}
     for name, folder in folders.items():
         (runs_of(scratch) / name).mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         rows.write(folder, rows.read(sweep.RESULTS / name))  # what has rows is not run again
-    lines = [command(name, only, scratch, extra) for name in experiments]
+    lines = [command(part, scratch, extra) for part in parts]
     slots = [Slot(lines, scratch / f"sweep_{number}.log") for number in range(jobs)]
     for slot in slots:
         slot.log.unlink(missing_ok=True)
@@ -123,9 +158,10 @@ def run(
             slot.stop()
     for slot in slots:
         slot.join()
+    with tarfile.open(output / "results.tar.gz", "w:gz") as archive:
+        archive.add(results_of(scratch), "results")
     done = {}
     for name, folder in folders.items():
-        shutil.copy(folder / rows.FILE, output / f"{name}_{rows.FILE}")
         found = sorted({(row["label"], int(row["seed"])) for row in rows.read(folder)})
         done[name] = [f"{label}_seed{seed}" for label, seed in found]
     return {
@@ -142,17 +178,25 @@ def _failed(status: int) -> bool:
     return 0 < status < 128
 
 
-def to_keep(experiment: str, scratch: Path, done: Sequence[str], labels: list[str]) -> list[Path]:
-    """Workdirs that a later command needs: unfinished ones, of `labels`, and what flags name."""
-    module = importlib.import_module(experiment)
-    flags = [flag for flags in module.RUNS.values() for flag in flags]
-    named = {label for label in module.RUNS for flag in flags if f"{{runs}}/{label}_seed" in flag}
-    folders = (runs_of(scratch) / name_of(experiment)).glob("*/config.json")
-    return [
-        folder
-        for folder in sorted(path.parent for path in folders)
-        if folder.name not in done or folder.name.rpartition("_seed")[0] in named | set(labels)
-    ]
+def to_keep(
+    parts: Sequence[Part], wanted: Sequence[Part], scratch: Path, done: dict[str, list[str]]
+) -> list[Path]:
+    """Workdirs that a later command needs: unfinished ones, `wanted`, and what flags name."""
+    kept = []
+    for name, module in {part.name: part.module for part in parts}.items():
+        runs = importlib.import_module(module).RUNS
+        flags = [flag for flags in runs.values() for flag in flags]
+        labels = {label for label in runs for flag in flags if f"{{runs}}/{label}_seed" in flag}
+        for part in wanted:
+            if part.module == module:
+                labels.update(part.labels or runs)
+        folders = sorted(path.parent for path in (runs_of(scratch) / name).glob("*/config.json"))
+        kept += [
+            folder
+            for folder in folders
+            if folder.name not in done[name] or folder.name.rpartition("_seed")[0] in labels
+        ]
+    return kept
 
 
 def table(found: dict) -> list[str]:

@@ -40,7 +40,7 @@ def norms(state: TrainState) -> tuple[float, float]:
 
 def rows(program: Program, epochs: int):
     """A line for some steps of the first epochs."""
-    constants = program.feed.constants("train")
+    constants = program.feed.train_constants()
     state = program.parallel.replicate(program.init_state())
     per_epoch = program.steps_per_epoch
     step = 0

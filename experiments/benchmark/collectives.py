@@ -83,7 +83,7 @@ def of_method(name: str, network: str = "resnet8") -> Counts:
         config.steps_per_dispatch = 1
         program = build(config)
         state, (_, batches) = program.abstract_state(), next(program.feed.train(0, 0))
-        lowered = program.train_steps.lower(state, program.feed.constants("train"), batches)
+        lowered = program.train_steps.lower(state, program.feed.train_constants(), batches)
         return count(lowered.compile(), state)
 
 

@@ -32,7 +32,7 @@ def load_config(argument: str):
 
 def measure(run: Program, steps: int) -> dict[str, list[float]]:
     """Seconds per dispatch of every part, the first dispatches (compilation) left out."""
-    state, constants = run.parallel.replicate(run.init_state()), run.feed.constants("train")
+    state, constants = run.parallel.replicate(run.init_state()), run.feed.train_constants()
     parts = {"batches": [], "call": [], "wait": [], "metrics": []}
     epoch, feed = 0, iter(())
     for number in range(steps + 2):

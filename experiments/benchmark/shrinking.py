@@ -44,7 +44,7 @@ class Training:
 
     def __init__(self, config: ConfigDict, *, shrunk: bool):
         self.run = build(config)
-        self.constants = self.run.feed.constants("train")
+        self.constants = self.run.feed.train_constants()
         self.batch = next(self.run.feed.train(0, 0))[1]
         self.state = self.run.parallel.replicate(self.run.init_state())
         self.step()  # hard filters lose their BatchNorm in the first step

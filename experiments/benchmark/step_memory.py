@@ -28,7 +28,7 @@ def temporary_mebibytes(source: str, accumulate: int, remat: bool) -> float:
     config.optimizer.accumulate, config.remat = accumulate, remat
     program = build(config)
     _, batches = next(program.feed.train(0, 0))
-    constants = program.feed.constants("train")
+    constants = program.feed.train_constants()
     lowered = program.train_steps.lower(program.abstract_state(), constants, batches)
     return lowered.compile().memory_analysis().temp_size_in_bytes / 2**20
 

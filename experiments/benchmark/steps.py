@@ -120,7 +120,7 @@ def measure(name: str, settings: Settings) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         run = build(make_config(name, settings, Path(folder)))
-        state, constants = run.parallel.replicate(run.init_state()), run.feed.constants("train")
+        state, constants = run.parallel.replicate(run.init_state()), run.feed.train_constants()
         batches = next(run.feed.train(0, 0))[1]
         start = time.perf_counter()
         compiled = run.train_steps.lower(state, constants, batches).compile()

@@ -76,8 +76,8 @@ def _inputs(program: Program, step: int, limit: int) -> list[Inputs]:
         _, batches_of_devices = next(batches)
     finally:
         batches.close()
-    make = jax.jit(step_batch(program.prepare, program.config.seed, program.feed.places))
-    constants = program.feed.constants("train")
+    make = jax.jit(step_batch(program.prepare, places=program.feed.places))
+    constants = program.feed.train_constants()
     local = program.parallel.local_device_count
     inputs, rows = [], 0
     for index in range(local):

@@ -165,8 +165,8 @@ def training_batches(
     config.pruning, config.start = configs.base().pruning, configs.base().start
     config.ema = configs.base().ema
     program = build(config, normalization=network.spec.input.normalization)
-    make = jax.jit(step_batch(program.prepare, config.seed, program.feed.places))
-    constants = program.feed.constants("train")
+    make = jax.jit(step_batch(program.prepare, places=program.feed.places))
+    constants = program.feed.train_constants()
     epochs = (program.feed.train(epoch, 0) for epoch in itertools.count())
     dispatches = itertools.chain.from_iterable(epochs)
     for step, (_, batches) in enumerate(itertools.islice(dispatches, count)):

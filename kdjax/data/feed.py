@@ -70,6 +70,14 @@ class Feed:
             resident |= {"masks": arrays.masks, "sizes": arrays.sizes}
         return self.parallel.replicate(resident)
 
+    def train_constants(self) -> Arrays:
+        """The `constants` of 'train', and 'seed', the key data of `config.seed`.
+
+        As an argument the seed is no part of the compiled program: runs of all seeds share it.
+        """
+        key = jax.random.key_data(jax.random.key(self.config.seed))
+        return self.constants("train") | {"seed": self.parallel.replicate(np.asarray(key))}
+
     def train(self, epoch: int, first_step: int) -> Generator[tuple[int, Arrays]]:
         """Yields (steps, batches `[devices, steps, batch per device, ...]`) from a step on."""
         config = self.config

@@ -102,7 +102,6 @@ def _compiled(
         method,
         tx,
         prepare,
-        config.seed,
         micro_batches=config.optimizer.accumulate,
         places=feed.places,
     )

@@ -84,7 +84,7 @@ def _trace(program: Program) -> None:
         _, first = next(batches)
     finally:
         batches.close()
-    constants = program.feed.constants("train")
+    constants = program.feed.train_constants()
     jax.eval_shape(program.train_steps, program.abstract_state(), constants, first)
 
 

@@ -82,7 +82,7 @@ class _Loop:
         self.preemption = preemption
         self.rows = rows
         self.schedule = optimizers.learning_rate(program.config, program.steps_per_epoch)
-        self.train_constants = program.feed.constants("train")
+        self.train_constants = program.feed.train_constants()
         self.test_constants = program.feed.constants("test")
 
     def _use(self, program: Program) -> None:

@@ -38,7 +38,7 @@ def init_state(
 
 
 def step_batch(
-    prepare: Callable[..., Any], seed: int, places: np.ndarray | None = None
+    prepare: Callable[..., Any], seed: int | None = None, places: np.ndarray | None = None
 ) -> Callable[..., Any]:
     """The function `(constants, batch, step, device) -> batch, key` of one device.
 
@@ -48,14 +48,19 @@ def step_batch(
 
     Args:
       prepare: the input function of training, `preprocessing.train_input`.
-      seed: `config.seed`.
+      seed: a seed; None where `constants` have its key data as 'seed', as `Feed.train_constants`.
       places: `Feed.places`; None where devices have contiguous parts of the global batch.
     """
 
     def one_batch(
         constants: Any, batch: Batch, step: jax.Array, device: jax.Array
     ) -> tuple[Batch, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(seed), step)
+        if seed is None:
+            constants = dict(constants)
+            first = jax.random.wrap_key_data(constants.pop("seed"))
+        else:
+            first = jax.random.key(seed)
+        key = jax.random.fold_in(first, step)
         augment_key, loss_key = jax.random.split(key)
         size = batch["index"].shape[0]
         positions = device * size + jnp.arange(size)
@@ -71,7 +76,7 @@ def train_step(
     method: Method,
     tx: optax.GradientTransformation,
     prepare: Callable[..., Any],
-    seed: int,
+    seed: int | None = None,
     *,
     micro_batches: int = 1,
     places: np.ndarray | None = None,
@@ -90,7 +95,7 @@ def train_step(
       method: the training method.
       tx: its optimizer.
       prepare: the input function of training, `preprocessing.train_input`.
-      seed: `config.seed`.
+      seed: as of `step_batch`.
       micro_batches: `config.optimizer.accumulate`.
       places: `Feed.places`.
     """

@@ -180,7 +180,7 @@ def trained(config, epochs=1):
     """The run and its state after some epochs."""
     run = build(config)
     state = run.parallel.replicate(run.init_state())
-    constants = run.feed.constants("train")
+    constants = run.feed.train_constants()
     for epoch in range(epochs):
         for _, batches in run.feed.train(epoch, 0):
             state, _ = run.train_steps(state, constants, batches)

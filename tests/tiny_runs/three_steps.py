@@ -49,7 +49,7 @@ def three_steps(config):
     assert run.steps_per_epoch == 3
     before = run.init_state()
     state = run.parallel.replicate(before)
-    constants = run.feed.constants("train")
+    constants = run.feed.train_constants()
     for _, batches in run.feed.train(0, 0):
         state, _ = run.train_steps(state, constants, batches)
     return before, fetch(state)

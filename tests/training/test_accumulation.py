@@ -128,7 +128,7 @@ def test_a_compiled_step_needs_less_memory(tmp_path, changes):
         program = build(config)
         state = program.abstract_state()
         _, batches = next(program.feed.train(0, 0))
-        lowered = program.train_steps.lower(state, program.feed.constants("train"), batches)
+        lowered = program.train_steps.lower(state, program.feed.train_constants(), batches)
         needed.append(lowered.compile(golden.OPTIMIZED).memory_analysis().temp_size_in_bytes)
     assert needed[1] < 0.8 * needed[0]
 

@@ -101,12 +101,24 @@ def test_steps_per_dispatch_changes_rounding_only(make_config):
         run = build(make_config(steps_per_dispatch=steps))
         state = run.parallel.replicate(run.init_state())
         for _, batches in run.feed.train(0, 0):
-            state, each = run.train_steps(state, run.feed.constants("train"), batches)
+            state, each = run.train_steps(state, run.feed.train_constants(), batches)
         assert each["loss"].shape == (steps,)
         states.append(state)
     assert states[0].step == states[1].step == PER_EPOCH
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)  # noqa: E731
     jax.tree.map(close, states[0].params, states[1].params)
+
+
+def test_runs_of_all_seeds_share_the_compiled_step(make_config):
+    programs, steps = set(), []
+    for seed in (0, 1):
+        run = build(make_config(seed=seed))
+        _, batches = next(run.feed.train(0, 0))
+        state, constants = run.abstract_state(), run.feed.train_constants()
+        programs.add(run.train_steps.lower(state, constants, batches).as_text())
+        steps.append(np.asarray(constants["seed"]).tolist())
+    assert len(programs) == 1
+    assert steps[0] != steps[1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 64])

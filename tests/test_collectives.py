@@ -24,9 +24,10 @@ MORE = {
     "mcl_okd": (2, 1, 0),
     "ddgsd": (3, 0, 0),
     "lmcl": (17, 6, 5),  # of two stages
+    "segmentation": (2, 0, 0),
+    "detection": (2, 1, 0),
 }
-THREE_STAGES = ("byot", "dks", "frskd")
-OTHER_DATA = ("detection", "segmentation", "linear_probe")
+NETWORKS = dict.fromkeys(("byot", "dks", "frskd"), "resnet8") | {"detection": "tiny_four"}
 
 
 def test_mcl_takes_one_sum_and_one_gather():
@@ -36,8 +37,21 @@ def test_mcl_takes_one_sum_and_one_gather():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in OTHER_DATA])
+@pytest.mark.parametrize("name", METHODS)
 def test_no_method_takes_more_collectives_than_it_needs(name):
-    counts = of_method(name, "resnet8" if name in THREE_STAGES else "tiny")
+    counts = of_method(name, NETWORKS.get(name, "tiny"))
     assert (counts.all_reduce, counts.gather, counts.scatter) == MORE.get(name, (1, 0, 0))
     assert counts.other == 0 and counts.reused == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("detection", {"detection__form": "cascade"}),
+        ("segmentation", {"segmentation__class_weights": (1.0, 2.0, 1.0, 1.0)}),
+    ],
+)
+def test_all_samples_and_pixels_are_counted_by_one_sum(name, changes):
+    counts = of_method(name, NETWORKS.get(name, "tiny"), **changes)
+    assert (counts.all_reduce, counts.gather, counts.scatter) == MORE[name]

@@ -28,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 
-from experiments.benchmark import report
+from experiments.benchmark import random_data, report
 
 COLUMNS = (
     ("method", "<24", ""),
@@ -60,25 +60,15 @@ NEEDS: dict[str, dict] = {
     "one": {"shared_stages": 1},
     "cl_ilr": {"shared_stages": 1},
 }
-
-
-def write_images(path: Path, settings: Settings) -> str:
-    """Writes random images and their labels; returns the `config.data.source`."""
-    random, arrays = np.random.default_rng(0), {}
-    count = settings.batch_size * max(4, -(-2 * settings.classes // settings.batch_size))
-    for split in ("train", "test"):
-        shape = (count, settings.side, settings.side, 3)
-        arrays[f"{split}_images"] = random.integers(0, 256, shape, np.uint8)
-        arrays[f"{split}_labels"] = np.arange(count) % settings.classes
-    np.savez(path, **arrays)
-    return f"arrays:{path}"
+STARTED = ("linear_probe",)  # methods of a network that has been trained
 
 
 def make_config(name: str, settings: Settings, folder: Path):
     """The config of a method, or of a pruning method with cross entropy."""
     from kdjax import config as configs
-    from kdjax import methods, pruning
+    from kdjax import methods, networks, pruning
     from kdjax.methods import METHODS
+    from kdjax.training import teachers
 
     config, pruned = configs.base(), name in pruning.METHODS
     method = METHODS["cross_entropy" if pruned else name]
@@ -88,25 +78,27 @@ def make_config(name: str, settings: Settings, folder: Path):
     config.networks = (settings.network,) * max(2 if name == "mcl" else 1, method.networks)
     config.batch_size, config.epochs = settings.batch_size, 10
     config.update_from_flattened_dict(NEEDS.get(name, {}))
-    config.data.source = write_images(folder / "images.npz", settings)
+    config.update_from_flattened_dict(random_data.settings_of(method, settings, folder))
     if pruned:
         config.pruning.method = name
+    size = (settings.side, settings.side)
     if methods.needs_teacher(config):
         config.teacher.network = settings.network
-        config.teacher.checkpoint = write_teacher(config, settings, folder / "teacher")
+        spec = teachers.abstract_teacher(config, settings.classes).spec
+        config.teacher.checkpoint = write_network(spec, size, folder / "teacher")
+    if name in STARTED:
+        spec = networks.NetworkSpec(settings.network, settings.classes, networks.InputSpec(size))
+        config.start.checkpoint = write_network(spec, size, folder / "start")
     return config
 
 
-def write_teacher(config, settings: Settings, folder: Path) -> str:
-    """Saves a network of random weights in the form in which the method reads its teacher."""
+def write_network(spec, size: tuple[int, int], folder: Path) -> str:
+    """Saves a network of random weights; returns its folder."""
     import jax
 
     from kdjax import networks
-    from kdjax.training import teachers
 
-    spec = teachers.abstract_teacher(config, settings.classes).spec
-    images = np.zeros((1, settings.side, settings.side, 3), np.float32)
-    variables = jax.jit(spec.build().init)(jax.random.key(0), images)
+    variables = jax.jit(spec.build().init)(jax.random.key(0), np.zeros((1, *size, 3), np.float32))
     networks.save(folder, networks.Network(spec, jax.device_get(variables)), {})
     return str(folder)
 

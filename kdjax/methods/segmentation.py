@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from kdjax.models import Cohort, Form
 from kdjax.segmentation import pictures
 from kdjax.segmentation.augment import Augmentation, augmenter
 from kdjax.segmentation.deeplab import DeepLabV3, deeplab
-from kdjax.segmentation.losses import pixel_cross_entropy, pixel_weights, weighted_mean
+from kdjax.segmentation.losses import pixel_cross_entropy, pixel_weights, weighted_means
 from kdjax.settings import setting
 
 
@@ -112,21 +111,25 @@ def segmentation(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        masks = batch["masks"]
-        mean = functools.partial(weighted_mean, axis_name=axis_name)
+        masks, count = batch["masks"], len(outputs)
+        logits = [output.logits for output in outputs]
+        if settings.auxiliary_weight:
+            logits += [output.auxiliary for output in outputs]
+        right = [output.logits.argmax(-1) == masks for output in outputs]
         weights = pixel_weights(masks, class_weights=settings.class_weights)
-
-        def term(logits: jax.Array) -> jax.Array:
-            return mean(pixel_cross_entropy(logits, masks), weights)
-
-        metrics = {"cross_entropy": numerics.total(term(output.logits) for output in outputs)}
+        counted = pixel_weights(masks)
+        terms = weighted_means(
+            [(pixel_cross_entropy(x, masks), weights) for x in logits]
+            + [(x.astype(jnp.float32), counted) for x in right],
+            axis_name=axis_name,
+        )
+        metrics = {"cross_entropy": numerics.total(terms[:count])}
         total = metrics["cross_entropy"]
         if settings.auxiliary_weight:
-            metrics["auxiliary"] = numerics.total(term(output.auxiliary) for output in outputs)
+            metrics["auxiliary"] = numerics.total(terms[count:-count])
             total += settings.auxiliary_weight * metrics["auxiliary"]
-        for index, output in enumerate(outputs):
-            right = (output.logits.argmax(-1) == masks).astype(jnp.float32)
-            metrics[f"network_{index}/pixel_accuracy"] = mean(right, pixel_weights(masks))
+        for index, accuracy in enumerate(terms[-count:]):
+            metrics[f"network_{index}/pixel_accuracy"] = accuracy
         return total, (model_state | updated, metrics)
 
     sizes = {"height": settings.crop[0], "width": settings.crop[1]}

@@ -5,7 +5,12 @@ The pixels of a mask are classes from 0 on; losses and measures leave out those 
 
 from kdjax.data.splits import IGNORED
 from kdjax.segmentation.deeplab import DeepLabV3, SegmentationOutputs, deeplab
-from kdjax.segmentation.losses import pixel_cross_entropy, pixel_weights, weighted_mean
+from kdjax.segmentation.losses import (
+    pixel_cross_entropy,
+    pixel_weights,
+    weighted_mean,
+    weighted_means,
+)
 from kdjax.segmentation.measures import (
     class_accuracies,
     confusion,
@@ -29,4 +34,5 @@ __all__ = [
     "pixel_cross_entropy",
     "pixel_weights",
     "weighted_mean",
+    "weighted_means",
 ]

@@ -68,7 +68,27 @@ def weighted_mean(
     Returns:
       A scalar; 0 if all weights are 0, where `torch` returns NaN.
     """
-    total = weights.sum()
+    (mean,) = weighted_means([(values, weights)], axis_name=axis_name)
+    return mean
+
+
+def weighted_means(
+    pairs: Sequence[tuple[jax.Array, jax.Array]], *, axis_name: str | None = None
+) -> list[jax.Array]:
+    """`weighted_mean` of several arrays, whose weights are summed over devices at once.
+
+    Args:
+      pairs: values and weights, as of `weighted_mean`.
+      axis_name: mapped device axis, or None.
+
+    Returns:
+      A scalar for every pair.
+    """
+    totals = jnp.stack([weights.sum() for _, weights in pairs])
     if axis_name is not None:
-        total = jax.lax.pmean(total, axis_name)
-    return (values * weights).sum() / jnp.where(total > 0, total, 1)
+        totals = jax.lax.pmean(totals, axis_name)
+    totals = jnp.where(totals > 0, totals, 1)
+    return [
+        (values * weights).sum() / total
+        for (values, weights), total in zip(pairs, totals, strict=True)
+    ]

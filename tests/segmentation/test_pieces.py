@@ -72,14 +72,17 @@ def test_the_mean_over_devices_is_that_of_all_pixels():
     labels = jnp.asarray(random.integers(0, 5, (4, 2, 3, 3)))
     labels = labels.at[1].set(segmentation.IGNORED)  # a device without any
 
-    def loss(logits, labels, axis_name=None):
+    def means(logits, labels, axis_name=None):
         values = segmentation.pixel_cross_entropy(logits, labels)
-        weights = segmentation.pixel_weights(labels)
-        return segmentation.weighted_mean(values, weights, axis_name=axis_name)
+        weights = [segmentation.pixel_weights(labels, class_weights=w) for w in ((), range(5))]
+        pairs = [(values, weights[0]), (values, weights[1]), (logits[..., 0], weights[0])]
+        return jnp.stack(segmentation.weighted_means(pairs, axis_name=axis_name))
 
-    apart = jax.vmap(lambda *x: loss(*x, axis_name="batch"), axis_name="batch")(logits, labels)
-    whole = loss(logits.reshape(8, 3, 3, 5), labels.reshape(8, 3, 3))
-    np.testing.assert_allclose(apart.mean(), whole, rtol=1e-6)
+    apart = jax.vmap(lambda *x: means(*x, axis_name="batch"), axis_name="batch")(logits, labels)
+    whole = means(logits.reshape(8, 3, 3, 5), labels.reshape(8, 3, 3))
+    np.testing.assert_allclose(apart.mean(0), whole, rtol=1e-5)
+    counted = labels != segmentation.IGNORED
+    np.testing.assert_allclose(whole[2], logits[..., 0][counted].mean(), rtol=1e-5)
 
 
 def test_confusion_and_what_is_read_from_it():

@@ -87,7 +87,7 @@ def of_method(name: str, network: str = "", **changes) -> Counts:
         network = network or NETWORKS.get(name, steps.SMOKE.network)
         settings = steps.SMOKE._replace(network=network)
         config = steps.make_config(name, settings, Path(folder))
-        config.steps_per_dispatch, config.data.workers = 1, 0
+        config.steps_per_dispatch = 1
         flat = {name.replace("__", "."): value for name, value in changes.items()}
         config.update_from_flattened_dict(flat)
         program = build(config)

@@ -80,6 +80,7 @@ def _with_objects(settings, folder: Path) -> dict[str, Any]:
     return {
         "data.source": f"yolo:{folder}",
         "data.augmentation": "none",
+        "data.workers": 0,
         "data.canvas": (side, side),
         "detection.min_sizes": (side,),
         "detection.max_size": side,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from kdjax import losses
@@ -23,6 +25,7 @@ from kdjax.models import (
     StageProjections,
     lmcl_branches,
 )
+from kdjax.models.cohort import numbered, one_architecture
 from kdjax.models.outputs import outputs_of
 from kdjax.numerics import total
 
@@ -135,32 +138,37 @@ class Parts:
         meta, labels, settings = model_state[META], batch["label"], self.settings
         trained = {"cohort": params["cohort"], "heads": params["heads"]}
 
-        def run(trained: base.Params) -> Sequence[BranchedOutputs]:
-            return base.train_outputs(self.cohort, trained, model_state, batch["image"])[0]
+        def contrast(
+            outputs: Sequence[BranchedOutputs], trained: base.Params, phi: Any
+        ) -> jax.Array:
+            weights = self.weights(phi, outputs)
+            return self.weighted(self.contrast(trained, outputs, weights, labels))
 
-        def contrast(trained: base.Params, phi: base.Params) -> jax.Array:
-            outputs = run(trained)
-            return self.weighted(
-                self.contrast(trained, outputs, self.weights(phi, outputs), labels)
-            )
-
-        def classification(trained: base.Params) -> jax.Array:
-            logits = [stage_logits for stages in logits_of(run(trained)) for stage_logits in stages]
+        def classification(outputs: Sequence[BranchedOutputs]) -> jax.Array:
+            logits = [stage_logits for stages in logits_of(outputs) for stage_logits in stages]
             return total(
                 jnp.mean(losses.cross_entropy(stage_logits, labels)) for stage_logits in logits
             )
 
+        def run(trained: base.Params) -> Sequence[BranchedOutputs]:
+            return looped_outputs(self.cohort, trained, model_state, batch["image"])
+
         def outcome(phi: base.Params) -> jax.Array:
-            objectives = [functools.partial(contrast, phi=phi)] * settings.meta_steps
+            def objective(trained: base.Params, last: jax.Array) -> jax.Array:
+                # The networks run once for both: most of the program is they.
+                outputs = run(trained)
+                return jnp.where(last, classification(outputs), contrast(outputs, trained, phi))
+
             after = unrolled_sgd(
                 trained,
-                [*objectives, classification],
+                objective,
+                np.arange(settings.meta_steps + 1) == settings.meta_steps,
                 learning_rate=learning_rate,
                 momentum=settings.meta_momentum,
                 weight_decay=settings.meta_weight_decay,
                 axis_name=self.axis_name,
             )
-            return classification(after)
+            return classification(run(after))
 
         gradient = jax.grad(outcome)(meta["params"])
         if self.axis_name is not None:
@@ -189,6 +197,39 @@ def _unsynchronized(cohort: Cohort) -> Cohort:
     """As `mcl.unsynchronized`, of networks with branches."""
     plain = Cohort(tuple(network.network for network in cohort.networks))
     return Cohort(tuple(lmcl_branches(network) for network in unsynchronized(plain).networks))
+
+
+def looped_outputs(
+    cohort: Cohort, params: base.Params, model_state: base.ModelState, images: jax.Array
+) -> Sequence[BranchedOutputs]:
+    """As `base.train_outputs`, but for features and state.
+
+    Networks of one architecture are one after the other in a loop, which is compiled once for all
+    of them; others are straight-line code.
+    """
+    if not one_architecture(cohort.networks):
+        return tuple(
+            map(_without_features, base.train_outputs(cohort, params, model_state, images)[0])
+        )
+    statistics = model_state["batch_stats"]
+    variables = [
+        {"params": params["cohort"][name], "batch_stats": statistics.get(name, {})}
+        for name, _ in numbered(cohort.networks)
+    ]
+
+    def one(variables: dict[str, Any]) -> BranchedOutputs:
+        network = cohort.networks[0]
+        outputs, _ = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        return _without_features(outputs)
+
+    outputs = jax.lax.map(one, jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables))
+    return [jax.tree.map(operator.itemgetter(i), outputs) for i in range(len(variables))]
+
+
+def _without_features(outputs: BranchedOutputs) -> BranchedOutputs:
+    return jax.tree.map(
+        lambda part: part._replace(features={}), outputs, is_leaf=lambda x: isinstance(x, Outputs)
+    )
 
 
 def _stages(outputs: BranchedOutputs) -> list[Outputs]:

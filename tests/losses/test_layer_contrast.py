@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 
@@ -217,10 +216,11 @@ def test_hyper_gradient(name, dtype):
         return 0.1 * ((x["in_C"] @ theta - x["in_d"]) ** 2).sum()
 
     def after(lam):
-        steps = [functools.partial(inner, lam=lam)] * (hyper["inner_steps"] - 1) + [outer]
+        count = hyper["inner_steps"]
         theta = unrolled_sgd(
             x["in_theta"],
-            steps,
+            lambda theta, last: jnp.where(last, outer(theta), inner(theta, lam)),
+            np.arange(count) == count - 1,
             learning_rate=hyper["lr"],
             momentum=hyper["momentum"],
             weight_decay=hyper["weight_decay"],

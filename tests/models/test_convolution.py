@@ -27,6 +27,7 @@ WINDOWS = {
 }
 FEATURES = (5, 7)
 MORE_FEATURES = (35, 23)  # more than a block of 16, and than the weights that a cache holds
+MORE_IMAGES = 35  # small images are taken together, and the last ones are fewer
 MODULE = sys.modules[convolve.__module__]
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
 
@@ -83,7 +84,10 @@ def direct(x, w, window) -> np.ndarray:
 @pytest.fixture(scope="module")
 def maps():
     """The three maps of every window by XLA, and the kernel gradient as products."""
-    data = {name: arrays(window, features=MORE_FEATURES) for name, window in WINDOWS.items()}
+    data = {
+        name: arrays(window, batch=MORE_IMAGES, features=MORE_FEATURES)
+        for name, window in WINDOWS.items()
+    }
 
     has_library = jax.default_backend() == "cpu" and native.loads()
 

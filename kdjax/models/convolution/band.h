@@ -13,6 +13,8 @@ namespace ffi = xla::ffi;
 
 constexpr int kLanes = 8, kBlock = 16, kPixels = 6;
 constexpr int64_t kBandFloats = 24 * 1024;  // of a band of the source: a part of the second cache
+constexpr int64_t kMostFloats = 64 * 1024;   // of bands of several small images: half of it
+constexpr int64_t kEnough = 64;              // pixels for which weights, or sums, are read once
 
 typedef float Vector __attribute__((vector_size(32), may_alias));
 typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
@@ -24,6 +26,11 @@ inline int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Channels of a block that are computed together: 16, or 8 where no more are left.
 inline int64_t Padded(int64_t left) { return left > kLanes ? kBlock : kLanes; }
+
+// Images of so many pixels, with bands of `floats`, that are taken together.
+inline int64_t ImagesTogether(int64_t pixels, int64_t floats) {
+  return std::max<int64_t>(1, std::min(kEnough / pixels, kMostFloats / floats));
+}
 
 struct Shape {
   int64_t images, height, width, channels;

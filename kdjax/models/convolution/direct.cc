@@ -125,33 +125,47 @@ void Gather(ffi::ThreadPool& pool, const float* source, const Shape& from, float
   int64_t band_rows = std::max<int64_t>(1, kBandFloats / (width * channels * source_step[0]));
   band_rows = std::min({band_rows, counts[0], DivideUp(counts[0] * from.images, 16)});
   const int64_t bands = DivideUp(counts[0], band_rows);
-  kdjax::Parallel(pool, from.images * bands, [&](int64_t task) {
+  // Images so small that weights would be read again for a few pixels are taken together.
+  const int64_t most_rows = (band_rows - 1) * source_step[0] + high[0] - low[0] + 1;
+  const int64_t together =
+      bands > 1 ? 1
+                : std::min(ImagesTogether(counts[0] * counts[1], most_rows * width * channels),
+                           DivideUp(from.images, 16));
+  kdjax::Parallel(pool, DivideUp(from.images, together) * bands, [&](int64_t task) {
     thread_local std::vector<float> band;
     thread_local std::vector<Place> places;
-    const int64_t image = task / bands, first = task % bands * band_rows;
+    const int64_t image = task / bands * together, first = task % bands * band_rows;
+    const int64_t images = std::min(together, from.images - image);
     const int64_t after = std::min(first + band_rows, counts[0]);
     const int64_t source_rows = (after - 1 - first) * source_step[0] + high[0] - low[0] + 1;
-    band.resize(std::max<size_t>(band.size(), source_rows * width * channels));
-    CopyBand(source + image * from.height * from.width * channels, from,
-             first * source_step[0] + low[0], source_rows, low[1], width, band.data());
-    float* image_out = out + image * to.height * to.width * to.channels;
+    const int64_t band_size = source_rows * width * channels;
+    band.resize(std::max<size_t>(band.size(), images * band_size));
+    for (int64_t i = 0; i < images; ++i)
+      CopyBand(source + (image + i) * from.height * from.width * channels, from,
+               first * source_step[0] + low[0], source_rows, low[1], width,
+               band.data() + i * band_size);
+    const int64_t image_size = to.height * to.width * to.channels;
     for (const Part& part : parts) {
       const Axis &rows = part.rows, &columns = part.columns;
       const int64_t length = columns.taps * channels;
       places.clear();
-      for (int64_t row = first; row < std::min(after, rows.count); ++row) {
-        const int64_t source_row = (row - first) * source_step[0] + rows.source - low[0];
-        const int64_t out_row = (rows.out + row * out_step[0]) * to.width + columns.out;
-        for (int64_t column = 0; column < columns.count; ++column) {
-          const int64_t source_column = column * source_step[1] + columns.source - low[1];
-          places.push_back({(source_row * width + source_column) * channels,
-                            (out_row + column * out_step[1]) * to.channels});
+      for (int64_t i = 0; i < images; ++i) {
+        for (int64_t row = first; row < std::min(after, rows.count); ++row) {
+          const int64_t source_row = (row - first) * source_step[0] + rows.source - low[0];
+          const int64_t out_row = (rows.out + row * out_step[0]) * to.width + columns.out;
+          for (int64_t column = 0; column < columns.count; ++column) {
+            const int64_t source_column = column * source_step[1] + columns.source - low[1];
+            places.push_back(
+                {i * band_size + (source_row * width + source_column) * channels,
+                 i * image_size + (out_row + column * out_step[1]) * to.channels});
+          }
         }
       }
       for (int64_t block = 0; block < to.channels; block += kBlock) {
         const float* weights = part.weights + block * rows.taps * length;
         AllOutputs({band.data(), width * channels, rows.taps, length, weights},
-                   {image_out + block, std::min<int64_t>(kBlock, to.channels - block), false},
+                   {out + image * image_size + block,
+                    std::min<int64_t>(kBlock, to.channels - block), false},
                    places);
       }
     }

@@ -36,7 +36,9 @@ _SOURCES = tuple(
 )
 _HEADERS = tuple(Path(__file__).with_name(name) for name in ("band.h", "parallel.h"))
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w")
-# What the library is compared on: odd sizes, with and without strides and padding.
+# What the library is compared on: odd sizes, with and without strides and padding, of so many
+# images that small ones are taken together.
+_IMAGES = 35
 _WINDOWS = (
     Window((7, 9), (3, 3), (1, 1), ((1, 1), (1, 1))),
     Window((8, 7), (3, 2), (2, 1), ((0, 1), (1, 0))),
@@ -162,7 +164,8 @@ def _compare() -> None:
 
 def _arrays(window: Window) -> tuple[np.ndarray, ...]:
     random, (ins, outs) = np.random.default_rng(0), (5, 19)
-    shapes = ((3, *window.image, ins), (*window.kernel, ins, outs), (3, *window.output, outs))
+    x, y = (_IMAGES, *window.image, ins), (_IMAGES, *window.output, outs)
+    shapes = (x, (*window.kernel, ins, outs), y)
     return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
 
 

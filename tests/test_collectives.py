@@ -23,7 +23,7 @@ MORE = {
     "crd": (2, 1, 0),
     "mcl_okd": (2, 1, 0),
     "ddgsd": (3, 0, 0),
-    "lmcl": (17, 6, 5),  # of two stages
+    "lmcl": (4, 4, 4),
     "segmentation": (2, 0, 0),
     "detection": (2, 1, 0),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ from kdjax.models import (
     StageProjections,
     lmcl_branches,
 )
-from kdjax.models.cohort import numbered, one_architecture
 from kdjax.models.outputs import outputs_of
 from kdjax.numerics import total
 
@@ -151,7 +149,7 @@ class Parts:
             )
 
         def run(trained: base.Params) -> Sequence[BranchedOutputs]:
-            return looped_outputs(self.cohort, trained, model_state, batch["image"])
+            return base.train_outputs(self.cohort, trained, model_state, batch["image"])[0]
 
         def outcome(phi: base.Params) -> jax.Array:
             def objective(trained: base.Params, last: jax.Array) -> jax.Array:
@@ -197,39 +195,6 @@ def _unsynchronized(cohort: Cohort) -> Cohort:
     """As `mcl.unsynchronized`, of networks with branches."""
     plain = Cohort(tuple(network.network for network in cohort.networks))
     return Cohort(tuple(lmcl_branches(network) for network in unsynchronized(plain).networks))
-
-
-def looped_outputs(
-    cohort: Cohort, params: base.Params, model_state: base.ModelState, images: jax.Array
-) -> Sequence[BranchedOutputs]:
-    """As `base.train_outputs`, but for features and state.
-
-    Networks of one architecture are one after the other in a loop, which is compiled once for all
-    of them; others are straight-line code.
-    """
-    if not one_architecture(cohort.networks):
-        return tuple(
-            map(_without_features, base.train_outputs(cohort, params, model_state, images)[0])
-        )
-    statistics = model_state["batch_stats"]
-    variables = [
-        {"params": params["cohort"][name], "batch_stats": statistics.get(name, {})}
-        for name, _ in numbered(cohort.networks)
-    ]
-
-    def one(variables: dict[str, Any]) -> BranchedOutputs:
-        network = cohort.networks[0]
-        outputs, _ = network.apply(variables, images, train=True, mutable=["batch_stats"])
-        return _without_features(outputs)
-
-    outputs = jax.lax.map(one, jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables))
-    return [jax.tree.map(operator.itemgetter(i), outputs) for i in range(len(variables))]
-
-
-def _without_features(outputs: BranchedOutputs) -> BranchedOutputs:
-    return jax.tree.map(
-        lambda part: part._replace(features={}), outputs, is_leaf=lambda x: isinstance(x, Outputs)
-    )
 
 
 def _stages(outputs: BranchedOutputs) -> list[Outputs]:

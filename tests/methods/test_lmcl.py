@@ -12,8 +12,6 @@ from experiments import kill_resume
 from kdjax import config as configs
 from kdjax import methods, models
 from kdjax.errors import UserError
-from kdjax.methods import base
-from kdjax.methods.lmcl_parts import embeddings_of, logits_of, looped_outputs
 from kdjax.methods.registry import Clock
 from kdjax.runs import metrics
 from kdjax.training import stages
@@ -73,23 +71,6 @@ def test_terms_add_up_and_the_meta_network_stays():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
     assert set(gradients) == {"cohort", "heads", "aggregators"}
     jax.tree.map(np.testing.assert_array_equal, updated["meta"], started()[1]["meta"])
-
-
-def test_networks_in_a_loop_are_networks():
-    kinds = [helpers.tiny(blocks=(1, 1), widths=(4, width)) for width in (8, 6)]
-
-    def both(cohort):
-        cohort = models.Cohort(tuple(map(models.lmcl_branches, cohort)))
-        params, model_state = base.init_cohort(cohort, jax.random.key(0), IMAGES)
-        looped = looped_outputs(cohort, params, model_state, IMAGES)
-        return looped, base.train_outputs(cohort, params, model_state, IMAGES)[0]
-
-    for cohort in (kinds[:1] * 2, kinds):
-        text = str(jax.make_jaxpr(lambda cohort=cohort: both(cohort))())
-        assert ("scan[" in text) == (cohort[0] is cohort[1])
-    looped, plain = jax.jit(lambda: both(kinds[:1] * 2))()
-    for part in (embeddings_of, logits_of):
-        helpers.assert_equal(part(looped), part(plain))
 
 
 def test_predictions_are_of_networks_branches_and_ensembles():

@@ -6,11 +6,11 @@
 Everything behind `--runs` goes to each `python -m kdjax.main` as it is. A sweep that was stopped
 goes on where it stopped: the run under way resumes; runs that have rows are not run again, which
 the sweep says (`--again` runs them and replaces their rows). A run that fails is reported, the
-others go on, and the exit status is 1. Several processes with the same command share the runs
-(`kdjax.sweep.claims`); one whose teacher another process trains waits for it. Rows of another
-config than the command's are refused. The rows of finished runs land in `--results`, by default
-experiments/results, as NAME/rows.csv, NAME being the experiment's last part, and the table of them
-between the markers of README.md beside it.
+others go on unless `--most-failures` have failed, and the exit status is 1. Several processes with
+the same command share the runs (`kdjax.sweep.claims`); one whose teacher another process trains
+waits for it. Rows of another config than the command's are refused. The rows of finished runs land
+in `--results`, by default experiments/results, as NAME/rows.csv, NAME being the experiment's last
+part, and the table of them between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
 each method's label to its own flags. In flags `{runs}` is the directory of the workdirs, `{data}`
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, help="directory of prepared data, {data} in flags")
     parser.add_argument("--only", help="labels to run, with commas; all of them when not given")
     parser.add_argument("--again", action="store_true", help="also runs that have rows already")
+    parser.add_argument("--most-failures", type=int, help="failed runs that end the sweep")
     parser.add_argument("--table-only", action="store_true", help="no runs; the table from rows")
     arguments, extra = parser.parse_known_args(argv)
     experiment = importlib.import_module(arguments.experiment)
@@ -128,8 +129,12 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
                     pass
             test = getattr(experiment, "TEST", {}).get(run[0])
             if status := run_one(*run, flags[run], arguments.runs, results, claim, test):
-                print(f"{name} failed with status {status}; the sweep goes on", flush=True)
                 failed.append(name)
+                last = len(failed) == arguments.most_failures
+                then = f"ends after {len(failed)} of them" if last else "goes on"
+                print(f"{name} failed with status {status}; the sweep {then}", flush=True)
+                if last:
+                    break
     return failed
 
 

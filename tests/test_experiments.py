@@ -197,6 +197,13 @@ def test_a_failing_run_does_not_end_the_sweep(run_sweep, results):
     assert run_sweep()[0] == 0 and run_sweep.started == ["third_seed0", "second_seed1"]
 
 
+def test_so_many_failures_end_the_sweep(run_sweep):
+    run_sweep.failing = ("third_seed0",)
+    status, output = run_sweep("--most-failures", "1")
+    assert status == 1 and run_sweep.started == ["third_seed0"]
+    assert "third_seed0 failed with status 2; the sweep ends after 1 of them" in output
+
+
 def test_rows_of_another_config_are_refused(run_sweep, results, capsys):
     run_sweep("--only", "third")
     before = (results / rows.FILE).read_text()

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from experiments.gpu import __main__ as gpu
-from experiments.gpu import archives, benchmark, networks, numbers, pieces, sweeping, training
+from experiments.gpu import (
+    archives,
+    benchmark,
+    graphs,
+    networks,
+    numbers,
+    pieces,
+    sweeping,
+    training,
+)
 from kdjax.cli.command_line import parse
 from tests import golden
 
@@ -120,6 +129,23 @@ def test_a_sweep_of_several_processes(tmp_path, monkeypatch):
     archives.unpack(tmp_path, "sweep", tmp_path / "back", found["about"])
     kept = [str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").glob("*/*")]
     assert sorted(kept) == ["again/teacher_seed0", "two_runs/teacher_seed0"]
+
+
+def test_what_fails_under_a_flag_is_in_the_table():
+    fine = graphs._result(
+        0, 'a log\n{"median": 2, "least": 1, "ready": 3, "losses": [0.5, 0.25]}', ""
+    )
+    failed = graphs._result(1, "", "Traceback\nJaxRuntimeError: UNKNOWN: 5003\nin external/xla")
+    lines = graphs.table({"default": {"compiled": fine, "loaded": failed}})
+    assert lines[2] == "| default | compiled | 2.00 | 1.00 | 3.0 | 0.50000, 0.25000 |"
+    assert lines[3] == "| default | loaded | failed: JaxRuntimeError: UNKNOWN: 5003 | | | |"
+
+
+@pytest.mark.slow
+def test_flags_of_graphs_in_their_tiny_form(monkeypatch):
+    monkeypatch.setattr(graphs, "VARIANTS", {"default": ""})
+    found = graphs.measure(time.monotonic() + 500, tiny=True)["default"]
+    assert found["compiled"]["losses"] == found["loaded"]["losses"]
 
 
 def test_labels_are_of_an_experiment():

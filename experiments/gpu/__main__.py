@@ -6,11 +6,12 @@
     python -m experiments.gpu --minutes 8 --parts sweep --data PIECES --output OUT \
         --experiment experiments.mcl_full:cross_entropy+mcl,experiments.few_shot --jobs 6
 
-Four parts, in this order; without --parts the first three:
+Five parts, in this order; without --parts the first three:
 
     numbers     the golden losses and six networks (`numbers.py`)
     benchmark   steps of kdjax and PyTorch (`benchmark.py`)
     training    CIFAR-100, ResNet-32, MCL beside cross entropy (`training.py`)
+    graphs      a step with convolutions in CUDA graphs and without (`graphs.py`)
     sweep       experiments of `experiments.sweep`, several runs at a time (`sweeping.py`)
 
 The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax, chex and pytest;
@@ -31,7 +32,7 @@ import time
 from pathlib import Path
 
 # Shares of the minutes; what one part leaves goes to those after it.
-SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45, "sweep": 0.45}
+SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45, "graphs": 0.15, "sweep": 0.45}
 _CLOSING_SECONDS = 20  # for the last checkpoint and the archives
 
 
@@ -131,6 +132,13 @@ def training_part(options, deadline: float) -> tuple[dict, list[str]]:
     return {"about": about, "runs": found, "files": [file.name for file in files]}, lines
 
 
+def graphs_part(options, deadline: float) -> tuple[dict, list[str]]:
+    from experiments.gpu import graphs
+
+    found = graphs.measure(deadline, tiny=options.tiny)
+    return found, graphs.table(found)
+
+
 def sweep_part(options, deadline: float) -> tuple[dict, list[str]]:
     from experiments.gpu import archives, pieces, sweeping
 
@@ -155,6 +163,7 @@ PARTS = {
     "numbers": numbers_part,
     "benchmark": benchmark_part,
     "training": training_part,
+    "graphs": graphs_part,
     "sweep": sweep_part,
 }
 

@@ -26,6 +26,7 @@ from experiments import sweep
 from experiments.gpu.training import ENVIRONMENT
 from kdjax.sweep import rows
 
+_MOST_FAILURES = 2  # of one process: what fails on a machine mostly fails for all runs
 DATA = "cifar100"  # the name of the files that the pieces are joined to, in the flags' {data}
 
 
@@ -72,6 +73,7 @@ def command(part: Part, scratch: Path, extra: list[str]) -> list[str]:
         f"--results={results_of(scratch)}",
         *([f"--only={','.join(part.labels)}"] if part.labels else []),
         f"--data={data_of(scratch)}",
+        f"--most-failures={_MOST_FAILURES}",
         *extra,
     ]
 
@@ -144,7 +146,11 @@ def run(
     for name, folder in folders.items():
         (runs_of(scratch) / name).mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        rows.write(folder, rows.read(sweep.RESULTS / name))  # what has rows is not run again
+        # What has rows, here or from an earlier command on this machine, is not run again.
+        known = rows.read(sweep.RESULTS / name)
+        runs = {(row["label"], row["seed"]) for row in known}
+        others = [row for row in rows.read(folder) if (row["label"], row["seed"]) not in runs]
+        rows.write(folder, [*known, *others])
     lines = [command(part, scratch, extra) for part in parts]
     slots = [Slot(lines, scratch / f"sweep_{number}.log") for number in range(jobs)]
     for slot in slots:

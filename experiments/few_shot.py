@@ -5,9 +5,15 @@ The episodes of a run, after it: `python -m kdjax.main --config configs/few_shot
 
 from experiments import full_cifar100
 
-TITLE = "80 classes of CIFAR-100, ResNet-8, 60 epochs, for episodes on the 20 others"
+TITLE = "80 classes of CIFAR-100, ResNet-8, 30 epochs, for episodes on the 20 others"
 SEEDS = (0, 1, 2)
-COMMON = (*full_cifar100.COMMON, "--config.data.classes=80")
+COMMON = (
+    "--config.epochs=30",
+    "--config.evaluation.every_epochs=5",
+    "--config.data.classes=80",
+    *full_cifar100.BFLOAT16,
+    *full_cifar100.DATA,
+)
 RUNS = {
     name: (f"--config=configs/{name}.py:cifar100,resnet8,2",) for name in ("cross_entropy", "mcl")
 }

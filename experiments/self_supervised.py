@@ -2,18 +2,18 @@
 
 from experiments import full_cifar100
 
-TITLE = "MoCo and MCL on CIFAR-100, ResNet-8, all 50,000 training images, 60 epochs"
+TITLE = "MoCo and MCL on CIFAR-100, ResNet-8, all 50,000 training images, 40 epochs"
 SEEDS = (0, 1, 2)
 COMMON = ("--config.evaluation.every_epochs=10", *full_cifar100.DATA)
-_TRAINING = ("--config.epochs=60", *full_cifar100.BFLOAT16)
+_TRAINING = ("--config.epochs=40", *full_cifar100.BFLOAT16)
 
 
 def _probe(label: str) -> tuple[str, ...]:
     return (
         f"--config=configs/linear_probe.py:cifar100,{{runs}}/{label}_seed{{seed}},contrastive",
         "--config.start.version=latest",
-        "--config.epochs=30",
-        "--config.optimizer.milestones=(18,24)",
+        "--config.epochs=20",
+        "--config.optimizer.milestones=(12,16)",
     )
 
 

@@ -5,7 +5,8 @@
 
 Every start is `python -m kdjax.main` with the flags given, a new workdir, and one folder of
 compiled programs, empty at first. A start ends with the first step. 'tracing' is what jax makes of
-Python functions, 'loading' is compiled programs that are read, or compiled.
+Python functions, 'loading' is compiled programs that are read, or compiled. Python keeps its
+bytecode, as it does by default.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def main() -> None:
     print(f"{report.machine('cpu')}\n\nstart{''.join(f'{part:>11}' for part in PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"XDG_CACHE_HOME": options.cache or f"{folder}/cache"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(options.starts):
             command = f"from experiments.benchmark import start; start.child({time.time()}, "
             command += f"{[*flags, '--workdir', f'{folder}/run{number}']!r})"

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.models import layers
+from kdjax.models.initial_values import variance_scaling
 from kdjax.models.linear import Conv
 
 # Uniform in +-sqrt(3 / fan_in): torch.nn.init.kaiming_uniform_(a=1).
-_KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+_KERNEL_INIT = variance_scaling(1.0, "fan_in", "uniform")
 
 
 def nearest(x: jax.Array, height: int, width: int) -> jax.Array:

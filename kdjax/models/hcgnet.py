@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from kdjax.models import layers
 from kdjax.models.filters import Link
+from kdjax.models.initial_values import drawn, uniform
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
 from kdjax.numerics import accumulation_dtype
@@ -98,15 +99,9 @@ class Gates(nn.Module):
     @nn.nowrap
     def _linear(self, x: jax.Array, features: int, name: str) -> jax.Array:
         """A 1x1 convolution with bias, `[B, H, W, C] -> [B, H, W, features]`."""
-        bound = x.shape[-1] ** -0.5
-
-        def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-        conv = nn.Conv(
-            features, (1, 1), kernel_init=uniform, bias_init=uniform, dtype=self.dtype, name=name
-        )
-        return conv(x)
+        start = drawn(uniform(x.shape[-1] ** -0.5))
+        fields: dict[str, Any] = {"kernel_init": start, "bias_init": start}
+        return nn.Conv(features, (1, 1), dtype=self.dtype, name=name, **fields)(x)
 
     @nn.nowrap
     def _norm(self, name: str) -> layers.BatchNorm:

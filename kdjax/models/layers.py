@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,15 +10,16 @@ import jax.numpy as jnp
 
 from kdjax.models import narrowing
 from kdjax.models.convolution import channel_sums
+from kdjax.models.initial_values import uniform, variance_scaling
 from kdjax.models.linear import Conv, Dense
 from kdjax.numerics import accumulation_dtype
 
 # torch: kaiming_normal_(mode='fan_out', nonlinearity='relu'), a plain (not truncated) normal.
-KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+KERNEL_INIT = variance_scaling(2.0, "fan_out", "normal")
 # The same with mode='fan_in', that function's default.
-FAN_IN_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+FAN_IN_INIT = variance_scaling(2.0, "fan_in", "normal")
 # What torch.nn.Conv2d starts with by itself: uniform in +-1 / sqrt(fan_in).
-UNIFORM_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+UNIFORM_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class BatchNorm(nn.Module):
@@ -163,16 +163,12 @@ def dense(
 
     Kernel and bias are uniform in +-1 / sqrt(in_features); the bias needs `in_features` to know.
     """
-    bound = in_features**-0.5
-
-    def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+    start = uniform(in_features**-0.5)
     return Dense(
         features,
         use_bias=use_bias,
-        kernel_init=uniform,
-        bias_init=uniform,
+        kernel_init=start,
+        bias_init=start,
         dtype=dtype,
         name=name,
     )

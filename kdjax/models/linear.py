@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.models import channels, convolution, narrowing
+from kdjax.models.initial_values import drawn
 
 _ZEROS = nn.initializers.zeros_init()
 
@@ -77,7 +78,7 @@ class Conv(nn.Module):
     @nn.nowrap
     def _convolve(self, x: jax.Array, features: int, groups: int) -> jax.Array:
         shape = (*self.kernel_size, x.shape[-1] // groups, features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", drawn(self.kernel_init), shape, jnp.float32)
         bias = self.param("bias", _ZEROS, (features,), jnp.float32) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = convolution.convolve(
@@ -115,10 +116,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = narrowing.of_layer(self).input_of(x, weights=0)
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", drawn(self.kernel_init), shape, jnp.float32)
         bias = None
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            bias = self.param("bias", drawn(self.bias_init), (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)

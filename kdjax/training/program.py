@@ -20,7 +20,7 @@ from kdjax.methods.evaluation import RowEvaluation
 from kdjax.models import Compaction
 from kdjax.networks import NetworkSpec, metadata
 from kdjax.parallel import Parallel, fetch
-from kdjax.training import neighbors, rows
+from kdjax.training import initialization, neighbors, rows
 from kdjax.training.input_images import input_spec
 from kdjax.training.step import TrainState, init_state
 
@@ -114,7 +114,9 @@ class Program:
 
     def init_state(self) -> TrainState:
         """The state before the first step, as numpy arrays."""
-        return fetch(self._traced_init.lower().compile()(jax.random.key(self.config.seed)))
+        initialize = jax.jit(initialization.with_loops(self._traced_init.jaxpr))
+        state = initialize(jax.random.key(self.config.seed))
+        return fetch(jax.tree.unflatten(jax.tree.structure(self._traced_init.out_info), state))
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the state."""

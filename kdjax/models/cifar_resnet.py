@@ -74,8 +74,7 @@ class CifarResNet(ResidualNetwork):
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        x = self.stem_layers(images, 3, 1, train)
-        return nn.relu(x) if self.stem_relu else x
+        return self.stem_layers(images, 3, 1, train, relu=self.stem_relu)
 
     @nn.nowrap
     def filter_links(self) -> tuple[Link, ...]:

@@ -48,7 +48,7 @@ class ImageNetResNet(ResidualNetwork):
 
     @nn.nowrap
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(self.stem_layers(images, 7, 2, train))
+        x = self.stem_layers(images, 7, 2, train, relu=True)
         return layers.max_pool(x, size=3, stride=2, padding=1)
 
 

@@ -75,18 +75,30 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
 
         # One multiplication and one addition per value. Its rounding is that of `x` itself.
-        multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
-        offset = bias - mean * multiplier
+        multiplier, offset = _affine(scale, bias, mean, var + self.epsilon)
         if train and summed:
             y = channel_sums.scale_and_shift(x, multiplier, offset)
         else:
             y = x * multiplier + offset
         return narrowing.widened(self, y.astype(self.dtype))
 
+    def affine_in_evaluation(self) -> tuple[jax.Array, jax.Array]:
+        """What values are multiplied by in evaluation, and what is added then; both `[C]`."""
+        scale, bias = (self.get_variable("params", name) for name in ("scale", "bias"))
+        mean, var = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
+        return _affine(scale, bias, mean, var + self.epsilon)
+
     def _update(self, running: nn.Variable[jax.Array], value: jax.Array) -> None:
         value = self.momentum * running.value + (1.0 - self.momentum) * value
         # The dtype is kept, so that a scan over steps can carry the statistics.
         running.value = jax.lax.stop_gradient(value.astype(running.value.dtype))
+
+
+def _affine(
+    scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    multiplier = scale * jax.lax.rsqrt(var)
+    return multiplier, bias - mean * multiplier
 
 
 def batch_moments(

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from kdjax.errors import UserError
 from kdjax.models import layers
+from kdjax.models.conv_norm import Summand, conv_norm
 from kdjax.models.filters import Block, Link
+from kdjax.models.linear import Conv
 from kdjax.models.places import Place
 
 PADDINGS = ("padding", "centered_padding")  # the shortcuts without parameters
@@ -53,21 +55,18 @@ class ResidualBlock(nn.Module):
     def conv(
         self,
         name: str,
-        x: jax.Array,
         features: int,
         size: int = 3,
         stride: int = 1,
         dilation: int = 1,
-    ) -> jax.Array:
+    ) -> Conv:
         """A convolution, `[B, H, W, C] -> [B, H / stride, W / stride, features]`."""
-        return layers.conv(features, size, stride, dilation=dilation, dtype=self.dtype, name=name)(
-            x
-        )
+        return layers.conv(features, size, stride, dilation=dilation, dtype=self.dtype, name=name)
 
     @nn.nowrap
-    def norm(self, name: str, x: jax.Array, train: bool) -> jax.Array:
+    def norm(self, name: str) -> layers.BatchNorm:
         """BatchNorm, `[B, H, W, C] -> [B, H, W, C]`."""
-        return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)(x, train)
+        return layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=name)
 
     @property
     def shape_changes(self) -> bool:
@@ -75,26 +74,26 @@ class ResidualBlock(nn.Module):
         return self.stride != 1 or self.widens
 
     @nn.nowrap
-    def take_shortcut(self, x: jax.Array, features: int, train: bool) -> jax.Array:
+    def take_shortcut(self, x: jax.Array, features: int, train: bool) -> Summand:
         """`[B, H, W, C] -> [B, H / stride, W / stride, features]`: `x` if the shape stays.
 
         Raises:
           UserError: there is no such shortcut.
         """
         if not self.shape_changes:
-            return x
+            return Summand(x)
         if self.shortcut in PADDINGS:
             missing = features - x.shape[-1]
             before = missing // 2 if self.shortcut == "centered_padding" else 0
-            sides = [(0, 0)] * 3 + [(before, missing - before)]
-            return jnp.pad(x[:, :: self.stride, :: self.stride], sides)
+            return Summand(x, self.stride, before)
         if self.shortcut not in ("projection", "convolution"):
             raise UserError(
                 f"unknown shortcut {self.shortcut!r}; choose projection, convolution, "
                 f"{' or '.join(PADDINGS)}"
             )
-        x = self.conv("shortcut_conv", x, features, 1, self.stride)
-        return self.norm("shortcut_bn", x, train) if self.shortcut == "projection" else x
+        conv = self.conv("shortcut_conv", features, 1, self.stride)
+        norm = self.norm("shortcut_bn") if self.shortcut == "projection" else None
+        return Summand(conv_norm(conv, norm, x, train))
 
     @classmethod
     def links(cls, place: Place, shortcut: str) -> tuple[Link, ...]:
@@ -134,10 +133,11 @@ class BasicBlock(ResidualBlock):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         first, second = self.dilations
-        y = self.conv("conv1", x, self.width, 3, self.stride, first)
-        y = nn.relu(self.norm("bn1", y, train))
-        y = self.norm("bn2", self.conv("conv2", y, self.width, dilation=second), train)
-        return nn.relu(y + self.take_shortcut(x, self.width, train))
+        conv = self.conv("conv1", self.width, 3, self.stride, first)
+        y = conv_norm(conv, self.norm("bn1"), x, train, relu=True)
+        shortcut = self.take_shortcut(x, self.width, train)
+        conv = self.conv("conv2", self.width, dilation=second)
+        return conv_norm(conv, self.norm("bn2"), y, train, summand=shortcut, relu=True)
 
 
 class BottleneckBlock(ResidualBlock):
@@ -149,12 +149,12 @@ class BottleneckBlock(ResidualBlock):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         features = self.outputs_per_width * self.width
-        y = self.conv("conv1", x, self.width, 1)
-        y = nn.relu(self.norm("bn1", y, train))
-        y = self.conv("conv2", y, self.width, 3, self.stride, self.dilations[0])
-        y = nn.relu(self.norm("bn2", y, train))
-        y = self.norm("bn3", self.conv("conv3", y, features, 1), train)
-        return nn.relu(y + self.take_shortcut(x, features, train))
+        y = conv_norm(self.conv("conv1", self.width, 1), self.norm("bn1"), x, train, relu=True)
+        conv = self.conv("conv2", self.width, 3, self.stride, self.dilations[0])
+        y = conv_norm(conv, self.norm("bn2"), y, train, relu=True)
+        shortcut = self.take_shortcut(x, features, train)
+        conv = self.conv("conv3", features, 1)
+        return conv_norm(conv, self.norm("bn3"), y, train, summand=shortcut, relu=True)
 
 
 class PreActivationBlock(ResidualBlock):
@@ -173,11 +173,13 @@ class PreActivationBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        activated = nn.relu(self.norm("bn1", x, train))
+        activated = nn.relu(self.norm("bn1")(x, train))
         first, second = self.dilations
-        y = self.conv("conv1", activated, self.width, 3, self.stride, first)
-        y = nn.relu(self.norm("bn2", y, train))
-        y = self.conv("conv2", y, self.width, dilation=second)
+        conv = self.conv("conv1", self.width, 3, self.stride, first)
+        y = conv_norm(conv, self.norm("bn2"), activated, train, relu=True)
         if self.activated_identity or self.shape_changes:
             x = activated
-        return y + self.take_shortcut(x, self.width, train)
+        shortcut = self.take_shortcut(x, self.width, train)
+        return conv_norm(
+            self.conv("conv2", self.width, dilation=second), None, y, train, summand=shortcut
+        )

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from kdjax.models import layers
+from kdjax.models.conv_norm import conv_norm
 from kdjax.models.filters import Link, ResidualGroup, group_blocks
 from kdjax.models.places import Place, halvings, places
 from kdjax.models.residual_blocks import (
@@ -69,11 +70,13 @@ class ResidualNetwork(StagedNetwork):
         return self.stem_stride * 2 ** self._halvings()
 
     @nn.nowrap
-    def stem_layers(self, images: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
-        """The first convolution and its BatchNorm."""
+    def stem_layers(
+        self, images: jax.Array, size: int, stride: int, train: bool, *, relu: bool
+    ) -> jax.Array:
+        """The first convolution, its BatchNorm, and ReLU if `relu`."""
         conv = layers.conv(self.stem_width, size, stride, dtype=self.dtype, name="stem_conv")
         norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name="stem_bn")
-        return norm(conv(images), train)
+        return conv_norm(conv, norm, images, train, relu=relu)
 
     @nn.nowrap
     def stage(self, x: jax.Array, number: int, train: bool) -> jax.Array:

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models import layers
+from kdjax.models.conv_norm import conv_norm
 from kdjax.models.filters import Link
 from kdjax.models.registry import register
 from kdjax.models.staged import StagedNetwork
@@ -50,9 +51,9 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         for index in range(1, self.convs + 1):
-            x = layers.conv(self.width, use_bias=True, dtype=self.dtype, name=f"conv{index}")(x)
+            conv = layers.conv(self.width, use_bias=True, dtype=self.dtype, name=f"conv{index}")
             norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name=f"bn{index}")
-            x = nn.relu(norm(x, train))
+            x = conv_norm(conv, norm, x, train, relu=True)
         return x
 
 

@@ -47,7 +47,18 @@ def convolve(
     return _convolution(x, w, window, way)
 
 
-def _way(x: jax.Array, w: jax.Array, window: Window) -> str | None:
+def library_window(
+    x: Any, w: Any, window_strides: Any, padding: Any, **others: Any
+) -> Window | None:
+    """The window of a convolution that the library computes; None for any other one.
+
+    The arguments are those of `convolve`; arrays or their shapes.
+    """
+    window = windows.of_convolution(x, w, window_strides, padding, **others)
+    return None if window is None or _way(x, w, window) != "native" else window
+
+
+def _way(x: Any, w: Any, window: Window) -> str | None:
     """How the convolution and its gradients are computed: 'native', 'products', or None: by XLA."""
     if jax.default_backend() != "cpu" or x.dtype != w.dtype:
         return None

@@ -1,19 +1,13 @@
 // A convolution and the gradient of its input on a CPU's vector units, as XLA custom calls.
-//
-// A few pixels times 16 channels stay in registers, and images are read from a band of rows that
-// was copied with its padding, so that it stays in the cache and no tap needs a check. The taps of
-// a row of the kernel and the channels under them are contiguous in the band: they are one loop.
 
 #include <vector>
 
-#include "band.h"
+#include "outputs.h"
 #include "parallel.h"
 
 namespace {
 
 using namespace kdjax;
-
-constexpr int64_t kWeights = 288;  // times 16 channels: what stays in the first cache
 
 // Outputs at `out` + j `out_step` are sums over `taps` sources from `source` + j `source_step` on.
 struct Axis {
@@ -26,83 +20,6 @@ struct Part {
   Axis rows, columns;
   const float* weights;
 };
-
-// Where an output's values are in the band, and where it goes to.
-struct Place {
-  int64_t source, out;
-};
-
-// The values of an output: `rows` rows of `length` numbers, and what multiplies them.
-struct Reading {
-  const float* band;
-  int64_t row_step, rows, length;
-  const float* weights;  // `[rows, length, 8 V]`
-};
-
-// Outputs have `channels` of the `8 V` channels; `add`: to what is there.
-struct Writing {
-  float* out;
-  int64_t channels;
-  bool add;
-};
-
-template <int P, int V>
-void Outputs(const Reading& from, const Writing& to, const Place* places) {
-  Vector sums[P][V] = {};
-  const float *band = from.band, *weights = from.weights;
-  int64_t at[P];
-  for (int p = 0; p < P; ++p) at[p] = places[p].source;
-  for (int64_t row = 0; row < from.rows; ++row, band += from.row_step) {
-    for (int64_t k = 0; k < from.length; ++k, weights += kLanes * V) {
-      Vector loaded[V];
-      for (int v = 0; v < V; ++v) loaded[v] = Load(weights + kLanes * v);
-      for (int p = 0; p < P; ++p)
-        for (int v = 0; v < V; ++v) sums[p][v] += band[at[p] + k] * loaded[v];
-    }
-  }
-  for (int p = 0; p < P; ++p) {
-    float* out = to.out + places[p].out;
-    if (to.channels == kLanes * V) {
-      for (int v = 0; v < V; ++v, out += kLanes)
-        Store(out, to.add ? Load(out) + sums[p][v] : sums[p][v]);
-    } else {
-      const float* values = reinterpret_cast<const float*>(sums[p]);
-      for (int64_t c = 0; c < to.channels; ++c) out[c] = to.add ? out[c] + values[c] : values[c];
-    }
-  }
-}
-
-template <int V>
-void GroupsOfOutputs(const Reading& from, const Writing& to, const std::vector<Place>& places) {
-  static constexpr decltype(&Outputs<1, V>) kGroups[kPixels] = {
-      Outputs<1, V>, Outputs<2, V>, Outputs<3, V>, Outputs<4, V>, Outputs<5, V>, Outputs<6, V>};
-  int64_t done = 0, count = places.size();
-  for (int64_t groups = DivideUp(count, kPixels); groups > 0; --groups) {
-    const int64_t pixels = DivideUp(count - done, groups);
-    kGroups[pixels - 1](from, to, places.data() + done);
-    done += pixels;
-  }
-}
-
-// Weights that exceed the first cache are taken by parts of a row.
-void AllOutputs(const Reading& from, const Writing& to, const std::vector<Place>& places) {
-  const int64_t lanes = Padded(to.channels);
-  const auto run = lanes > kLanes ? GroupsOfOutputs<2> : GroupsOfOutputs<1>;
-  if (from.rows * from.length <= kWeights) return run(from, to, places);
-  const int64_t each = DivideUp(from.length, DivideUp(from.length, kWeights));
-  Reading part = from;
-  Writing writing = to;
-  part.rows = 1;
-  for (int64_t row = 0; row < from.rows; ++row) {
-    for (int64_t first = 0; first < from.length;
-         first += each, part.weights += part.length * lanes) {
-      part.length = std::min(each, from.length - first);
-      part.band = from.band + row * from.row_step + first;
-      run(part, writing, places);
-      writing.add = true;
-    }
-  }
-}
 
 // All outputs of `parts`, which lie `out_step` apart; windows move over the source by
 // `source_step`.
@@ -177,13 +94,7 @@ ffi::Error Convolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffe
   const Shape from(x.dimensions()), to(y->dimensions());
   const auto kernel = w.dimensions();
   const int64_t taps = kernel[0] * kernel[1] * kernel[2], outs = kernel[3];
-  std::vector<float> packed(taps * (outs + kBlock), 0.0f);
-  for (int64_t block = 0; block < outs; block += kBlock) {
-    const int64_t left = std::min<int64_t>(kBlock, outs - block), lanes = Padded(left);
-    for (int64_t tap = 0; tap < taps; ++tap)
-      std::copy_n(w.typed_data() + tap * outs + block, left,
-                  packed.data() + block * taps + tap * lanes);
-  }
+  const std::vector<float> packed = Packed(w.typed_data(), taps, outs);
   const int64_t* strides = window.begin();
   const int64_t one[2] = {1, 1};
   const std::vector<Part> parts = {{{0, kernel[0], -strides[2], to.height, 0},

@@ -25,16 +25,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import user_cache
+from kdjax.models.convolution import finish as finishes
 from kdjax.models.convolution import window as windows
+from kdjax.models.convolution.finish import Finish
 from kdjax.models.convolution.window import Window
 
 MAPS = ("convolution", "input_gradient", "kernel_gradient")
 SUMS = ("moments", "products")
+FINISHED = "finished_convolution"
 _VARIABLE = "KDJAX_CPU_KERNELS"
 _SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("direct.cc", "kernel_gradient.cc", "sums.cc")
+    Path(__file__).with_name(name)
+    for name in ("direct.cc", "finished.cc", "kernel_gradient.cc", "sums.cc")
 )
-_HEADERS = tuple(Path(__file__).with_name(name) for name in ("band.h", "parallel.h"))
+_HEADERS = tuple(
+    Path(__file__).with_name(name) for name in ("band.h", "finish.h", "outputs.h", "parallel.h")
+)
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w")
 # What the library is compared on: odd sizes, with and without strides and padding, of so many
 # images that small ones are taken together.
@@ -120,7 +126,7 @@ def _compile(output: Path) -> None:
 
 def _register(path: Path) -> None:
     library = ctypes.CDLL(str(path))
-    for name in (*MAPS, *SUMS):
+    for name in (*MAPS, *SUMS, FINISHED):
         capsule = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(target(name), capsule, platform="cpu")
 
@@ -153,6 +159,10 @@ def _compare() -> None:
             results.append((sums("moments", y), jnp.stack([y.mean((0, 1, 2)), y.var((0, 1, 2))])))
             both_sums = jnp.stack([y.sum((0, 1, 2)), jnp.square(y).sum((0, 1, 2))])
             results.append((sums("products", y, y), both_sums))
+            results += [
+                (finished(*arrays, finish=finish), finishes.by_xla(*arrays, finish=finish))
+                for finish, arrays in _finishes(window, x, w)
+            ]
         return results
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -167,6 +177,26 @@ def _arrays(window: Window) -> tuple[np.ndarray, ...]:
     x, y = (_IMAGES, *window.image, ins), (_IMAGES, *window.output, outs)
     shapes = (x, (*window.kernel, ins, outs), y)
     return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def _finishes(
+    window: Window, x: jax.Array, w: jax.Array
+) -> list[tuple[Finish, tuple[jax.Array, ...]]]:
+    """Cases of `finished`: a compact network's, and one whose channels stay where they are."""
+    (ins, outs), (height, columns) = w.shape[2:], window.output
+    width = outs + 6
+    places = np.full(width, -1)
+    places[[*range(2, 9), *range(12, width - 1)]] = np.arange(outs)
+    factors = np.arange(outs, dtype=np.float32) - 5
+    maps = np.arange(height * columns * width, dtype=np.float32).reshape(height, columns, width)
+    summand = jnp.resize(x, (len(x), 2 * height, 2 * columns, 11))
+    compact = Finish(window, (0, ins - 1), tuple(places.tolist()), True, 2, 3)
+    plain = Finish(window, tuple(range(ins)), tuple(range(outs)))
+    nothing = np.zeros(0, np.float32)
+    return [
+        (compact, (x, w[:, :, :2], factors, np.sin(maps), summand)),
+        (plain, (x, w, factors, factors[None, None], nothing)),
+    ]
 
 
 def _xla(name: str) -> Callable[[jax.Array, jax.Array, Window], jax.Array]:
@@ -185,3 +215,17 @@ def call(name: str, first: jax.Array, second: jax.Array, window: Window) -> jax.
     before = [pad[0] for pad in window.padding]
     geometry = np.array([*window.strides, *before], np.int64)
     return jax.ffi.ffi_call(target(name), shape)(first, second, window=geometry)
+
+
+def finished(*arrays: jax.Array, finish: Finish) -> jax.Array:
+    """`finish.by_xla` by the library."""
+    shape = jax.eval_shape(functools.partial(finishes.by_xla, finish=finish), *arrays)
+    window = finish.window
+    fields = {
+        "window": [*window.strides, *(pad[0] for pad in window.padding)],
+        "reads": finish.reads,
+        "places": finish.places,
+        "finish": [finish.relu, finish.step, finish.first],
+    }
+    spans = {name: np.array(values, np.int64) for name, values in fields.items()}
+    return jax.ffi.ffi_call(target(FINISHED), shape)(*arrays, **spans)

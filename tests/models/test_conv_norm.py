@@ -21,8 +21,9 @@ WINDOWS = {
     "by 2": Window((7, 6), (3, 3), (2, 2), ((1, 1), (1, 1))),
     "1x1": Window((5, 4), (1, 1), (1, 1), ((0, 0), (0, 0))),
     "uneven": Window((6, 5), (2, 3), (2, 1), ((0, 1), (2, 0))),
-    "many rows": Window((90, 60), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "many rows": Window((60, 40), (3, 3), (1, 1), ((1, 1), (1, 1))),
 }
+IMAGES = 35  # small ones are taken together, and the last ones are fewer
 # Those of which filters are removed by their kernels, with BatchNorm, or of residual sums, too.
 SCOPES = {
     "resnet, padding": ({}, {"norms": True}),
@@ -59,7 +60,7 @@ def case(window: Window, kind: str, filters: int = 13):
     """Operands and `Finish`: 'plain', or a compact network's by 'pixel'."""
     random = np.random.default_rng(0)
     draw = lambda *shape: random.normal(size=shape).astype(np.float32)  # noqa: E731
-    x, ins, (height, width) = draw(3, *window.image, 6), 6, window.output
+    x, ins, (height, width) = draw(IMAGES, *window.image, 6), 6, window.output
     factors = draw(filters)
     if kind == "plain":
         finish = Finish(window, tuple(range(ins)), tuple(range(filters)))
@@ -68,7 +69,7 @@ def case(window: Window, kind: str, filters: int = 13):
     places = np.full(21, -1)
     places[[0, *range(4, 8), *range(9, 17)]] = np.arange(filters)
     finish = Finish(window, (1, 2, 5), tuple(places.tolist()), True, 2, 4)
-    summand = draw(3, 2 * height, 2 * width, 11)
+    summand = draw(IMAGES, 2 * height, 2 * width, 11)
     return finish, (x, draw(*window.kernel, 3, filters), factors, draw(height, width, 21), summand)
 
 

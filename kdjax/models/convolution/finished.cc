@@ -15,27 +15,29 @@ using namespace kdjax;
 
 constexpr int64_t kChunkFloats = 4 * 1024;
 
-// An image's rows, by `CopyBand`, of some of its channels.
-void CopyChannels(const float* image, const Shape& shape, ffi::Span<const int64_t> reads,
-                  int64_t first, int64_t count, int64_t left, int64_t width, float* band) {
-  const int64_t channels = reads.size();
-  for (int64_t row = first; row < first + count; ++row) {
-    for (int64_t column = left; column < left + width; ++column, band += channels) {
-      if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) {
-        std::fill_n(band, channels, 0.0f);
-        continue;
-      }
-      const float* pixel = image + (row * shape.width + column) * shape.channels;
-      for (int64_t c = 0; c < channels; ++c) band[c] = pixel[reads[c]];
-    }
-  }
-}
-
 struct Convolution {
   const float* source;
   Shape from, to;  // the outputs have the filters, in multiples of eight
   ffi::Span<const int64_t> reads, window;
   int64_t height, width;  // of the kernel
+
+  // As `CopyBand`, of the channels that are read.
+  void CopyChannels(const float* image, int64_t first, int64_t count, int64_t columns,
+                    float* band) const {
+    if (static_cast<int64_t>(reads.size()) == from.channels)
+      return CopyBand(image, from, first, count, -window[3], columns, band);
+    const int64_t channels = reads.size();
+    for (int64_t row = first; row < first + count; ++row) {
+      for (int64_t column = -window[3]; column < columns - window[3]; ++column, band += channels) {
+        if (row < 0 || row >= from.height || column < 0 || column >= from.width) {
+          std::fill_n(band, channels, 0.0f);
+          continue;
+        }
+        const float* pixel = image + (row * from.width + column) * from.channels;
+        for (int64_t c = 0; c < channels; ++c) band[c] = pixel[reads[c]];
+      }
+    }
+  }
 
   void operator()(ffi::ThreadPool& pool, const std::vector<float>& weights,
                   const Finish& finish) const {
@@ -44,38 +46,48 @@ struct Convolution {
     const int64_t image_floats = from.height * from.width * from.channels;
     int64_t band_rows = std::max<int64_t>(1, kBandFloats / (row_floats * down));
     band_rows = std::min({band_rows, to.height, DivideUp(to.height * from.images, 16)});
-    const int64_t bands = DivideUp(to.height, band_rows), tasks = from.images * bands;
-    const int64_t chunk_rows =
-        std::clamp<int64_t>(kChunkFloats / (to.width * to.channels), 1, band_rows);
+    const int64_t bands = DivideUp(to.height, band_rows);
+    const int64_t band_floats = ((band_rows - 1) * down + height) * row_floats;
+    // Images so small that weights would be read again for a few pixels are taken together.
+    int64_t together = 1;
+    if (bands == 1 && to.height * to.width < kEnough)
+      together = std::min(ImagesTogether(to.height * to.width, band_floats),
+                          DivideUp(from.images, 16));
+    const int64_t tasks = DivideUp(from.images, together) * bands;
+    int64_t chunk_rows = band_rows;
+    if (together == 1)
+      chunk_rows = std::clamp<int64_t>(kChunkFloats / (to.width * to.channels), 1, band_rows);
+    const int64_t pixels = chunk_rows * to.width;
     std::vector<Place> places;
-    for (int64_t pixel = 0; pixel < chunk_rows * to.width; ++pixel) {
-      const int64_t row = pixel / to.width, column = pixel % to.width;
-      places.push_back({row * down * row_floats + column * right * channels, pixel * to.channels});
+    for (int64_t i = 0; i < together; ++i) {
+      for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+        const int64_t row = pixel / to.width, column = pixel % to.width;
+        places.push_back({i * band_floats + row * down * row_floats + column * right * channels,
+                          (i * pixels + pixel) * to.channels});
+      }
     }
     // Of the source, for every output.
     const int64_t ahead_floats = DivideUp(down * from.width * from.channels, to.width);
     kdjax::Parallel(pool, tasks, [&](int64_t task) {
       thread_local std::vector<float> band, sums;
-      const int64_t image = task / bands, first = task % bands * band_rows;
+      const int64_t image = task / bands * together, first = task % bands * band_rows;
+      const int64_t images = std::min(together, from.images - image);
       const int64_t after = std::min(first + band_rows, to.height);
       const int64_t source_rows = (after - 1 - first) * down + height;
-      band.resize(std::max<size_t>(band.size(), source_rows * row_floats));
-      sums.resize(std::max<size_t>(sums.size(), chunk_rows * to.width * to.channels + kLanes));
-      if (channels == from.channels) {
-        CopyBand(source + image * image_floats, from, first * down - window[2], source_rows,
-                 -window[3], columns, band.data());
-      } else {
-        CopyChannels(source + image * image_floats, from, reads, first * down - window[2],
-                     source_rows, -window[3], columns, band.data());
-      }
+      band.resize(std::max<size_t>(band.size(), together * band_floats));
+      sums.resize(std::max<size_t>(sums.size(), together * pixels * to.channels + kLanes));
+      for (int64_t i = 0; i < images; ++i)
+        CopyChannels(source + (image + i) * image_floats, first * down - window[2], source_rows,
+                     columns, band.data() + i * band_floats);
       // The source of the task that this thread is likely to get next.
       const int64_t next = task + pool.num_threads();
       const int64_t next_row = next % bands * band_rows * down;
-      Ahead ahead = {source + next / bands * image_floats + next_row * from.width * from.channels,
+      Ahead ahead = {source + next / bands * together * image_floats +
+                         next_row * from.width * from.channels,
                      next < tasks ? ahead_floats : 0};
       for (int64_t row = first; row < after; row += chunk_rows) {
         const int64_t rows = std::min(chunk_rows, after - row);
-        Places all(places.data(), rows * to.width);
+        Places all(places.data(), images * rows * to.width);
         all.ahead[0] = ahead;
         ahead.values += all.count * ahead.floats;
         finish.Need(image, row, all.ahead + 1);
@@ -86,7 +98,8 @@ struct Convolution {
                      all);
           all = Places(places.data(), all.count);
         }
-        finish(sums.data(), to.channels, image, row, rows);
+        for (int64_t i = 0; i < images; ++i)
+          finish(sums.data() + i * pixels * to.channels, to.channels, image + i, row, rows);
       }
     });
   }

@@ -36,7 +36,7 @@ FINISHED = "finished_convolution"
 _VARIABLE = "KDJAX_CPU_KERNELS"
 _SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("direct.cc", "finished.cc", "kernel_gradient.cc", "sums.cc")
+    for name in ("direct.cc", "finished.cc", "kernel_gradient.cc", "outputs.cc", "sums.cc")
 )
 _HEADERS = tuple(
     Path(__file__).with_name(name) for name in ("band.h", "finish.h", "outputs.h", "parallel.h")

@@ -81,7 +81,7 @@ def _by_library(
     conv: Conv, norm: BatchNorm | None, x: jax.Array, summand: Summand | None, relu: bool
 ) -> jax.Array | None:
     """`conv_norm` in evaluation, or None where the library does not compute it."""
-    kernel = conv.get_variable("params", "kernel")
+    kernel: jax.Array = conv.get_variable("params", "kernel")
     reads = np.arange(x.shape[-1])
     narrow = narrowing.of_layer(conv)
     if narrow.reads is not None and narrow.select:
@@ -120,12 +120,13 @@ def _affine(
       for none.
     """
     narrow = narrowing.of_layer(conv)
-    filters = conv.get_variable("params", "kernel").shape[-1]
+    kernel: jax.Array = conv.get_variable("params", "kernel")
+    filters = kernel.shape[-1]
     offsets = jnp.zeros((1, 1, filters))
     if conv.use_bias:
         offsets = offsets + conv.get_variable("params", "bias")
     if narrow.folded:
-        folded = conv.get_variable("params", "folded")
+        folded: jax.Array = conv.get_variable("params", "folded")
         offsets = offsets + channels.of_constant(conv, folded, x.shape[1:3])
     kept = np.ones(filters, bool)
     if narrow.widen and narrow.filters is not None:

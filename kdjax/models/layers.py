@@ -84,8 +84,10 @@ class BatchNorm(nn.Module):
 
     def affine_in_evaluation(self) -> tuple[jax.Array, jax.Array]:
         """What values are multiplied by in evaluation, and what is added then; both `[C]`."""
-        scale, bias = (self.get_variable("params", name) for name in ("scale", "bias"))
-        mean, var = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
+        scale: jax.Array = self.get_variable("params", "scale")
+        bias: jax.Array = self.get_variable("params", "bias")
+        mean: jax.Array = self.get_variable("batch_stats", "mean")
+        var: jax.Array = self.get_variable("batch_stats", "var")
         return _affine(scale, bias, mean, var + self.epsilon)
 
     def _update(self, running: nn.Variable[jax.Array], value: jax.Array) -> None:

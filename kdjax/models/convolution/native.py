@@ -187,14 +187,14 @@ def _finishes(
     width = outs + 6
     places = np.full(width, -1)
     places[[*range(2, 9), *range(12, width - 1)]] = np.arange(outs)
-    factors = np.arange(outs, dtype=np.float32) - 5
-    maps = np.arange(height * columns * width, dtype=np.float32).reshape(height, columns, width)
+    factors = jnp.arange(outs, dtype=jnp.float32) - 5
+    maps = jnp.arange(height * columns * width, dtype=jnp.float32).reshape(height, columns, width)
     summand = jnp.resize(x, (len(x), 2 * height, 2 * columns, 11))
     compact = Finish(window, (0, ins - 1), tuple(places.tolist()), True, 2, 3)
     plain = Finish(window, tuple(range(ins)), tuple(range(outs)))
-    nothing = np.zeros(0, np.float32)
+    nothing = jnp.zeros(0, jnp.float32)
     return [
-        (compact, (x, w[:, :, :2], factors, np.sin(maps), summand)),
+        (compact, (x, w[:, :, :2], factors, jnp.sin(maps), summand)),
         (plain, (x, w, factors, factors[None, None], nothing)),
     ]
 

@@ -4,8 +4,8 @@
     python -m experiments.benchmark.collectives --methods mcl hssakd
 
 Steps are compiled for two CPU devices and not run: networks and images are those of the smoke test
-of `experiments.benchmark.steps`. LLVM's optimizations are off, since XLA has placed the collectives
-before them.
+of `experiments.benchmark.steps`, except that detection has ResNet-18. LLVM's optimizations are off,
+since XLA has placed the collectives before them.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def _measured(name: str, settings: Settings) -> dict:
 
     try:
         return measure(name, settings)
-    except UserError as error:  # it needs other data, or another network
+    except UserError as error:  # it needs another network
         return {"method": name, "refused": str(error)}
     except Exception:
         return {"method": name, "failed": traceback.format_exc()}

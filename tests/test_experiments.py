@@ -360,10 +360,11 @@ def test_fit_to_training_images(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_benchmark_measures_methods_and_names_what_it_cannot(tmp_path, capsys):
     output = tmp_path / "table.txt"
-    flags = ["--smoke", f"--output={output}", "--methods", "dml", "ghfp", "kd", "linear_probe"]
+    methods = ["dml", "ghfp", "kd", "linear_probe", "detection"]
+    flags = ["--smoke", f"--output={output}", "--methods", *methods]
     assert benchmark.main(flags) == 0, capsys.readouterr().out
     rows = json.loads(output.with_suffix(".json").read_text())
-    for row in rows[:3]:
+    for row in rows[:4]:
         assert all(row[name] > 0 for name, _, _ in benchmark.COLUMNS if name != "method")
         assert row["host"] < 1 and f"{row['method']} " in output.read_text()
-    assert "refused" in rows[3]
+    assert "needs a network of four stages" in rows[4]["refused"]

@@ -3,6 +3,7 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --methods mcl mixskd --network resnet32 --batch_size 128
     python -m experiments.benchmark --smoke
+    python -m experiments.benchmark --methods detection --network resnet18
 
 Each method trains as its loop does it, on random 32x32 images of 100 classes, with networks of one
 kind and teachers of random weights; pruning methods ('ghfp') train with cross entropy. A method
@@ -197,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     from kdjax.methods import METHODS
 
     settings = Settings(options.network, options.batch_size, 32, 100, options.steps)
-    settings = SMOKE if options.smoke else settings
+    settings = SMOKE._replace(network=options.network) if options.smoke else settings
     images = f"{settings.side}x{settings.side}"
     lines = [
         f"{settings.network}, batch {settings.batch_size}, images {images}, float32",

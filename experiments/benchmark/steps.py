@@ -3,7 +3,6 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --methods mcl mixskd --network resnet32 --batch_size 128
     python -m experiments.benchmark --smoke
-    python -m experiments.benchmark --methods detection --network resnet18
 
 Each method trains as its loop does it, on random 32x32 images of 100 classes, with networks of one
 kind and teachers of random weights; pruning methods ('ghfp') train with cross entropy. A method

@@ -174,6 +174,24 @@ def test_numbers_over_their_tolerance_are_named(tmp_path):
     assert "| kd | 2 | 2.0e-05 (1e-05) | 2.0e-05 (0.05) |" in numbers.table(found)
 
 
+class FakeWorker:
+    """Answers a round with the next of its messages."""
+
+    def __init__(self, *messages):
+        self.messages = list(messages)
+
+    def round(self, deadline):
+        return self.messages.pop(0)
+
+
+def test_a_side_that_fails_costs_the_others_no_round():
+    good, bad = (benchmark.Job("mcl", "float32", side) for side in ("kdjax", "torch"))
+    workers = {bad: FakeWorker({"failed": "out of memory\n"}), good: FakeWorker((9, 1), (2, 5))}
+    times, memory, lines = benchmark.alternate(workers, 1, 0.0)
+    assert (times, memory) == ({bad: [], good: [2]}, {good: 5})
+    assert lines == ["mcl float32 torch: out of memory"]
+
+
 def test_table_of_the_benchmark():
     chosen = benchmark.settings(benchmark.Job("mcl", "float32", "kdjax"), True)
     rows = [
@@ -189,7 +207,13 @@ def test_table_of_the_benchmark():
         for side, seconds in (("kdjax", 0.5), ("torch", 1.0))
     ]
     assert rows[1]["images_per_second"] == pytest.approx(8) and rows[1]["compile_s"] == 4
-    found = {"device": "card", "ceilings": {"float32": 1e13}, "rows": rows, "missing": []}
+    found = {
+        "device": "card",
+        "ceilings": {"float32": 1e13},
+        "rows": rows,
+        "missing": [],
+        "failed": [],
+    }
     line = "| mcl, batch 8 | float32 | torch | 1000.00 | 1000.00 | 8 | 4.0 | 1 "
     line += "| 1.000 | 10.0 % | 2.00 |"
     assert line in benchmark.table(found)

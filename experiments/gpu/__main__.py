@@ -14,11 +14,14 @@ Five parts, in this order; without --parts the first three:
     graphs      a step with convolutions in CUDA graphs and without (`graphs.py`)
     sweep       experiments of `experiments.sweep`, several runs at a time (`sweeping.py`)
 
-The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax, chex and pytest;
-PyTorch for the benchmark's other sides. What else kdjax imports (ml-collections) may come as wheels
-in a folder. Data comes as pieces (`pieces.py`). --output gets gpu.md, gpu.json, and archives of
-training and sweep in parts of at most 15 MiB; --scratch is where everything else is written. Every
-part ends by itself before its share of the minutes is over; what it did not get to is named.
+The machine needs Python 3.11 or newer, JAX for its card, flax, optax, orbax and chex; pytest with
+pytest-xdist for the numbers, PyTorch for the benchmark's other sides. What else kdjax imports
+(ml-collections) may come as wheels in a folder. GOLDEN is a folder of numbers of the papers'
+official code, as `tests/golden.py` reads it. Data comes as pieces (`pieces.py`). --output gets
+gpu.md, gpu.json, and archives of training and sweep in parts of at most 15 MiB; --scratch is where
+everything else is written, and must be the same path for a --resume. Every part ends by itself when
+its share of the minutes is over, or when what it compiles then is done; what it did not get to is
+named.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from pathlib import Path
 
 # Shares of the minutes; what one part leaves goes to those after it.
 SHARES = {"numbers": 0.15, "benchmark": 0.4, "training": 0.45, "graphs": 0.15, "sweep": 0.45}
+_PIECES = "python -m experiments.gpu.pieces"
 _CLOSING_SECONDS = 20  # for the last checkpoint and the archives
 
 
@@ -65,6 +69,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         folder = getattr(options, flag)
         if part in options.parts and (folder is None or not folder.is_dir()):
             parser.error(f"the part {part} needs --{flag}: a folder")
+    for part in {"training", "sweep"} & set(options.parts):
+        if not list(options.data.glob("train_[0-9]*.npz")):
+            parser.error(f"the part {part}: no train_0.npz, ... in --data; see {_PIECES}")
     if "sweep" in options.parts and not options.experiment:
         parser.error("the part sweep needs --experiment: a module, or several with commas")
     return options
@@ -196,6 +203,7 @@ def failed(results: dict) -> bool:
     runs = training.get("runs", {}).values()
     return bool(
         numbers.get("over")
+        or results.get("benchmark", {}).get("failed")
         or numbers.get("failed")
         or any("output" in run for run in runs)
         or results.get("sweep", {}).get("outputs")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 FAMILIES = ("mcl", "hssakd")
 DTYPES = ("float32", "bfloat16")
 TORCH_SIDES = ("torch", "torch channels_last", "torch.compile", "torch.compile channels_last")
+LATE = "not done in time"
 _VIEWS = 4  # of an image, in HSSAKD
 _FORWARD_AND_BACKWARD = 3  # times the operations of the forward pass
 
@@ -106,6 +107,18 @@ def ceiling(dtype: str, tiny: bool) -> tuple[float, str]:
     return 2.0 * size**3 * count / statistics.median(times), jax.devices()[0].device_kind
 
 
+def without_torch() -> str | None:
+    """Why PyTorch cannot be timed beside kdjax on its device; None if it can."""
+    if not importlib.util.find_spec("torch"):
+        return "PyTorch is not installed"
+    import jax
+    import torch
+
+    if jax.default_backend() == "gpu" and not torch.cuda.is_available():
+        return "PyTorch sees no GPU"
+    return None
+
+
 def peak_memory(side: str) -> int | None:
     """Bytes of the device that this process has had in use at most; None if not counted."""
     if side == "kdjax":
@@ -156,7 +169,10 @@ class Worker:
 
     def round(self, deadline: float):
         """Seconds and peak memory of a round, or None when it is not done by then."""
-        self.connection.send(True)
+        try:
+            self.connection.send(True)
+        except BrokenPipeError:
+            return {"failed": f"the process ended with status {self.process.exitcode}"}
         return self.receive(deadline)
 
     def close(self) -> None:
@@ -178,7 +194,7 @@ def start(jobs: list[Job], tiny: bool, deadline: float) -> tuple[dict[Job, Worke
             message = worker.receive(deadline)
             if message is None or "failed" in message:
                 worker.close()
-                reason = "not ready in time" if message is None else message["failed"].strip()
+                reason = LATE if message is None else message["failed"].strip()
                 lines.append(f"{' '.join(worker.job)}: {reason}")
             else:
                 ready[worker.job], messages[worker.job] = worker, message
@@ -186,18 +202,30 @@ def start(jobs: list[Job], tiny: bool, deadline: float) -> tuple[dict[Job, Worke
     return ready, messages, lines
 
 
-def alternate(workers: dict[Job, Worker], rounds: int, deadline: float) -> tuple[dict, dict]:
-    """Seconds of every round of every job, A B C A B C, until the deadline; and peak memory."""
-    times, memory = {job: [] for job in workers}, {}
+def alternate(
+    workers: dict[Job, Worker], rounds: int, deadline: float
+) -> tuple[dict[Job, list[float]], dict[Job, int | None], list[str]]:
+    """Seconds of every round of every job, A B C A B C, until the deadline; and peak memory.
+
+    Returns:
+      Both by job, and a line for every job whose round failed; it has no more rounds.
+    """
+    times: dict[Job, list[float]] = {job: [] for job in workers}
+    memory: dict[Job, int | None] = {}
+    lines, running = [], dict(workers)
     for number in range(rounds + 1):  # the first one warms up
-        for job, worker in workers.items():
+        for job, worker in list(running.items()):
             message = worker.round(deadline)
+            if message is None:
+                return times, memory, lines
             if not isinstance(message, tuple):
-                return times, memory
+                lines.append(f"{' '.join(job)}: {message['failed'].strip()}")
+                del running[job]
+                continue
             memory[job] = message[1]
             if number:
                 times[job].append(message[0])
-    return times, memory
+    return times, memory, lines
 
 
 def row(job: Job, times: list[float], message: dict, memory, chosen, work: float, top) -> dict:
@@ -219,31 +247,34 @@ def row(job: Job, times: list[float], message: dict, memory, chosen, work: float
 
 
 def measure(deadline: float, *, tiny: bool, rounds: int, sides: tuple[str, ...]) -> dict:
-    """Everything: {'device', 'ceilings', 'rows', 'missing'}."""
+    """Everything: {'device', 'ceilings', 'rows', 'missing', 'failed'}; the last two are lines."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         measured = {dtype: pool.apply(ceiling, (dtype, tiny)) for dtype in DTYPES}
         work = {family: pool.apply(operations, (family, tiny)) for family in FAMILIES}
-    if not importlib.util.find_spec("torch"):
+        lacking = pool.apply(without_torch) if sides else None
+    rows, missing, failed = [], [], []
+    if lacking:
+        missing.append(f"{', '.join(sides)}: {lacking}")
         sides = ()
-    rows, missing = [], []
     jobs = [Job(f, d, side) for f in FAMILIES for d in DTYPES for side in ("kdjax", *sides)]
     # What is left for the rounds themselves, which are short.
     until = deadline - 0.25 * (deadline - time.monotonic())
     workers, messages, lines = start(jobs, tiny, until)
-    missing += lines
+    failed += lines
     for family in FAMILIES:
         for dtype in DTYPES:
             group = {j: w for j, w in workers.items() if (j.family, j.dtype) == (family, dtype)}
-            times, memory = alternate(group, rounds, deadline)
+            times, memory, lines = alternate(group, rounds, deadline)
+            failed += lines
             for job in group:
                 if times[job]:
                     top = measured[dtype][0]
                     chosen = settings(job, tiny)
                     figures = times[job], messages[job], memory[job]
                     rows.append(row(job, *figures, chosen, work[family], top))
-                else:
-                    missing.append(f"{' '.join(job)}: no round done in time")
+                elif not any(line.startswith(f"{' '.join(job)}: ") for line in lines):
+                    missing.append(f"{' '.join(job)}: {LATE}")
     for worker in workers.values():
         worker.close()
     ceilings = {dtype: operations for dtype, (operations, _) in measured.items()}
@@ -251,7 +282,8 @@ def measure(deadline: float, *, tiny: bool, rounds: int, sides: tuple[str, ...])
         "device": measured[DTYPES[0]][1],
         "ceilings": ceilings,
         "rows": rows,
-        "missing": missing,
+        "missing": missing + [line for line in failed if line.endswith(LATE)],
+        "failed": [line for line in failed if not line.endswith(LATE)],
     }
 
 
@@ -280,4 +312,5 @@ def table(found: dict) -> list[str]:
     for each in found["rows"]:
         values = ", ".join(f"{loss:.5f}" for loss in each["losses"])
         lines.append(f"- {each['family']} {each['dtype']} {each['side']}: {values}")
-    return lines + [f"- missing: {line}" for line in found["missing"]]
+    lines += [f"- missing: {line}" for line in found["missing"]]
+    return lines + [f"- FAILED: {line}" for line in found["failed"]]

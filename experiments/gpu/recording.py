@@ -86,8 +86,3 @@ def _is_golden(item) -> bool:
 
 def pytest_runtest_setup(item) -> None:
     _case["name"] = next(v for v in item.callspec.params.values() if isinstance(v, str))
-
-
-def pytest_runtest_logreport(report) -> None:
-    if report.failed and "PYTEST_XDIST_WORKER" in os.environ | {"PYTEST_XDIST_WORKER": ""}:
-        record({"failed": report.nodeid})

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import sweep
-from experiments.gpu.training import ENVIRONMENT
+from experiments.gpu.training import ENVIRONMENT, STOPPED
 from kdjax.sweep import rows
 
 _MOST_FAILURES = 2  # of one process: what fails on a machine mostly fails for all runs
@@ -180,8 +180,8 @@ def run(
 
 
 def _failed(status: int) -> bool:
-    """Whether a sweep ended by itself and not well: a run that failed (1), or bad flags (2)."""
-    return 0 < status < 128
+    """Whether a sweep ended by itself and not well: failed runs, bad flags, or killed."""
+    return status not in (0, *STOPPED)
 
 
 def to_keep(

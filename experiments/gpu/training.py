@@ -18,7 +18,8 @@ from pathlib import Path
 RUNS = ("mcl", "cross_entropy")
 # Several processes share the card.
 ENVIRONMENT = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
-_STOPPED = 128 + signal.SIGTERM  # the status of a run that SIGTERM ended
+# The statuses of a run that SIGTERM ended, after it was ready for it and before.
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 def command(name: str, scratch: Path, dtype: str, epochs: int, *, tiny: bool) -> list[str]:
@@ -76,7 +77,7 @@ def _result(name: str, scratch: Path, status: int) -> dict:
         "rows": [{k: row[k] for k in wanted if k in row} for row in rows if "mean/top1" in row],
         "images_per_second": [row["images_per_second"] for row in rows],
     }
-    if status not in (0, _STOPPED):
+    if status not in (0, *STOPPED):
         found["output"] = (scratch / f"{name}.log").read_text()[-2000:]
     return found
 
@@ -90,7 +91,8 @@ def table(found: dict[str, dict], about: dict) -> list[str]:
         "",
     ]
     for name, run in found.items():
-        state = {0: "all epochs done", _STOPPED: "stopped, saved"}.get(run["status"], "FAILED")
+        states = {0: "all epochs done"} | dict.fromkeys(STOPPED, "stopped")
+        state = states.get(run["status"], "FAILED")
         speeds = sorted(run["images_per_second"])
         speed = f", median {speeds[len(speeds) // 2]:.0f} images/s" if speeds else ""
         lines += [f"{name} ({state}{speed})", "", "| epoch | lr | loss | top-1 % | ensemble % |"]

@@ -73,7 +73,7 @@ def _loop(equation: JaxprEqn) -> Hashable | None:
     if equation.params.get("name") == initial_values.CALL:
         return id(equation.params["jaxpr"].jaxpr)
     if equation.primitive.name == _FOLD_IN:
-        return tuple((atom.aval.shape, atom.aval.dtype) for atom in equation.invars)
+        return tuple(atom.aval for atom in equation.invars)
     return None
 
 

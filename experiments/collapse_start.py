@@ -4,7 +4,7 @@
         --config=configs/mcl.py:cifar100,resnet8,2 --config.data.train_fraction=0.2 \
         --config.epochs=15 --config.data.source=arrays:DATA/cifar100_train.npz
 
-Trains the first epochs of the config, which is the rest of the command line, and prints before some
+Trains the first steps of the config, which is the rest of the command line, and prints before some
 of the steps, for the images of that step: the mean cosine between the projections of different
 images (1: all are the same, the collapse), how many hidden units of the projection heads are active
 on some image, the learning rate, VCL, and the length of the gradient of every weighted term with
@@ -31,7 +31,6 @@ from kdjax.training.input_images import input_spec
 from kdjax.training.optimizers import learning_rate
 from kdjax.training.step import step_batch
 
-EPOCHS = 2
 STEPS = (0, 1, 2, 3, 5, 8, 12, 20, 40, 77, 80, 90, 100, 120, 140, 155)
 WEIGHTS = {"vcl": "alpha", "icl": "beta", "soft_vcl": "gamma", "soft_icl": "lam"}
 HEADER = "seed step rate cosine active vcl | gradients of cross_entropy " + " ".join(WEIGHTS)
@@ -86,8 +85,8 @@ def _lengths(gradients: Any) -> jax.Array:
     return jnp.sqrt(sum(squares))
 
 
-def lines(flags: list[str], seed: int):
-    """The lines of a seed."""
+def lines(flags: list[str], seed: int, last: int):
+    """The lines of a seed, up to a step."""
     config = parse(["kdjax", *flags, f"--config.seed={seed}", "--workdir=unused"]).config
     config.steps_per_dispatch = 1
     program = build(config)
@@ -96,7 +95,7 @@ def lines(flags: list[str], seed: int):
     prepare = jax.jit(step_batch(program.prepare))
     constants = program.feed.train_constants()
     state, step = program.parallel.replicate(program.init_state()), 0
-    for epoch in range(EPOCHS):
+    for epoch in range(config.epochs):
         for _, batches in program.feed.train(epoch, 0):
             if step in STEPS:
                 rows = jax.tree.map(lambda x: np.asarray(x)[0, 0], batches)
@@ -110,6 +109,8 @@ def lines(flags: list[str], seed: int):
                     f"{seed} {step} {float(rate(step)):.3g} {found['cosine']:.4f} "
                     f"{found['active']:.0f} {found['vcl']:.3f} | {' '.join(lengths)}"
                 )
+            if step == last:
+                return
             state, _ = program.train_steps(state, constants, batches)
             step += 1
 
@@ -117,6 +118,7 @@ def lines(flags: list[str], seed: int):
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", required=True, help="numbers, with commas")
+    parser.add_argument("--last", type=int, choices=STEPS, default=STEPS[-1], help="step")
     parser.add_argument("--output", type=Path, required=True)
     options, flags = parser.parse_known_args(argv)
     text = options.output.read_text() if options.output.exists() else ""
@@ -126,7 +128,7 @@ def main(argv: list[str]) -> None:
     for seed in options.seeds.split(","):
         if seed in there:
             continue
-        for line in list(lines(flags, int(seed))):
+        for line in list(lines(flags, int(seed), options.last)):
             print(line, flush=True)
             with options.output.open("a") as file:
                 file.write(f"{line}\n")

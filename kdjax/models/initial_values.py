@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 CALL = "draw_initial_value"
 
 
-@functools.lru_cache(maxsize=256)
 def drawn(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
     """`initializer`, traced once per shape and dtype.
 
@@ -24,7 +23,11 @@ def drawn(initializer: nn.initializers.Initializer) -> nn.initializers.Initializ
     initializer, shape and dtype have the same jaxpr. Outside of traced functions it is
     `initializer` itself, whose values `jax.jit` rounds differently.
     """
+    return _drawn(cast(Hashable, initializer))  # functions are, their protocol does not say so
 
+
+@functools.lru_cache(maxsize=256)
+def _drawn(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
     def draw_initial_value(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         return initializer(key, shape, dtype)
 

@@ -42,7 +42,7 @@ def _drawn(initializer: nn.initializers.Initializer) -> nn.initializers.Initiali
 
 
 def variance_scaling(scale: float, mode: str, distribution: str) -> nn.initializers.Initializer:
-    """`flax.linen.initializers.variance_scaling` of kernels `[..., in, out]`, of one axis at first.
+    """`flax.linen.initializers.variance_scaling` of kernels `[..., in, out]`, drawn as a matrix.
 
     The values are the same. Of loops over the height and width of a kernel, LLVM makes up to a
     megabyte of code, in seconds.
@@ -52,17 +52,13 @@ def variance_scaling(scale: float, mode: str, distribution: str) -> nn.initializ
       mode: 'fan_in' or 'fan_out'.
       distribution: 'normal' or 'uniform'.
     """
+    of_matrix = nn.initializers.variance_scaling(scale, mode, distribution)
 
     def initializer(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         *window, inputs, outputs = shape
-        fan = math.prod(window) * (inputs if mode == "fan_in" else outputs)
-        variance = jnp.array(scale / fan, dtype)
-        size = (math.prod(shape),)
-        if distribution == "normal":
-            values = jax.random.normal(key, size, dtype) * jnp.sqrt(variance)
-        else:
-            values = jax.random.uniform(key, size, dtype, -1) * jnp.sqrt(3 * variance)
-        return values.reshape(shape)
+        taps = math.prod(window)
+        matrix = (taps * inputs, outputs) if mode == "fan_in" else (inputs, taps * outputs)
+        return of_matrix(key, matrix, dtype).reshape(shape)
 
     return initializer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -41,7 +41,9 @@ def _drawn(initializer: nn.initializers.Initializer) -> nn.initializers.Initiali
     return draw
 
 
-def variance_scaling(scale: float, mode: str, distribution: str) -> nn.initializers.Initializer:
+def variance_scaling(
+    scale: float, mode: Literal["fan_in", "fan_out"], distribution: Literal["normal", "uniform"]
+) -> nn.initializers.Initializer:
     """`flax.linen.initializers.variance_scaling` of kernels `[..., in, out]`, drawn as a matrix.
 
     The values are the same. Of loops over the height and width of a kernel, LLVM makes up to a

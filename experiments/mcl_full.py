@@ -1,6 +1,11 @@
 """MCL and L-MCL beside independent networks and DML: all of CIFAR-100, ResNet-8."""
 
-from experiments import full_cifar100
+import statistics
+import sys
+
+from experiments import full_cifar100, sweep
+from kdjax.sweep import rows as rows_file
+from kdjax.sweep import summaries
 
 TITLE = "MCL and L-MCL on CIFAR-100, ResNet-8, all 50,000 training images, 60 epochs"
 SEEDS = (0, 1, 2)
@@ -23,3 +28,18 @@ RUNS = {
     "mcl_resnet20": _run("mcl", "resnet20"),
     "dml_resnet20": _run("dml", "resnet20"),
 }
+
+_HEADS = {"branch1": "branch1/", "branch2": "branch2/", "last": "", "self-ensemble": "ensemble/"}
+
+
+def table(rows: list[rows_file.Row]) -> list[str]:
+    """A row for every label, then what the heads of an L-MCL network are worth, last epoch."""
+    lines = sweep.rows_of_labels(sys.modules[__name__], rows)
+    last = [run[-1] for run in rows_file.of_label(rows, "lmcl")]
+    heads = {
+        name: [statistics.mean(row[f"network_{i}/{prefix}top1"] for i in range(2)) for row in last]
+        for name, prefix in _HEADS.items()
+    }
+    lines += ["", f"| L-MCL, heads of a network | {' | '.join(heads)} |", "|" + "---|" * 5]
+    cells = " | ".join(summaries.spread(values) for values in heads.values())
+    return [*lines, f"| last epoch | {cells} |"]

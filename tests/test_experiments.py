@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import camvid, curves, fit, pruning_plots, returning, sweep
+from experiments import camvid, curves, fit, mcl_full, pruning_plots, returning, sweep
 from experiments.benchmark import steps as benchmark
 from kdjax import config as configs
 from kdjax import pruning
@@ -255,6 +255,15 @@ def test_the_table_of_camvid():
     assert "| mixup | 62.50 | 1 | 50.00 | 45.00 |" in lines
     assert "| random |  | 0 |  |  |" in lines
     assert "| sky |  |  | 90.00 |  |" in lines
+
+
+def test_the_table_of_l_mcl_has_its_heads():
+    heads = {"": 0.5, "branch1/": 0.25, "branch2/": 0.375, "ensemble/": 0.625}
+    tops = {f"network_{i}/{h}top1": value + i / 8 for h, value in heads.items() for i in range(2)}
+    log = [row(1, 0.125), row(2, 0.5, **tops)]
+    lines = mcl_full.table(rows.evaluated(log, {"label": "lmcl", "seed": "0"}))
+    assert "| lmcl | 1 | 50.00 | 50.00 |  |" in lines
+    assert lines[-1] == "| last epoch | 31.25 | 43.75 | 56.25 | 68.75 |"
 
 
 def test_an_unknown_label(results, capsys):

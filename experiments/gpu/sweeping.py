@@ -6,6 +6,9 @@ folder of the workdirs. At the end of the time SIGTERM makes every run save a ch
 what is finished come back as results.tar.gz, for `experiments/results`; workdirs that a later
 command needs, as archives: unfinished runs, and those that others start from or learn from.
 
+Without CUDA's Multi-Process Service processes take turns on the card; start it first, by
+`nvidia-cuda-mps-control -d`, for about twice the work (experiments/results/benchmark/h100).
+
 Every process compiles on the host for itself. Under fifteen of them a machine of 16 cores and 128
 GiB stopped answering, and nothing came back; why is not known.
 """

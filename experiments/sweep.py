@@ -8,9 +8,9 @@ goes on where it stopped: the run under way resumes; runs that have rows are not
 the sweep says (`--again` runs them and replaces their rows). A run that fails is reported, the
 others go on unless `--most-failures` have failed, and the exit status is 1. Several processes with
 the same command share the runs (`kdjax.sweep.claims`); one whose teacher another process trains
-waits for it. Rows of another config than the command's are refused. The rows of finished runs land
-in `--results`, by default experiments/results, as NAME/rows.csv, NAME being the experiment's last
-part, and the table of them between the markers of README.md beside it.
+comes after the others and waits for it. Rows of another config than the command's are refused. The
+rows of finished runs land in `--results`, by default experiments/results, as NAME/rows.csv, NAME
+being the experiment's last part, and the table of them between the markers of README.md beside it.
 
 An experiment is a module with `TITLE`, `SEEDS`, `COMMON` (flags of all runs) and `RUNS`, which maps
 each method's label to its own flags. In flags `{runs}` is the directory of the workdirs, `{data}`
@@ -24,7 +24,7 @@ to the lines of the table, in place of one row per label.
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -114,17 +114,17 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
             flush=True,
         )
     failed, folder = [], arguments.runs / "claims"
-    for run in runs:
+    names = [f"{label}_seed{seed}" for label, seed in runs]
+    others = {run: needed(flags[run], names) for run in runs}
+    for run in in_turn([run for run in runs if not done.get(run)], others, folder):
         name = f"{run[0]}_seed{run[1]}"
-        if done.get(run):
-            continue
         if (claim := claims.take(folder, name)) is None:
             print(f"{name} is under way elsewhere ({claims.holder(folder, name)})", flush=True)
             continue
         with claims.kept(claim):
             if not arguments.again and rows_file.of_run(rows_file.read(results), *run):
                 continue  # another process was faster
-            for other in needed(flags[run], [f"{label}_seed{seed}" for label, seed in runs]):
+            for other in others[run]:
                 with claims.exclusive(folder, other):  # it has ended, wherever it ran
                     pass
             test = getattr(experiment, "TEST", {}).get(run[0])
@@ -136,6 +136,19 @@ def run_all(experiment, labels: list[str], arguments, results: Path, extra: list
                 if last:
                     break
     return failed
+
+
+def in_turn(
+    runs: Sequence[tuple[str, int]], others: Mapping[tuple[str, int], list[str]], folder: Path
+) -> Iterator[tuple[str, int]]:
+    """The runs in order, but at the end those that need what is under way elsewhere by then."""
+    put_off = []
+    for run in runs:
+        if any(claims.held(folder, other) for other in others[run]):
+            put_off.append(run)
+        else:
+            yield run
+    yield from put_off
 
 
 def flags_of(

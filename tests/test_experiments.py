@@ -197,6 +197,16 @@ def test_a_failing_run_does_not_end_the_sweep(run_sweep, results):
     assert run_sweep()[0] == 0 and run_sweep.started == ["third_seed0", "second_seed1"]
 
 
+def test_what_needs_a_run_under_way_elsewhere_comes_last(tmp_path):
+    runs = [("student", 0), ("other", 0), ("student", 1)]
+    others = {runs[0]: ["teacher_seed0"], runs[1]: [], runs[2]: ["teacher_seed1"]}
+    assert list(sweep.in_turn(runs, others, tmp_path / "claims")) == runs
+    held = claims.take(tmp_path / "claims", "teacher_seed0")
+    assert list(sweep.in_turn(runs, others, tmp_path / "claims")) == [*runs[1:], runs[0]]
+    held.release()
+    assert list(sweep.in_turn(runs, others, tmp_path / "claims")) == runs
+
+
 def test_so_many_failures_end_the_sweep(run_sweep):
     run_sweep.failing = ("third_seed0",)
     status, output = run_sweep("--most-failures", "1")

@@ -63,8 +63,8 @@ def take(folder: Path, name: str, *, stale_after: float = STALE_AFTER) -> Claim 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        number = max((int(path.suffix[1:]) for path in _claims(folder, name)), default=0)
-        if number and _age(folder, _file(folder, name, number)) < stale_after:
+        number = _last(folder, name)
+        if _fresh(folder, name, number, stale_after):
             return None
         mine = _file(folder, name, number + 1)
         try:
@@ -75,6 +75,11 @@ def take(folder: Path, name: str, *, stale_after: float = STALE_AFTER) -> Claim 
         return Claim(mine, _file(folder, name, number + 2))
     except OSError as error:
         raise files.cannot_write(folder, error) from error
+
+
+def held(folder: Path, name: str, *, stale_after: float = STALE_AFTER) -> bool:
+    """Whether a process holds the claim of a name."""
+    return folder.is_dir() and _fresh(folder, name, _last(folder, name), stale_after)
 
 
 def holder(folder: Path, name: str) -> str:
@@ -117,10 +122,20 @@ def exclusive(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
+def _last(folder: Path, name: str) -> int:
+    """The number of a name's last claim; 0 if nobody claimed it."""
+    return max((int(path.suffix[1:]) for path in _claims(folder, name)), default=0)
+
+
 def _claims(folder: Path, name: str) -> list[Path]:
     """The files of a name's claims, in no order."""
     paths = (path for path in folder.iterdir() if path.stem == name)
     return [path for path in paths if path.suffix[1:].isdecimal()]
+
+
+def _fresh(folder: Path, name: str, number: int, stale_after: float) -> bool:
+    """Whether the claim of this number, 0 for none, was renewed in time."""
+    return number > 0 and _age(folder, _file(folder, name, number)) < stale_after
 
 
 def _file(folder: Path, name: str, number: int) -> Path:

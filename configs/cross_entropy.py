@@ -6,7 +6,7 @@
 
 Arguments as in configs/mcl.py; one network by default, more are independent of each other. The
 schedule is MCL's. Paper (arXiv 2104.12565), CIFAR-100, ResNet-32: 70.91 +- 0.14.
-Ours: experiments/results/mcl_cifar100/README.md.
+Ours: experiments/results/mcl_full/README.md (ResNet-8, 60 epochs).
 """
 
 from ml_collections import ConfigDict

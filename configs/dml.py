@@ -5,7 +5,7 @@
     python -m kdjax.main --config configs/dml.py:cifar100,wrn_16_2,2 --workdir runs/dml_wrn
 
 Arguments as in configs/mcl.py; networks share nothing. The schedule is MCL's, so that runs compare.
-Ours: experiments/results/mcl_cifar100/README.md.
+Ours: experiments/results/mcl_full/README.md (ResNet-8, 60 epochs).
 """
 
 from ml_collections import ConfigDict

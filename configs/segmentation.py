@@ -16,7 +16,8 @@ data/cityscapes, ade20k in data/ADEChallengeData2016, in the layouts of kdjax.da
 
 camvid is small: 90x120 pixels, 11 classes, resnet20 at stride 4, from a pair of .npz files with the
 values 0..11, of which 11 counts nowhere. The epoch is chosen on camvid_val.npz; the test images, in
-camvid_test.npz, are evaluated by --job=evaluate with --config.data.test_split=test.
+camvid_test.npz, are evaluated by --job=evaluate with --config.data.test_split=test. Ours:
+experiments/results/camvid/README.md.
 """
 
 from ml_collections import ConfigDict

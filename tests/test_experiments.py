@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import camvid, curves, fit, mcl_full, pruning_plots, returning, sweep
+from experiments import camvid, curves, episodes, fit, mcl_full, pruning_plots, returning, sweep
 from experiments.benchmark import steps as benchmark
 from kdjax import config as configs
 from kdjax import pruning
@@ -281,6 +281,29 @@ def test_an_unknown_label(results, capsys):
         sweep.main(["experiments.named", "--runs", "runs", "--only", "first,fourth"])
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith("no label ['fourth']; the labels are ['first', 'second', 'third']")
+
+
+def test_episodes_of_the_runs_that_are_there(tmp_path, monkeypatch, capsys):
+    def run(command, **_):
+        flags = dict(flag.removeprefix("--").split("=") for flag in command[3:])
+        assert flags["config"] == "configs/few_shot.py:arrays:DATA/cifar100_train.npz,80"
+        first = 0.5 if flags["config.few_shot.shots"] == "1" else 0.75
+        first += 0.0625 * flags["workdir"].endswith("seed1")
+        of = {
+            f"network_{i}": {"embedding": {"mean": first + i / 8, "interval": 0.01}} for i in (0, 1)
+        }
+        output = Path(flags["output"])
+        output.mkdir()
+        (output / "few_shot.json").write_text(json.dumps({"accuracy": of}))
+
+    monkeypatch.setattr(episodes.subprocess, "run", run)
+    for name in ("mcl_seed0", "mcl_seed1"):
+        (tmp_path / name).mkdir()
+    episodes.main([f"--runs={tmp_path}", "--data=DATA"])
+    _, cross_entropy, *mcl = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert cross_entropy == ["cross_entropy"]
+    assert mcl[0] == ["mcl_seed0", "56.25", "+-", "1.00", "81.25", "+-", "1.00"]
+    assert mcl[2] == ["mcl", "59.38", "+-", "4.42", "84.38", "+-", "4.42"]
 
 
 def test_curves_go_as_far_as_all_seeds_do(results):

@@ -16,18 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.gpu import tolerances
 from tests import golden
 from tests.models import reference_networks
 from tests.models.official import Computed, GoldenCase, Pass
-
-NAMES = (
-    "mcl_resnet32_n2",
-    "hsakd_wrn_16_2",
-    "hsakd_ShuffleV2_05",
-    "hsakd_vgg8_bn",
-    "hsakd_mobilenetV2",
-    "okd_densenetd40k12",
-)
 
 
 def case_of(name: str) -> GoldenCase:
@@ -46,20 +38,25 @@ def errors(name: str, dtype: str) -> dict[str, float]:
     computed = Computed(case_of(name))
     module = computed.case.build(jnp.dtype(dtype))
     found = {}
-    for mode in ("eval", "train"):
+    for mode in tolerances.MODES:
 
         @jax.jit
         def run(variables, images, train=mode == "train"):
             one = Pass(module, variables, images, computed.record, train)
             return computed.case.run(one)[0]
 
-        named = run(computed.variables, computed.images)
-        keys = {key: f"{mode}_{key}" for key in named if "logits" in key}
-        compared = [
-            (named[key], computed.arrays[to]) for key, to in keys.items() if to in computed.arrays
-        ]
-        found[mode] = max(_error(*pair) for pair in compared)
+        found[mode] = error(run(computed.variables, computed.images), computed, mode)
     return found
+
+
+def error(named: dict[str, jax.Array], computed: Computed, mode: str) -> float:
+    """The largest error of logits, by their golden names, over their largest absolute value."""
+    names = {name: f"{mode}_{name}" for name in named if "logits" in name}
+    return max(
+        _error(named[name], computed.arrays[key])
+        for name, key in names.items()
+        if key in computed.arrays
+    )
 
 
 def _error(actual, expected) -> float:
@@ -72,12 +69,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--golden", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--names", default=",".join(NAMES))
+    parser.add_argument("--names", default=",".join(tolerances.NETWORKS))
     options = parser.parse_args(argv)
     golden.root = lambda: options.golden
     jax.config.update("jax_default_matmul_precision", "highest")
     for name in options.names.split(","):
-        for dtype in ("float32", "bfloat16"):
+        for dtype in tolerances.DTYPES:
             for mode, error in errors(name, dtype).items():
                 line = {"network": name, "dtype": dtype, "mode": mode, "error": error}
                 with options.output.open("a") as file:

@@ -1,4 +1,4 @@
-"""The golden losses and six networks on this device, against stated tolerances.
+"""The golden losses and six networks on this device, against stated tolerances (`tolerances`).
 
 The losses are those of tests/losses, run by pytest with `recording` as its plugin; the networks are
 those of `networks`. All of them run side by side, each process with a share of the device.
@@ -8,88 +8,141 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-# Of an array's largest absolute value. float32 is held to what a CPU is held to. In bfloat16 the
-# losses see rounded inputs and round their gradients; divided by estimated variances (VID) and
-# through the singular values' differences these errors grow.
-LOSS_TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
-LOSS_TOLERANCES_OF = {("bfloat16", "repd_vid"): 2e-1}
-NETWORK_TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-1}
-# Its banks are float32 in any dtype, which its test refuses.
-_NOT_IN_BFLOAT16 = "test_crd"
+from experiments.gpu import tolerances
+from experiments.gpu.tolerances import DTYPES, MODES
 
 
-def commands(golden: Path, scratch: Path, *, tiny: bool) -> list[tuple[list[str], dict[str, str]]]:
-    """Command lines, with their environment."""
+class Process:
+    """A command, with processes that it starts, and the file of what it prints."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path):
+        self.name, self.log = " ".join(command[2:]), log
+        self.seconds: float | None = None
+        self._started = time.monotonic()
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        if self.seconds is None and self._process.poll() is not None:
+            self.seconds = time.monotonic() - self._started
+        return self.seconds is not None
+
+    def failure(self) -> str | None:
+        """Why it failed; None where it did not, or was stopped."""
+        if self.seconds is None or not self._process.returncode:
+            return None
+        last = "; ".join(self.log.read_text().strip().splitlines()[-3:])
+        return f"{self.name}: status {self._process.returncode}: {last}"
+
+    def stop(self) -> None:
+        """Ends it, and what it started."""
+        if not self.ended():
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+
+
+def commands(
+    golden: Path, scratch: Path, *, tiny: bool, cases: str
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Command lines with their environment: 'losses', and every network by its name."""
     python, shared = sys.executable, {"GOLDEN": str(golden), "ERRORS": str(scratch)}
     # What is compiled runs once: it need not be the fastest.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
-    shared |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    shared |= {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CASES": cases}
     shared |= {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    workers = 0 if tiny else min(12, max(2, (os.cpu_count() or 1) - 4))
     pytest = [python, "-m", "pytest", "-p", "experiments.gpu.recording", "-q", "--tb=line"]
     pytest += ["-o", "filterwarnings=default", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    pytest += ["-m", "", "-n", "0" if tiny else "5"]
-    losses = ["tests/losses/test_golden.py", "-k", "kd_distillkl"] if tiny else ["tests/losses"]
-    found = []
-    for dtype in LOSS_TOLERANCES:
-        chosen = [] if tiny or dtype == "float32" else ["-k", f"not {_NOT_IN_BFLOAT16}"]
-        found.append(([*pytest, *losses, *chosen], shared | {"GOLDEN_DTYPE": dtype}))
-    networks = [python, "-m", "experiments.gpu.networks", f"--golden={golden}"]
-    networks += [f"--output={scratch / 'networks.jsonl'}"]
-    names = ["--names=mcl_resnet32_n2"] if tiny else []
-    return [*found, ([*networks, *names], shared)]
+    pytest += ["-m", "", "-n", str(workers)]
+    pytest += ["tests/losses/test_golden.py", "-k", "kd_distillkl"] if tiny else ["tests/losses"]
+    found = {"losses": (pytest, shared)}
+    for name in networks_to_run(tiny):
+        command = [python, "-m", "experiments.gpu.networks", f"--golden={golden}"]
+        command += [f"--output={scratch / 'networks'}-{name}.jsonl", f"--names={name}"]
+        found[name] = command, shared
+    return found
 
 
-def measure(golden: Path, scratch: Path, deadline: float, *, tiny: bool) -> dict:
-    """Errors and failures: {'losses': {dtype: {family: ...}}, 'networks': [...], 'failed': [...]}.
+def networks_to_run(tiny: bool) -> tuple[str, ...]:
+    """Names of networks."""
+    return tolerances.NETWORKS[:1] if tiny else tolerances.NETWORKS
 
-    What has not ended by the deadline is stopped, and named under 'failed'.
+
+def measure(golden: Path, scratch: Path, deadline: float, *, tiny: bool, cases: str) -> dict:
+    """Errors, and what lacks: {'losses': {dtype: {family: ...}}, 'networks': [...], ...}.
+
+    Returns:
+      'losses' and 'networks'; 'seconds' of every process; 'cut', names of what the deadline cut;
+      'left_out', names of cases that were not asked for; 'failed', a line per failed process.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    for file in scratch.glob("*.jsonl"):
+    for file in (*scratch.glob("*.jsonl"), *scratch.glob("collected-*.json")):
         file.unlink()
-    processes, failed = [], []
-    for number, (command, environment) in enumerate(commands(golden, scratch, tiny=tiny)):
-        log = (scratch / f"numbers_{number}.log").open("w")
-        processes.append(
-            subprocess.Popen(
-                command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        )
-    for number, process in enumerate(processes):
-        log = scratch / f"numbers_{number}.log"
-        try:
-            status = process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
-            failed.append(f"{' '.join(process.args[2:])}: stopped, out of time")
-            continue
-        if status:
-            last = "; ".join(log.read_text().strip().splitlines()[-3:])
-            failed.append(f"{' '.join(process.args[2:])}: status {status}: {last}")
-    return {"losses": losses_of(scratch), "networks": networks_of(scratch), "failed": failed}
+    processes = {
+        name: Process(*arguments, scratch / f"numbers_{name}.log")
+        for name, arguments in commands(golden, scratch, tiny=tiny, cases=cases).items()
+    }
+    while time.monotonic() < deadline and sum(not p.ended() for p in processes.values()):
+        time.sleep(0.1)
+    for process in processes.values():
+        process.stop()
+    rows, (unreached, left_out) = networks_of(scratch), cases_of(scratch)
+    stopped = {name for name, process in processes.items() if process.seconds is None}
+    reached = {(row["network"], row["dtype"], row["mode"]) for row in rows}
+    every = [(name, d, m) for name in stopped for d in DTYPES for m in MODES]
+    cut = [" ".join(one) for one in every if one[0] != "losses" and one not in reached]
+    return {
+        "losses": losses_of(scratch),
+        "networks": rows,
+        "seconds": {name: process.seconds for name, process in processes.items()},
+        "cut": sorted(cut) + (unreached if "losses" in stopped else []),
+        "left_out": left_out,
+        "failed": [line for p in processes.values() if (line := p.failure())],
+    }
+
+
+def _lines(scratch: Path) -> list[dict]:
+    files = sorted(scratch.glob("losses-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def cases_of(scratch: Path) -> tuple[list[str], list[str]]:
+    """Cases of losses that were not reached, and those that were left out, with their dtype."""
+    collected = sorted(scratch.glob("collected-*.json"))
+    if not collected:
+        return ["all losses"], []
+    names = json.loads(collected[0].read_text())
+    done = {line.get("done") for line in _lines(scratch)}
+    return [name for name in names["chosen"] if name not in done], names["left_out"]
 
 
 def losses_of(scratch: Path) -> dict[str, dict[str, dict]]:
     """By dtype and family: cases, comparisons, the largest error, its tolerance."""
-    found = {}
-    for dtype in LOSS_TOLERANCES:
-        families = found.setdefault(dtype, {})
-        for file in sorted(scratch.glob(f"{dtype}-*.jsonl")):
-            for line in map(json.loads, file.read_text().splitlines()):
-                if "error" not in line:
-                    continue
-                tolerance = LOSS_TOLERANCES_OF.get((dtype, line["family"]), LOSS_TOLERANCES[dtype])
-                empty = {"cases": set(), "comparisons": 0, "error": 0.0, "tolerance": tolerance}
-                family = families.setdefault(line["family"], empty)
-                family["cases"].add(line["case"])
-                family["comparisons"] += 1
-                family["error"] = _larger(family["error"], line["error"])
+    found: dict[str, dict[str, dict]] = {dtype: {} for dtype in DTYPES}
+    for line in _lines(scratch):
+        if "error" not in line:
+            continue
+        dtype, name = line["dtype"], line["family"]
+        tolerance = tolerances.of_loss(name, dtype)
+        empty = {"cases": set(), "comparisons": 0, "error": 0.0, "tolerance": tolerance}
+        family = found[dtype].setdefault(name, empty)
+        family["cases"].add(line["case"])
+        family["comparisons"] += 1
+        family["error"] = _larger(family["error"], line["error"])
+    for families in found.values():
         for family in families.values():
             family["cases"] = len(family["cases"])
     return found
@@ -101,9 +154,14 @@ def _larger(a: float, b: float) -> float:
 
 def networks_of(scratch: Path) -> list[dict]:
     """A row per network, dtype and mode, with its tolerance."""
-    file = scratch / "networks.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [row | {"tolerance": NETWORK_TOLERANCES[row["dtype"]]} for row in map(json.loads, lines)]
+    rows = []
+    for name in tolerances.NETWORKS:
+        file = scratch / f"networks-{name}.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        for row in map(json.loads, lines):
+            tolerance = tolerances.of_network(name, row["dtype"], row["mode"])
+            rows.append(row | {"tolerance": tolerance})
+    return rows
 
 
 def outside(found: dict) -> list[str]:
@@ -113,15 +171,13 @@ def outside(found: dict) -> list[str]:
         for dtype, families in found["losses"].items()
         for family, row in families.items()
     }
-    networks = {f"{r['network']} {r['dtype']} {r['mode']}": r for r in found["networks"]}
-    return [
-        name for name, row in (losses | networks).items() if not row["error"] <= row["tolerance"]
-    ]
+    rows = {f"{r['network']} {r['dtype']} {r['mode']}": r for r in found["networks"]}
+    return [name for name, row in (losses | rows).items() if not row["error"] <= row["tolerance"]]
 
 
 def table(found: dict) -> list[str]:
     """The errors as Markdown."""
-    lines = ["| losses | cases | " + " | ".join(f"{d}, tolerance" for d in LOSS_TOLERANCES) + " |"]
+    lines = ["| losses | cases | " + " | ".join(f"{d}, tolerance" for d in DTYPES) + " |"]
     lines.append("|---|---|---|---|")
     for family in sorted(set().union(*found["losses"].values())):
         rows = [families.get(family) for families in found["losses"].values()]
@@ -132,7 +188,11 @@ def table(found: dict) -> list[str]:
     for row in found["networks"]:
         lines.append(
             f"| {row['network']} | {row['dtype']} | {row['mode']} | {row['error']:.1e} "
-            f"| {row['tolerance']:g} |"
+            f"| {row['tolerance']:.2g} |"
         )
     lines += ["", f"Over tolerance: {', '.join(outside(found)) or 'nothing'}."]
-    return lines + [f"- {line}" for line in found["failed"]]
+    if found["cut"]:
+        lines.append(f"- not reached in time: {', '.join(found['cut'])}")
+    if found["left_out"]:
+        lines.append(f"- run by --cases all only: {', '.join(found['left_out'])}")
+    return lines + [f"- FAILED: {line}" for line in found["failed"]]

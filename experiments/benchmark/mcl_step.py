@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import time
@@ -252,15 +253,19 @@ class Worker:
         self.connection.send(steps)
         return self.connection.recv()
 
-    def close(self) -> None:
+    def close(self) -> float:
+        """Ends the process; returns the most memory that it held, in MiB."""
         self.connection.send(None)
+        peak = self.connection.recv()
         self.process.join()
+        return peak
 
 
 def _serve(connection, make, name: str, settings) -> None:
     side = make(name, settings)
     while (steps := connection.recv()) is not None:
         connection.send(side.round(steps))
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def check_losses(sides: dict) -> list[float]:

@@ -199,8 +199,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, side in sides.items():
             times[name].append(side.round(options.steps)[0] / options.steps)
-    for side in sides.values():
-        side.close()
+    peaks = ", ".join(f"{name} {side.close():.0f}" for name, side in sides.items())
     settings = mcl_step.Settings("", 0, options.batch_size, options.steps)
     lines = [
         report.command("rows"),
@@ -210,6 +209,7 @@ def main() -> None:
         "process of its own",
         "",
         *mcl_step.table(times, settings),
+        f"most memory of the process, MiB: {peaks}",
     ]
     print("\n".join(lines))
     report.write(lines, options.output)

@@ -3,13 +3,14 @@
 import functools
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 from absl import flags
 
 import kdjax
-from kdjax.cli import compiled, setting_help
+from kdjax.cli import compiled, freed_memory, setting_help
 from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
@@ -21,6 +22,7 @@ _USAGE_STATUS = 2
 
 def run(values: flags.FlagValues) -> None:
     """Runs the job of `--job`, after joining the other processes with `--distributed`."""
+    freed_memory.keep(os.environ)
     if values.distributed:
         _join_processes(values)
     if values.compile_cache:

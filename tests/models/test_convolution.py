@@ -25,6 +25,11 @@ WINDOWS = {
     "many columns": Window((2, 19), (1, 3), (1, 1), ((0, 0), (1, 1))),
     "unequal strides": Window((6, 5), (3, 2), (2, 1), ((2, 1), (0, 1))),
 }
+# With enough channels, alone and in blocks of 16, and images for tiles of outputs.
+TILED = {
+    (48, 32): Window((7, 8), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    (32, 40): Window((9, 7), (3, 3), (1, 1), ((0, 2), (2, 1))),
+}
 FEATURES = (5, 7)
 MORE_FEATURES = (35, 23)  # more than a block of 16, and than the weights that a cache holds
 MORE_IMAGES = 35  # small images are taken together, and the last ones are fewer
@@ -121,6 +126,32 @@ def test_three_maps(maps, name):
     assert difference(results["products"], results["kernel_gradient"]) < 1e-6
     for field, actual in results.get("native", {}).items():
         assert difference(actual, results[field]) < 1e-6
+
+
+def direct_gradients(x, w, y, window) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of input and kernel for stride 1 as their definitions read, in float64."""
+    wide, y = np.pad(x.astype(np.float64), ((0, 0), *window.padding, (0, 0))), y.astype(np.float64)
+    of_input, of_kernel, (rows, columns) = np.zeros_like(wide), np.zeros(w.shape), window.output
+    for a in range(window.kernel[0]):
+        for b in range(window.kernel[1]):
+            under = (slice(None), slice(a, a + rows), slice(b, b + columns))
+            of_input[under] += y @ w[a, b].T.astype(np.float64)
+            of_kernel[a, b] = np.tensordot(wide[under], y, ((0, 1, 2), (0, 1, 2)))
+    (top, _), (left, _) = window.padding
+    height, width = window.image
+    return of_input[:, top : top + height, left : left + width], of_kernel
+
+
+@pytest.mark.parametrize("features", TILED)
+def test_maps_by_tiles_of_outputs_are_exact_but_for_rounding(library, features):
+    del library
+    window = TILED[features]
+    x, w, y = arrays(window, batch=MORE_IMAGES, features=features)
+    pairs = dict(zip(native.MAPS, ((x, w), (y, w), (x, y)), strict=True))
+    actual = jax.jit(lambda pairs: [native.call(m, *both, window) for m, both in pairs.items()])
+    expected = (direct(x, w, window), *direct_gradients(x, w, y, window))
+    for one, exact in zip(actual(pairs), expected, strict=True):
+        assert difference(one, exact) < 1e-6
 
 
 def test_kernel_gradients_in_bfloat16_are_summed_in_float32():

@@ -4,6 +4,7 @@
 
 #include "outputs.h"
 #include "parallel.h"
+#include "winograd.h"
 
 namespace {
 
@@ -94,8 +95,18 @@ ffi::Error Convolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffe
   const Shape from(x.dimensions()), to(y->dimensions());
   const auto kernel = w.dimensions();
   const int64_t taps = kernel[0] * kernel[1] * kernel[2], outs = kernel[3];
-  const std::vector<float> packed = Packed(w.typed_data(), taps, outs);
   const int64_t* strides = window.begin();
+  if (HasTiles(kernel, window, to)) {
+    const int64_t ins = kernel[2];
+    const float* values = w.typed_data();
+    const auto tap = [values, ins, outs](int64_t a, int64_t b, int64_t i, int64_t o) {
+      return values[((a * 3 + b) * ins + i) * outs + o];
+    };
+    const std::vector<float> points = KernelPoints(pool, ins, outs, tap);
+    TiledConvolution(pool, x.typed_data(), from, points, y->typed_data(), to, strides + 2);
+    return ffi::Error::Success();
+  }
+  const std::vector<float> packed = Packed(w.typed_data(), taps, outs);
   const int64_t one[2] = {1, 1};
   const std::vector<Part> parts = {{{0, kernel[0], -strides[2], to.height, 0},
                                     {0, kernel[1], -strides[3], to.width, 0},
@@ -118,6 +129,16 @@ ffi::Error InputGradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> y, ffi::Buf
   const auto kernel = w.dimensions();
   const int64_t ins = kernel[2], outs = kernel[3];
   const int64_t* strides = window.begin();
+  if (HasTiles(kernel, window, to)) {  // a convolution of the turned kernel
+    const float* values = w.typed_data();
+    const auto tap = [values, ins, outs](int64_t a, int64_t b, int64_t o, int64_t i) {
+      return values[(((2 - a) * 3 + 2 - b) * ins + i) * outs + o];
+    };
+    const int64_t padding[2] = {2 - window[2], 2 - window[3]};
+    const std::vector<float> points = KernelPoints(pool, outs, ins, tap);
+    TiledConvolution(pool, y.typed_data(), from, points, x->typed_data(), to, padding);
+    return ffi::Error::Success();
+  }
   std::vector<Part> parts;
   std::vector<float> packed;
   std::vector<int64_t> offsets;

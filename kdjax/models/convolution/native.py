@@ -36,20 +36,30 @@ FINISHED = "finished_convolution"
 _VARIABLE = "KDJAX_CPU_KERNELS"
 _SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("direct.cc", "finished.cc", "kernel_gradient.cc", "outputs.cc", "sums.cc")
+    for name in (
+        "direct.cc",
+        "finished.cc",
+        "kernel_gradient.cc",
+        "outputs.cc",
+        "sums.cc",
+        "winograd.cc",
+    )
 )
 _HEADERS = tuple(
-    Path(__file__).with_name(name) for name in ("band.h", "finish.h", "outputs.h", "parallel.h")
+    Path(__file__).with_name(name)
+    for name in ("band.h", "finish.h", "outputs.h", "parallel.h", "winograd.h")
 )
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w")
 # What the library is compared on: odd sizes, with and without strides and padding, of so many
-# images that small ones are taken together.
+# images that small ones are taken together, with channels in and out. The last one is computed by
+# tiles.
 _IMAGES = 35
-_WINDOWS = (
-    Window((7, 9), (3, 3), (1, 1), ((1, 1), (1, 1))),
-    Window((8, 7), (3, 2), (2, 1), ((0, 1), (1, 0))),
-    Window((5, 6), (1, 1), (2, 2), ((0, 0), (0, 0))),
-)
+_WINDOWS = {
+    Window((7, 9), (3, 3), (1, 1), ((1, 1), (1, 1))): (5, 19),
+    Window((8, 7), (3, 2), (2, 1), ((0, 1), (1, 0))): (5, 19),
+    Window((5, 6), (1, 1), (2, 2), ((0, 0), (0, 0))): (5, 19),
+    Window((7, 8), (3, 3), (1, 1), ((1, 2), (0, 1))): (32, 40),
+}
 _log = logging.getLogger("kdjax")
 _lock = threading.Lock()
 
@@ -173,7 +183,7 @@ def _compare() -> None:
 
 
 def _arrays(window: Window) -> tuple[np.ndarray, ...]:
-    random, (ins, outs) = np.random.default_rng(0), (5, 19)
+    random, (ins, outs) = np.random.default_rng(0), _WINDOWS[window]
     x, y = (_IMAGES, *window.image, ins), (_IMAGES, *window.output, outs)
     shapes = (x, (*window.kernel, ins, outs), y)
     return tuple(random.normal(size=shape).astype(np.float32) for shape in shapes)

@@ -23,6 +23,12 @@ WINDOWS = {
     "uneven": Window((6, 5), (2, 3), (2, 1), ((0, 1), (2, 0))),
     "many rows": Window((60, 40), (3, 3), (1, 1), ((1, 1), (1, 1))),
 }
+# Of so many images: several taken together, rows of one image, less than the tiles of a row.
+TILED = {
+    Window((7, 8), (3, 3), (1, 1), ((1, 1), (1, 1))): 35,
+    Window((9, 34), (3, 3), (1, 1), ((1, 1), (1, 1))): 7,
+    Window((7, 99), (3, 3), (1, 1), ((1, 2), (2, 1))): 3,
+}
 IMAGES = 35  # small ones are taken together, and the last ones are fewer
 # Those of which filters are removed by their kernels, with BatchNorm, or of residual sums, too.
 SCOPES = {
@@ -73,8 +79,22 @@ def case(window: Window, kind: str, filters: int = 13):
     return finish, (x, draw(*window.kernel, 3, filters), factors, draw(height, width, 21), summand)
 
 
+def tiled_case(window: Window, images: int):
+    """Channels and images enough for tiles of outputs; filters among the channels of a sum."""
+    random = np.random.default_rng(0)
+    draw = lambda *shape: random.normal(size=shape).astype(np.float32)  # noqa: E731
+    ins, filters, (height, width) = 32, 40, window.output
+    places = np.full(51, -1)
+    places[[*range(1, 20), *range(24, 45)]] = np.arange(filters)
+    finish = Finish(window, tuple(range(ins)), tuple(places.tolist()), True, 1, 3)
+    x, w = draw(images, *window.image, ins), draw(*window.kernel, ins, filters)
+    offsets, summand = draw(height, width, len(places)), draw(images, height, width, 44)
+    return finish, (x, w, draw(filters), offsets, summand)
+
+
 def test_finished_convolutions(library):
     cases = [case(window, kind) for window in WINDOWS.values() for kind in ("plain", "pixel")]
+    cases += [tiled_case(window, images) for window, images in TILED.items()]
 
     @jax.jit
     def both(arrays):

@@ -97,13 +97,8 @@ ffi::Error Convolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffe
   const int64_t taps = kernel[0] * kernel[1] * kernel[2], outs = kernel[3];
   const int64_t* strides = window.begin();
   if (HasTiles(kernel, window, to)) {
-    const int64_t ins = kernel[2];
-    const float* values = w.typed_data();
-    const auto tap = [values, ins, outs](int64_t a, int64_t b, int64_t i, int64_t o) {
-      return values[((a * 3 + b) * ins + i) * outs + o];
-    };
-    const std::vector<float> points = KernelPoints(pool, ins, outs, tap);
-    TiledConvolution(pool, x.typed_data(), from, points, y->typed_data(), to, strides + 2);
+    const std::vector<float> points = KernelPoints(pool, w.typed_data(), kernel[2], outs, false);
+    TiledConvolution(x.typed_data(), from, points, to, strides + 2)(pool, y->typed_data());
     return ffi::Error::Success();
   }
   const std::vector<float> packed = Packed(w.typed_data(), taps, outs);
@@ -130,13 +125,9 @@ ffi::Error InputGradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> y, ffi::Buf
   const int64_t ins = kernel[2], outs = kernel[3];
   const int64_t* strides = window.begin();
   if (HasTiles(kernel, window, to)) {  // a convolution of the turned kernel
-    const float* values = w.typed_data();
-    const auto tap = [values, ins, outs](int64_t a, int64_t b, int64_t o, int64_t i) {
-      return values[(((2 - a) * 3 + 2 - b) * ins + i) * outs + o];
-    };
+    const std::vector<float> points = KernelPoints(pool, w.typed_data(), outs, ins, true);
     const int64_t padding[2] = {2 - window[2], 2 - window[3]};
-    const std::vector<float> points = KernelPoints(pool, outs, ins, tap);
-    TiledConvolution(pool, y.typed_data(), from, points, x->typed_data(), to, padding);
+    TiledConvolution(y.typed_data(), from, points, to, padding)(pool, x->typed_data());
     return ffi::Error::Success();
   }
   std::vector<Part> parts;

@@ -8,12 +8,38 @@
 #include "finish.h"
 #include "outputs.h"
 #include "parallel.h"
+#include "winograd.h"
 
 namespace {
 
 using namespace kdjax;
 
 constexpr int64_t kChunkFloats = 4 * 1024;
+
+// A convolution by tiles of two rows, as many as are computed together: of one image, or whole
+// images. Their outputs stay in the second cache until they are finished.
+void FinishTiles(ffi::ThreadPool& pool, const TiledConvolution& convolution, const Shape& to,
+                 const Finish& finish) {
+  const Tiles& tiles = convolution.tiles;
+  const int64_t fit = std::max<int64_t>(1, convolution.together / tiles.columns);
+  const int64_t pairs = std::min(fit, tiles.rows), images = fit / pairs;
+  const int64_t bands = DivideUp(tiles.rows, pairs), size = to.height * to.width;
+  kdjax::Parallel(pool, DivideUp(to.images, images) * bands, [&](int64_t task) {
+    thread_local std::vector<float> sums;
+    const int64_t image = task / bands * images, pair = task % bands * pairs;
+    const int64_t rows = std::min(2 * pairs, to.height - 2 * pair);
+    const int64_t some = std::min(images, to.images - image);
+    const int64_t floats = images * 2 * pairs * to.width * to.channels + kLanes;
+    sums.resize(std::max<size_t>(sums.size(), floats));
+    const int64_t first = (image * tiles.rows + pair) * tiles.columns;
+    const int64_t after = first + some * DivideUp(rows, 2) * tiles.columns;
+    for (int64_t tile = first; tile < after; tile += convolution.together)
+      convolution.Some(tile, std::min(convolution.together, after - tile), sums.data(),
+                       image * size + 2 * pair * to.width);
+    for (int64_t i = 0; i < some; ++i)
+      finish(sums.data() + i * size * to.channels, to.channels, image + i, 2 * pair, rows);
+  });
+}
 
 struct Convolution {
   const float* source;
@@ -128,6 +154,14 @@ ffi::Error FinishedConvolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x,
   const Convolution convolution = {x.typed_data(), Shape(x.dimensions()), sums,     reads,
                                    window,         kernel[0],             kernel[1]};
   const int64_t taps = kernel[0] * kernel[1] * kernel[2];
+  if (HasTiles(kernel, window, sums) && convolution.from.channels == kernel[2]) {
+    const std::vector<float> points =
+        KernelPoints(pool, w.typed_data(), kernel[2], kernel[3], false);
+    const TiledConvolution tiled(x.typed_data(), convolution.from, points, sums,
+                                 window.begin() + 2);
+    FinishTiles(pool, tiled, sums, finished);
+    return ffi::Error::Success();
+  }
   convolution(pool, Packed(w.typed_data(), taps, kernel[3]), finished);
   return ffi::Error::Success();
 }

@@ -81,39 +81,38 @@ inline void InputPoints(const float* inputs, int64_t step, int64_t channels, flo
 void InputPointsOfTiles(const float* inputs, const Shape& from, const Tiles& tiles, int64_t first,
                         int64_t count, const int64_t* padding, float* points, int64_t far);
 
-// The operands of a kernel, by blocks of filters (of 16, or 8 where no more are left):
-// `[16, ins, lanes]` each. `tap(a, b, i, o)` is the kernel.
-template <typename Tap>
-std::vector<float> KernelPoints(ffi::ThreadPool& pool, int64_t ins, int64_t outs, const Tap& tap) {
-  std::vector<float> points(kPoints * ins * outs);
-  kdjax::Parallel(pool, ins, [&](int64_t i) {
-    for (int64_t o = 0; o < outs; ++o) {
-      float rows[4][3];
-      for (int b = 0; b < 3; ++b) {
-        const float g0 = tap(0, b, i, o), g1 = tap(1, b, i, o), g2 = tap(2, b, i, o);
-        rows[0][b] = g0;
-        rows[1][b] = (g0 + g1 + g2) * 0.5f;
-        rows[2][b] = (g0 - g1 + g2) * 0.5f;
-        rows[3][b] = g2;
-      }
-      const int64_t block = o / kBlock * kBlock, lanes = Padded(outs - block);
-      float* to = points.data() + block * kPoints * ins + i * lanes + o - block;
-      const int64_t far = ins * lanes;
-      for (int a = 0; a < 4; ++a, to += 4 * far) {
-        const float* r = rows[a];
-        to[0] = r[0];
-        to[far] = (r[0] + r[1] + r[2]) * 0.5f;
-        to[2 * far] = (r[0] - r[1] + r[2]) * 0.5f;
-        to[3 * far] = r[2];
-      }
-    }
-  });
-  return points;
-}
+// The operands of a kernel `[3, 3, ins, outs]`, by blocks of filters (of 16, or 8 where no more are
+// left): `[16, ins, lanes]` each. `turned`: of `[3, 3, outs, ins]`, whose taps are taken backwards.
+std::vector<float> KernelPoints(ffi::ThreadPool& pool, const float* kernel, int64_t ins,
+                                int64_t outs, bool turned);
 
-// The outputs of all tiles, `to`; `padding`: rows and columns of zeros before an image.
-void TiledConvolution(ffi::ThreadPool& pool, const float* inputs, const Shape& from,
-                      const std::vector<float>& kernel, float* out, const Shape& to,
-                      const int64_t* padding);
+// A convolution by tiles.
+class TiledConvolution {
+ public:
+  // `kernel`: of `KernelPoints`; `padding`: rows and columns of zeros before an image.
+  TiledConvolution(const float* inputs, const Shape& from, const std::vector<float>& kernel,
+                   const Shape& to, const int64_t* padding);
+
+  // The outputs of `count` tiles from `first` on, at most `together`: those of pixel n, counted
+  // through all images, are written to `out` + (n - start) * channels.
+  void Some(int64_t first, int64_t count, float* out, int64_t start) const;
+
+  // All outputs.
+  void operator()(ffi::ThreadPool& pool, float* out) const;
+
+  const Tiles tiles;
+  const int64_t together;
+
+ private:
+  void Write(const float* products, int64_t lanes, int64_t first, int64_t count, float* out,
+             int64_t start) const;
+
+  const float* inputs_;
+  const Shape from_, to_;
+  const std::vector<float>& kernel_;
+  const int64_t padding_[2];
+  const int64_t far_, far_products_;
+  std::vector<Place> places_;
+};
 
 }  // namespace kdjax

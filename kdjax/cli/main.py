@@ -10,11 +10,11 @@ from collections.abc import Callable
 from absl import flags
 
 import kdjax
-from kdjax.cli import compiled, freed_memory, setting_help
+from kdjax.cli import compiled, setting_help
 from kdjax.cli.command_line import help_text, one_line, parse
 from kdjax.cli.jobs import JOBS
 from kdjax.errors import UserError
-from kdjax.runs import files, signals
+from kdjax.runs import files, freed_memory, signals
 from kdjax.runs.console import OutputClosed, print_line
 
 _USAGE_STATUS = 2

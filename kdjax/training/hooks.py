@@ -10,6 +10,7 @@ import jax
 
 from kdjax.methods.base import EpochReport
 from kdjax.parallel import fetch
+from kdjax.runs import freed_memory
 from kdjax.training.program import Program
 from kdjax.training.step import TrainState
 
@@ -76,6 +77,15 @@ def _method_report(program: Program, state: TrainState, epoch: int) -> EpochRepo
 
 # Asks the method for its `epoch_report`.
 METHOD_REPORT = Hook(report=_method_report)
+
+
+def _give_back(program: Program, state: TrainState, epoch: int) -> None:
+    del program, state, epoch
+    freed_memory.give_back()
+
+
+# Gives back memory after every epoch, where the process keeps it.
+GIVES_BACK = Hook(report=_give_back)
 
 
 def _trace(program: Program) -> None:

@@ -12,7 +12,7 @@ from kdjax.runs.console import logged, say
 from kdjax.training import checks, loop, resumption, shrinking, teachers
 from kdjax.training.building import build
 from kdjax.training.early_stopping import early_stopping
-from kdjax.training.hooks import METHOD_REPORT, TRACED, Hook
+from kdjax.training.hooks import GIVES_BACK, METHOD_REPORT, TRACED, Hook
 from kdjax.training.profiling import profiled
 from kdjax.training.program import Program
 
@@ -72,7 +72,7 @@ def _checked(config: ConfigDict, workdir: Path) -> tuple[Program, tuple[Hook, ..
 
 def hooks_of(config: ConfigDict) -> tuple[Hook, ...]:
     """The hooks of a run's training loop."""
-    hooks = [METHOD_REPORT]
+    hooks = [METHOD_REPORT, GIVES_BACK]
     if config.pruning.shrink_epochs:
         hooks.append(shrinking.SHRINKING)
     if config.smooth_labels:

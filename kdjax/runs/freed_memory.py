@@ -1,7 +1,8 @@
 """Memory that a training step frees, kept in the process for the next step.
 
 glibc gives large blocks back to the system as soon as they are freed. XLA for CPU takes the memory
-of a step from it and frees it afterwards, so every step would touch new pages.
+of a step from it and frees it afterwards, so every step would touch new pages. What is kept falls
+into pieces over time, and steps take more; after every epoch the pieces are given back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib import metadata
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _OPTIONS = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0, _ARENA_MAX: 1}
 _log = logging.getLogger("kdjax")
+_kept: list[ctypes.CDLL] = []  # the C library, from when on it keeps what is freed
 
 
 def keep(environment: Mapping[str, str]) -> bool:
@@ -42,11 +44,19 @@ def keep(environment: Mapping[str, str]) -> bool:
     if not _computes_on_cpu(environment):
         _log.debug("freed memory is not kept: the steps are an accelerator's")
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    refused = [option for option, value in _OPTIONS.items() if not mallopt(option, value)]
+    library = ctypes.CDLL(None)
+    refused = [option for option, value in _OPTIONS.items() if not library.mallopt(option, value)]
     if refused:
         _log.debug("freed memory is not kept: mallopt refuses %s", refused)
-    return not refused
+        return False
+    _kept[:] = [library]
+    return True
+
+
+def give_back() -> None:
+    """Gives the system what is free at this time, where it is kept."""
+    for library in _kept:
+        library.malloc_trim(0)
 
 
 def _computes_on_cpu(environment: Mapping[str, str]) -> bool:

@@ -17,6 +17,7 @@ from kdjax.cli.command_line import parse
 from kdjax.sweep import claims, rows, summaries, worker
 from kdjax.training import stages
 from kdjax.training.step import TrainState
+from tests.tiny_runs import networks  # noqa: F401
 from tests.tiny_runs import pruning as pruning_runs
 
 EXPERIMENT = types.SimpleNamespace(
@@ -410,3 +411,11 @@ def test_the_benchmark_measures_methods_and_names_what_it_cannot(tmp_path, capsy
         assert all(row[name] > 0 for name, _, _ in benchmark.COLUMNS if name != "method")
         assert row["host"] < 1 and f"{row['method']} " in output.read_text()
     assert "needs a network of four stages" in rows[4]["refused"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_detection():
+    """Which needs a network of four stages."""
+    figures = benchmark.measure("detection", benchmark.SMOKE._replace(network="tiny_four"))
+    assert figures["ms"] > 0 and figures["compile_s"] > 0 and figures["gflops_per_s"] > 0
+    assert 0 <= figures["host"] < 1

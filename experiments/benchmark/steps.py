@@ -3,10 +3,12 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --methods mcl mixskd --network resnet32 --batch_size 128
     python -m experiments.benchmark --smoke
+    python -m experiments.benchmark --methods detection --network resnet18 --batch_size 4
 
 Each method trains as its loop does it, on random 32x32 images of 100 classes, with networks of one
 kind and teachers of random weights; pruning methods ('ghfp') train with cross entropy. A method
-runs in a process of its own. Beside PyTorch: `mcl_step`, `hssakd_step` and `segmentation_step`.
+runs in a process of its own. Beside PyTorch: `mcl_step`, `hssakd_step`, `segmentation_step` and
+`detection_step`.
 
 FLOP/s are XLA's count of a step's operations over its time; the ceiling is a matrix product of the
 same machine, measured by XLA, too. 'host' is the share of the step in which the device waits.

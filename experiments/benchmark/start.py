@@ -4,9 +4,9 @@
     python -m experiments.benchmark.start --starts 3 --config configs/mcl.py
 
 Every start is `python -m kdjax.main` with the flags given, a new workdir, and one folder of
-compiled programs, empty at first. A start ends with the first step. 'tracing' is what jax makes of
-Python functions, 'loading' is compiled programs that are read, or compiled. Python keeps its
-bytecode, as it does by default.
+compiled programs, empty at first. A start ends with the first step. 'loading' is the time during
+which compiled programs are read, or compiled, 'tracing' that of what jax makes of Python functions
+otherwise. Python keeps its bytecode, as it does by default.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _LOADING = "/jax/core/compile/backend_compile_duration"
 
 def child(started: float, flags: list[str]) -> None:
     """Runs the command line to the end of its first step, and prints the seconds of its parts."""
+    from kdjax.main import collect_seldom
+
+    collect_seldom()
     import jax
 
     from kdjax import data
@@ -39,10 +42,13 @@ def child(started: float, flags: list[str]) -> None:
     seconds = collections.Counter(imports=time.time() - started)
     compile_time.seconds()  # counts from here on
 
+    loading = compile_time.Periods()
+
     def listen(event: str, duration: float, **details) -> None:
         del details
         if event == _LOADING:
-            seconds["loading"] += duration
+            loading.add(time.monotonic(), duration)
+            seconds["loading"] = loading.total
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     load, mapped = data.load, Parallel.map
@@ -77,6 +83,7 @@ def first_step(compiled, seconds: collections.Counter, started: float):
         print("".join(f"{seconds[part]:>11.1f}" for part in PARTS), file=sys.stderr, flush=True)
         os._exit(0)
 
+    run.lower = compiled.lower
     return run
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,12 @@ import jax
 from kdjax.errors import UserError
 from kdjax.models.parts import Part, Parts, parts_below
 from kdjax.models.staged import Hidden
+
+
+@functools.cache
+def _traced_once(train: bool, start: int) -> Callable[[Any, jax.Array], Any]:
+    """`(network, x) -> outputs`, with one trace for networks that differ in their names only."""
+    return nn.jit(lambda network, x: network(x, train, start=start))
 
 
 class Cohort(nn.Module):
@@ -56,11 +63,15 @@ class Cohort(nn.Module):
         for index, network in enumerate(self.networks):
             # A copy, so that one module given twice is two networks with parameters of their own.
             network = network.clone(parent=self, name=f"network_{index}")
-            if not self.shared_stages:
-                outputs.append(network(x, train, **options))
-                continue
-            result = network(x, train, start=self.shared_stages, **options)
-            outputs.append(result._replace(features=shared_features | result.features))
+            if self._is_traced_once(index) and hidden is None:
+                result = _traced_once(train, self.shared_stages)(network, x)
+            elif self.shared_stages:
+                result = network(x, train, start=self.shared_stages, **options)
+            else:
+                result = network(x, train, **options)
+            if self.shared_stages:
+                result = result._replace(features=shared_features | result.features)
+            outputs.append(result)
         return tuple(outputs)
 
     @nn.nowrap
@@ -68,6 +79,18 @@ class Cohort(nn.Module):
         """The networks, and the stages that they share."""
         trunk = {"trunk": Part(self.networks[0], shared=True)} if self.shared_stages else {}
         return trunk | parts_below(numbered(self.networks))
+
+    @nn.nowrap
+    def _is_traced_once(self, index: int) -> bool:
+        """Whether network `index` is traced with an equal one, see `StagedNetwork.trace_once`."""
+        network = self.networks[index]
+        # flax.linen draws other initial weights inside of its jit.
+        if self.is_initializing() or not getattr(network, "trace_once", False):
+            return False
+        if network.compaction is not None:
+            return False
+        others = (*self.networks[:index], *self.networks[index + 1 :])
+        return any(one_architecture((network, other)) for other in others)
 
     @nn.nowrap
     def _check_equal(self) -> None:

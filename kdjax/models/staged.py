@@ -45,9 +45,10 @@ class StagedNetwork(nn.Module):
         channels that are left.
       remat: whether the activations within a stage are computed again for its gradients, by
         `jax.checkpoint`, in place of being kept.
-      trace_once: whether equal blocks, also those of other networks, are traced and lowered as one,
-        which takes half of the time. Functions that intercept the calls of modules (`flax.linen`'s
-        `intercept_methods`) see only the block that is traced. The numbers are the same.
+      trace_once: whether equal blocks, also those of other networks, and equal networks of a cohort
+        are traced and lowered as one, which takes half of the time. Functions that intercept the
+        calls of modules (`flax.linen`'s `intercept_methods`) see only what is traced. The numbers
+        are the same.
     """
 
     num_classes: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 
 import jax
@@ -10,7 +11,7 @@ import jax
 _EVENTS = "/jax/core/compile/"  # tracing, lowering and XLA's compilation
 
 
-class _Periods:
+class Periods:
     """The total length of periods that may contain each other."""
 
     def __init__(self) -> None:
@@ -30,13 +31,14 @@ class _Periods:
 
 
 @functools.cache
-def _listening() -> _Periods:
-    periods = _Periods()
+def _listening() -> Periods:
+    periods, lock = Periods(), threading.Lock()  # threads compile, too
 
     def listen(event: str, duration_secs: float, **details: str | int) -> None:
         del details
         if event.startswith(_EVENTS):
-            periods.add(time.monotonic(), duration_secs)
+            with lock:
+                periods.add(time.monotonic(), duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return periods

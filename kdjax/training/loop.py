@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from kdjax.runs.checkpoints import Checkpoints
 from kdjax.runs.console import Progress, say
 from kdjax.runs.metrics import MetricsWriter, read
 from kdjax.runs.wandb import writers
-from kdjax.training import compile_time, optimizers, resumption
+from kdjax.training import compile_time, first_step, optimizers, resumption
 from kdjax.training.announcements import Training, epoch_line
 from kdjax.training.finite import not_finite, not_finite_error
 from kdjax.training.hooks import Hook
@@ -43,15 +44,20 @@ def run(program: Program, workdir: Path, hooks: Sequence[Hook] = ()) -> dict[str
       Preempted: a signal ended the training; the state was saved.
     """
     checkpoints = Checkpoints(workdir / "checkpoints", program.config.evaluation.best)
+    constants, loading = program.feed.train_constants(), None
+    if checkpoints.latest_step() is None:
+        loading = first_step.loading(program, constants)
     program, step, state = resumption.start(program, workdir, checkpoints)
     announced = Training(program, step)
+    if loading is not None:
+        loading.result()
     writer = None
     if jax.process_index() == 0:
         config = program.config
         writer = MetricsWriter(workdir, step, writers(workdir, config.wandb, plain(config)))
     with Preemption() as preemption:
         rows = [row for row in read(workdir / "metrics.jsonl") if row["step"] <= step]
-        loop = _Loop(program, hooks, checkpoints, writer, preemption, rows)
+        loop = _Loop(program, hooks, checkpoints, writer, preemption, rows, constants)
         try:
             metrics = loop.run(program.parallel.replicate(state), step)
             announced.close(checkpoints, program.config.evaluation.best, workdir)
@@ -73,6 +79,7 @@ class _Loop:
         writer: MetricsWriter | None,
         preemption: Preemption,
         rows: list[dict[str, float]],
+        train_constants: Any,
     ):
         self.hooks = hooks
         self._use(program)
@@ -82,7 +89,7 @@ class _Loop:
         self.preemption = preemption
         self.rows = rows
         self.schedule = optimizers.learning_rate(program.config, program.steps_per_epoch)
-        self.train_constants = program.feed.train_constants()
+        self.train_constants = train_constants
         self.test_constants = program.feed.constants("test")
 
     def _use(self, program: Program) -> None:

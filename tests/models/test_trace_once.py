@@ -40,14 +40,27 @@ def test_equal_blocks_are_traced_once(traced):
     assert traced(network.clone(trace_once=True, num_classes=5), images) == 0
 
 
+def test_equal_networks_are_traced_once(traced):
+    images = jax.ShapeDtypeStruct((3, 8, 8, 3), np.float32)
+    network, other = (
+        models.create(name, num_classes=6).clone(trace_once=True)
+        for name in ("resnet8", "resnet14")
+    )
+    assert traced(models.Cohort((network, other, network)), images) <= 9 + 6
+    assert traced(models.Cohort((network, network, network)), images) == 0
+    assert traced(models.Cohort((network, network), shared_stages=1), images) <= 6
+
+
 @pytest.mark.slow
-def test_numbers_are_the_same():
+@pytest.mark.parametrize("shared_stages", [0, 1])
+def test_numbers_are_the_same(shared_stages):
     network = models.create("tiny", num_classes=4)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 
     def run(network):
-        variables = network.init(jax.random.key(0), images)
-        return variables, network.apply(variables, images, train=True, mutable=["batch_stats"])
+        cohort = models.Cohort((network, network), shared_stages)
+        variables = cohort.init(jax.random.key(0), images)
+        return variables, cohort.apply(variables, images, train=True, mutable=["batch_stats"])
 
     jax.tree.map(
         np.testing.assert_array_equal,

@@ -41,7 +41,7 @@ def test_opening_and_closing_lines_and_the_log(call, tmp_path):
 
 
 def test_periods_inside_of_others_count_once():
-    periods = compile_time._Periods()
+    periods = compile_time.Periods()
     periods.add(2.0, 1.0)  # 1..2
     periods.add(4.0, 1.0)  # 3..4
     periods.add(4.5, 2.0)  # 2.5..4.5, around the one before

@@ -18,7 +18,7 @@ from kdjax.parallel import Parallel
 from kdjax.runs import contents, metrics
 from kdjax.runs import workdir as workdirs
 from kdjax.runs.checkpoints import Checkpoints
-from kdjax.training import stages
+from kdjax.training import compile_time, first_step, stages
 from kdjax.training import step as training
 from kdjax.training.building import build
 from kdjax.training.preemption import Preempted, Preemption
@@ -119,6 +119,19 @@ def test_runs_of_all_seeds_share_the_compiled_step(make_config):
         steps.append(np.asarray(constants["seed"]).tolist())
     assert len(programs) == 1
     assert steps[0] != steps[1]
+
+
+def test_the_step_is_compiled_while_the_state_is_made(make_config):
+    run = build(make_config())
+    constants, (_, batches) = run.feed.train_constants(), next(run.feed.train(0, 0))
+    loading = first_step.loading(run, constants)
+    state = run.parallel.replicate(run.init_state())
+    loading.result()
+    before = compile_time.seconds()
+    run.train_steps(state, constants, batches)
+    assert compile_time.seconds() == before  # nothing is traced, lowered or compiled again
+    run.feed.resident = False
+    assert first_step.loading(run, constants) is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 64])

@@ -68,10 +68,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--network", help="that of the row unless given; resnet32 of mcl")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--library", action="store_true", help="as KDJAX_CPU_KERNELS=1")
+    parser.add_argument("--library", action="store_true", help="with KDJAX_CPU_KERNELS=1, else 0")
     options = parser.parse_args(argv)
-    if options.library:
-        os.environ["KDJAX_CPU_KERNELS"] = "1"
+    os.environ["KDJAX_CPU_KERNELS"] = str(int(options.library))
     if options.row == "mcl":
         network, name = options.network or "resnet32", "2 x "
         side = KdjaxSide(Settings(network, 2, options.batch_size, options.steps))

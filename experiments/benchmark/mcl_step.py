@@ -231,8 +231,7 @@ def make_side(name: str, settings: Settings):
 
         # The package's attribute of this name is the function; its module has the threshold.
         sys.modules[convolve.__module__].SMALLEST = sys.maxsize
-    if name == WITH_LIBRARY:
-        os.environ["KDJAX_CPU_KERNELS"] = "1"
+    os.environ["KDJAX_CPU_KERNELS"] = str(int(name == WITH_LIBRARY))
     if name in ("kdjax", WITHOUT_PRODUCTS, WITH_LIBRARY):
         return KdjaxSide(settings)
     return TorchSide(settings, **report.TORCH_SIDES[name])

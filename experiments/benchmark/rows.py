@@ -54,8 +54,7 @@ NETWORKS = {
 
 def make_side(name: str, options: argparse.Namespace):
     """One side, in a process of its own."""
-    if "library" in name:
-        os.environ["KDJAX_CPU_KERNELS"] = "1"
+    os.environ["KDJAX_CPU_KERNELS"] = str(int("library" in name))
     dtype = "bfloat16" if "bfloat16" in name else "float32"
     make = {"hssakd": hssakd_side, "ghfp": ghfp_side, "mixskd": mixskd_side}[options.row]
     return make(name.startswith("torch"), dtype, options)

@@ -1,7 +1,7 @@
 """A convolution and what follows it: BatchNorm, a residual sum, ReLU.
 
 In training and by XLA these are the layers one after the other. In evaluation on CPUs the library
-of `kdjax.models.convolution` (`KDJAX_CPU_KERNELS=1`) computes them in one pass: the feature map
+of `kdjax.models.convolution` computes them in one pass: the feature map
 goes to memory once, and a compact network's filters are put among the channels of a residual sum on
 the way. Flax's `intercept_methods` and `capture_intermediates` see the layers of the former alone.
 """

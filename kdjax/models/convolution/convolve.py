@@ -1,8 +1,8 @@
 """`convolve`: a convolution with its gradients, fast on CPUs.
 
-Where the user asks for it, a library that is compiled on the machine (`native`) computes all three
-maps of large convolutions in float32. Without it, and in bfloat16, kernel gradients are matrix
-products over a few images at a time (`kernel_gradient`): XLA computes them from transposed copies
+A library that is compiled on the machine (`native`) computes all three maps of large convolutions
+in float32. Where it cannot be made, and in bfloat16, kernel gradients are matrix products over a
+few images at a time (`kernel_gradient`): XLA computes them from transposed copies
 of the feature maps, and computes the element-wise operations before them once more for each copy.
 docs/performance.md has the times.
 """

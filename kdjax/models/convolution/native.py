@@ -1,8 +1,9 @@
 """The library for this processor: convolutions and sums, compiled from the `.cc` files here.
 
-`KDJAX_CPU_KERNELS=1` in the environment asks for it. It is compiled at the first large convolution
-on a CPU, compared with XLA's operations, and kept in the user's cache folder. Without a compiler,
-or where the comparison fails, the log says so and all is XLA's.
+It is compiled at the first large convolution on a CPU, once for a kind of processor and a version
+of jaxlib, compared with XLA's operations, and kept in the user's cache folder. Without a compiler,
+or where the comparison fails, the log says so and all is XLA's, as with `KDJAX_CPU_KERNELS=0` in
+the environment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -49,7 +51,7 @@ _HEADERS = tuple(
     Path(__file__).with_name(name)
     for name in ("band.h", "finish.h", "outputs.h", "parallel.h", "winograd.h")
 )
-_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w")
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-w")
 # What the library is compared on: odd sizes, with and without strides and padding, of so many
 # images that small ones are taken together, with channels in and out. The last one is computed by
 # tiles.
@@ -69,8 +71,8 @@ class _Unavailable(Exception):
 
 
 def available() -> bool:
-    """Whether the user asks for the library and it loads."""
-    return os.environ.get(_VARIABLE) == "1" and loads()
+    """Whether the library loads and the user has not turned it off."""
+    return os.environ.get(_VARIABLE) != "0" and loads()
 
 
 def loads() -> bool:
@@ -127,11 +129,21 @@ def _compile(output: Path) -> None:
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         raise _Unavailable("there is no C++ compiler (c++, g++ or clang++)")
-    sources = map(str, _SOURCES)
-    command = [compiler, *_OPTIONS, f"-I{jax.ffi.include_dir()}", "-o", str(output), *sources]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise _Unavailable(f"{compiler} fails: {result.stderr.strip()[-300:]}")
+    includes = f"-I{jax.ffi.include_dir()}"
+
+    def run(*arguments: str) -> None:
+        result = subprocess.run((compiler, *arguments), capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise _Unavailable(f"{compiler} fails: {result.stderr.strip()[-300:]}")
+
+    def of_source(source: Path) -> str:
+        result = output.with_name(f"{source.stem}.o")
+        run(*_OPTIONS, includes, "-c", "-o", str(result), str(source))
+        return str(result)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        objects = list(threads.map(of_source, _SOURCES))
+    run("-shared", "-o", str(output), *objects)
 
 
 def _register(path: Path) -> None:

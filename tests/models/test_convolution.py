@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -299,6 +300,26 @@ def test_a_library_is_kept_unless_it_differs_from_xla(library, monkeypatch, tmp_
     monkeypatch.setattr(native, "_xla", right)
     monkeypatch.setattr(native, "target", lambda name: f"kdjax_kept_{name}")
     assert native._load() and len(list(tmp_path.rglob("*.so"))) == 1
+
+
+def test_one_process_makes_the_library_and_others_wait(tmp_path):
+    kept = tmp_path / "kernels" / "a.so"
+    entered = threading.Event()
+
+    def other():
+        with native._made_by_one(kept):  # a file of its own, as in another process
+            assert kept.exists()
+            entered.set()
+
+    with native._made_by_one(kept):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not entered.wait(0.2)
+        kept.touch()
+    thread.join(10)
+    assert entered.is_set()
+    with native._made_by_one(None):
+        pass
 
 
 def test_the_library_can_be_turned_off(monkeypatch):

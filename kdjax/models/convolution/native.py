@@ -8,7 +8,9 @@ the environment.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import logging
@@ -17,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -95,20 +97,35 @@ def _load() -> bool:
     folder = user_cache.folder(os.environ, "kernels")
     kept = None if folder is None else folder / f"{version()}.so"
     try:
-        if kept is not None and kept.exists():
-            _register(kept)
-            return True
-        with tempfile.TemporaryDirectory() as temporary:
-            made = Path(temporary) / "kernels.so"
-            _compile(made)
-            _register(made)
-            _compare()
-            if kept is not None:
-                _keep(made, kept)
+        with _made_by_one(kept):
+            if kept is not None and kept.exists():
+                _register(kept)
+                return True
+            with tempfile.TemporaryDirectory() as temporary:
+                made = Path(temporary) / "kernels.so"
+                _compile(made)
+                _register(made)
+                _compare()
+                if kept is not None:
+                    _keep(made, kept)
     except (_Unavailable, OSError) as error:
         _log.warning("convolutions are XLA's, which are slower on this CPU: %s", error)
         return False
     return True
+
+
+@contextlib.contextmanager
+def _made_by_one(kept: Path | None) -> Iterator[None]:
+    """Has other processes wait that would make the same library; where its folder has locks."""
+    with contextlib.ExitStack() as stack:
+        # A folder that cannot be written to, or a file system without locks: every process makes
+        # its own.
+        with contextlib.suppress(OSError):
+            if kept is not None and not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(kept.with_suffix(".lock").open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache

@@ -55,7 +55,7 @@ class Parallel:
 
     def map(
         self, function: Callable[..., Any], *, donate: bool = False, barriers: bool = False
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Wrapped:
         """Compiles `function(replicated, constants, per_device) -> replicated` for all devices.
 
         `function` sees the first two arguments whole and its own slice of the third, the leading

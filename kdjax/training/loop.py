@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,8 @@ class _Loop:
         self.test_constants = program.feed.constants("test")
 
     def _use(self, program: Program) -> None:
-        self.program, self.train_steps = program, program.train_steps
+        self.program = program
+        self.train_steps: Callable[..., Any] = program.train_steps
         for hook in self.hooks:
             self.train_steps = hook.around(self.train_steps)
 

@@ -55,7 +55,7 @@ class Program:
     compactions: Mapping[str, Compaction]
     method: Method
     tx: optax.GradientTransformation
-    train_steps: Callable[..., Any]
+    train_steps: jax.stages.Wrapped
     evaluation_steps: Callable[..., Any]
     embeddings_steps: Callable[..., Any] | None
 
